@@ -1,0 +1,214 @@
+"""The crawler's settings as typed, checked values.
+
+Owns what a value may be and the sentence that is said when it isn't. Reads Scrapy's settings
+alone (`settings.py` has read the environment and ``.env``). Must not open files but API_KEY_FILE,
+nor connect to anything.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from datasync_crawler.errors import ConfigError
+from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
+
+if TYPE_CHECKING:
+    from scrapy.settings import BaseSettings
+
+_DB_PARTS: Final = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of design.md's list. Units in the names: *_s seconds, *_rows rows."""
+
+    api_base_url: str
+    api_key: str = field(repr=False)
+    workers: int | None
+    page_size: int
+    database: Target
+    schema: str
+    db_writers: int
+    batch_rows: int
+    db_max_wait_s: float
+    data_dir: Path
+    pagination: str
+    bulk_path: str
+    cursor_path: str
+    offset_param: str
+    limit_param: str
+    cursor_param: str
+    events_key: str
+    total_key: str
+    on_duplicate: str
+    rate_limit_max_wait_s: float
+
+    @classmethod
+    def from_settings(cls, settings: "BaseSettings", *, require_api: bool = True) -> "Config":
+        """Reads and checks everything. Raises ConfigError with one sentence.
+
+        With *require_api* false (commands that only look at the database) API_BASE_URL and
+        API_KEY may be missing.
+        """
+        read = _Reader(settings)
+        base_url = read.api_base_url(required=require_api)
+        data_dir = Path(read.text("DATA_DIR"))
+        if not data_dir.is_absolute():
+            data_dir = Path(read.text("PROJECT_DIR") or Path.cwd()) / data_dir
+        return cls(
+            api_base_url=base_url,
+            api_key=read.api_key(required=require_api),
+            workers=read.whole("WORKERS", 1, 1000) if read.text("WORKERS") else None,
+            page_size=read.whole("BULK_PAGE_SIZE", 1, 1_000_000),
+            database=read.database(data_dir),
+            schema=read.schema(),
+            db_writers=read.whole("DB_WRITERS", 1, 16),
+            batch_rows=read.whole("BATCH_ROWS", 1, 1_000_000),
+            db_max_wait_s=read.seconds("DB_MAX_WAIT"),
+            data_dir=data_dir,
+            pagination=read.choice("PAGINATION", ("auto", "offset", "page", "cursor")),
+            bulk_path=read.path("BULK_PATH"),
+            cursor_path=read.path("CURSOR_PATH"),
+            offset_param=read.text("OFFSET_PARAM"),
+            limit_param=read.text("LIMIT_PARAM"),
+            cursor_param=read.text("CURSOR_PARAM"),
+            events_key=read.text("EVENTS_KEY"),
+            total_key=read.text("TOTAL_KEY"),
+            on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
+            rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
+        )
+
+
+class _Reader:
+    """Takes single values out of Scrapy's settings, each with its sentence when it is wrong."""
+
+    def __init__(self, settings: "BaseSettings") -> None:
+        self._settings = settings
+
+    def text(self, name: str) -> str:
+        value = self._settings.get(name)
+        return "" if value is None else str(value).strip()
+
+    def _level(self, name: str) -> int:
+        return self._settings.getpriority(name) or 0 if self.text(name) else -1
+
+    def whole(self, name: str, least: int, most: int) -> int:
+        text = self.text(name)
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to a whole number between {least} and {most}."
+            )
+        return int(text)
+
+    def seconds(self, name: str) -> float:
+        text = self.text(name)
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+            raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, 0 or more.")
+        return float(text)
+
+    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+        text = self.text(name)
+        if text not in choices:
+            raise ConfigError(f"{name} is {text!r}: set it to one of {', '.join(choices)}.")
+        return text
+
+    def path(self, name: str) -> str:
+        text = self.text(name)
+        if not text.startswith("/") or "?" in text or "#" in text:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to a path that begins with a slash, "
+                "such as /events/bulk, without a query."
+            )
+        return text
+
+    def schema(self) -> str:
+        text = self.text("DB_SCHEMA")
+        if "\x00" in text or len(text.encode()) > 63:
+            raise ConfigError(
+                "DB_SCHEMA can't be used: set it to a name of at most 63 bytes, such as public."
+            )
+        return text
+
+    def api_base_url(self, *, required: bool) -> str:
+        text = self.text("API_BASE_URL").rstrip("/")
+        if not text:
+            if required:
+                raise ConfigError(
+                    "API_BASE_URL isn't set. Set it to the API's address up to and including "
+                    "/api/v1, such as https://api.example.com/api/v1, in .env, in the environment "
+                    "or with -s API_BASE_URL=…"
+                )
+            return ""
+        try:
+            parts = urlsplit(text)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            good = good and (parts.port is None or parts.port > 0)
+            secret = parts.username is not None or parts.password is not None
+        except ValueError:
+            good, secret, parts = False, "@" in text, urlsplit("")
+        if secret:  # not echoed: it holds a password
+            raise ConfigError(
+                "API_BASE_URL holds a user name or password before the host: take it out. "
+                "The key belongs into API_KEY or API_KEY_FILE."
+            )
+        if not good or parts.query or parts.fragment or re.search(r"\s", text):
+            shown = re.split(r"[?#]", text)[0]  # a query could hold a key
+            raise ConfigError(
+                f"API_BASE_URL is {shown!r}: set it to an http:// or https:// address without "
+                "a query, such as https://api.example.com/api/v1."
+            )
+        return text
+
+    def api_key(self, *, required: bool) -> str:
+        key = self.text("API_KEY")
+        file = self.text("API_KEY_FILE")
+        if file and self._level("API_KEY_FILE") > self._level("API_KEY"):
+            key = ""
+        if not key and file:
+            try:
+                key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                cause = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+                raise ConfigError(
+                    f"API_KEY_FILE is {file!r}, which can't be read ({cause}). Set it to a file "
+                    "that holds nothing but the key, readable by this user."
+                ) from None
+            if not key:
+                raise ConfigError(f"API_KEY_FILE is {file!r}, which is empty: put the key in it.")
+        if not key:
+            if required:
+                raise ConfigError(
+                    "API_KEY isn't set. Set it to your key in .env or in the environment, "
+                    "or name a file that holds it with API_KEY_FILE."
+                )
+            return ""
+        if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", key):
+            raise ConfigError(
+                "API_KEY holds characters that can't stand in an HTTP header "
+                "(line breaks or other than plain ASCII): copy the key again."
+            )
+        return key
+
+    def database(self, data_dir: Path) -> Target:
+        """The rule of design.md: of the same level DATABASE_URL beats DB_*, else the higher wins.
+
+        Between environment and .env `settings.py` has decided; here it's about ``-s``.
+        """
+        url = self.text("DATABASE_URL")
+        if url and self._level("DATABASE_URL") >= max(self._level(part) for part in _DB_PARTS):
+            return from_url(url)
+        port = self.whole("DB_PORT", 1, 65535) if self.text("DB_PORT") else None
+        host = self.text("DB_HOST")
+        if not host:
+            return EmbeddedTarget(data_dir, port, self.text("DB_NAME"))
+        params = {"host": host, "dbname": self.text("DB_NAME")}
+        if port is not None:
+            params["port"] = str(port)
+        if user := self.text("DB_USER"):
+            params["user"] = user
+        # Not stripped: a password may begin or end with a blank.
+        if password := self._settings.get("DB_PASSWORD"):
+            params["password"] = str(password)
+        return ServerTarget(params)

@@ -1,0 +1,149 @@
+"""Scrapy's settings and the crawler's own: the only reader of the environment and of ``.env``.
+
+Precedence: ``scrapy … -s NAME=value``, environment, ``.env`` beside ``scrapy.cfg``, default.
+An empty value is an unset one. Values stay text here; `datasync_crawler.config` makes them typed
+and refuses what is wrong with a sentence.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+from scrapy.utils.conf import closest_scrapy_cfg
+
+_CFG: Final = closest_scrapy_cfg()
+# In an egg under Scrapyd there is no scrapy.cfg: the working directory takes its place.
+PROJECT_DIR: Final = str(Path(_CFG).parent if _CFG else Path.cwd())
+
+_ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if value}
+_DOTENV: Final = {
+    name: value
+    # No interpolation: a password may hold "${".
+    for name, value in dotenv_values(Path(PROJECT_DIR, ".env"), interpolate=False).items()
+    if value
+}
+
+
+def _setting(name: str, default: str = "") -> str:
+    return _ENVIRONMENT.get(name) or _DOTENV.get(name) or default
+
+
+def _pick(first: str, others: tuple[str, ...]) -> str:
+    """Value of *first*, unless a higher level names one of *others* (then: unset)."""
+    for level in (_ENVIRONMENT, _DOTENV):
+        if first in level:
+            return level[first]
+        if any(name in level for name in others):
+            return ""
+    return ""
+
+
+# --- The crawler's own. Each line says who uses it. -------------------------------------------
+API_BASE_URL = _setting("API_BASE_URL")  # spider, handler: ends in /api/v1
+API_KEY = _pick("API_KEY", ("API_KEY_FILE",))  # handler alone
+API_KEY_FILE = _setting("API_KEY_FILE")  # config reads it; handler alone uses the key
+WORKERS = _setting("WORKERS")  # throttle, handler: requests in flight at most; empty: learnt
+BULK_PAGE_SIZE = _setting("BULK_PAGE_SIZE", "5000")  # spider: events asked for in one request
+DATABASE_URL = _pick(  # store
+    "DATABASE_URL", ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
+)
+DB_HOST = _setting("DB_HOST")  # store; neither this nor DATABASE_URL: embedded PostgreSQL
+DB_PORT = _setting("DB_PORT")  # store, embedded
+DB_NAME = _setting("DB_NAME", "datasync")  # store, embedded
+DB_USER = _setting("DB_USER")  # store
+DB_PASSWORD = _setting("DB_PASSWORD")  # store
+DB_SCHEMA = _setting("DB_SCHEMA", "public")  # store: one source a schema
+DB_WRITERS = _setting("DB_WRITERS", "2")  # Postgres pipeline: connections that COPY
+BATCH_ROWS = _setting("BATCH_ROWS", "5000")  # Postgres pipeline: rows a transaction waits for
+DB_MAX_WAIT = _setting("DB_MAX_WAIT", "120")  # store: s that a lost database is waited for
+DATA_DIR = _setting("DATA_DIR", ".datasync")  # embedded: relative to the project's folder
+PAGINATION = _setting("PAGINATION", "auto")  # spider: auto, offset, page, cursor
+BULK_PATH = _setting("BULK_PATH", "/events/bulk")  # spider
+CURSOR_PATH = _setting("CURSOR_PATH", "/events")  # spider
+OFFSET_PARAM = _setting("OFFSET_PARAM", "offset")  # spider
+LIMIT_PARAM = _setting("LIMIT_PARAM", "limit")  # spider
+CURSOR_PARAM = _setting("CURSOR_PARAM", "cursor")  # spider
+EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
+TOTAL_KEY = _setting("TOTAL_KEY", "meta.total")  # spider: dotted path in the body
+ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
+RATE_LIMIT_MAX_WAIT = _setting("RATE_LIMIT_MAX_WAIT", "3600")  # handler: s, longest pause
+
+# --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
+BOT_NAME = "datasync_crawler"
+SPIDER_MODULES = ["datasync_crawler.spiders"]
+COMMANDS_MODULE = "datasync_crawler.commands"
+USER_AGENT = "datasync-crawler"
+
+DEFAULT_REQUEST_HEADERS = {"Accept": "application/json"}
+DOWNLOAD_VERIFY_CERTIFICATES = True  # Scrapy's default is off
+DOWNLOAD_HANDLERS = {
+    "http": "datasync_crawler.handlers.PacedDownloadHandler",
+    "https": "datasync_crawler.handlers.PacedDownloadHandler",
+    "data": None,
+    "file": None,
+    "ftp": None,
+    "s3": None,
+}
+DOWNLOAD_DELAY = 0
+DOWNLOAD_DELAY_JITTER = 0.0  # ±50 % by default: the rate controller paces, nothing else
+DOWNLOAD_TIMEOUT = 120  # s; a page of 1.7 MB at 20 kB/s
+DOWNLOAD_MAXSIZE = 64 * 1024 * 1024  # bytes, after decompression too: a bomb costs one page
+DOWNLOAD_WARNSIZE = 0
+# The ceiling; the throttle extension sets what is used, from latency.
+CONCURRENT_REQUESTS = 8
+CONCURRENT_REQUESTS_PER_DOMAIN = 64  # also the HTTP pool's size
+CONCURRENT_ITEMS = 1  # one page a response; Scrapy starts this many tasks for each
+# Bodies being parsed or waiting for their commit, in bytes: this bounds the memory. 5 MB, the
+# default, is three pages.
+SCRAPER_SLOT_MAX_ACTIVE_SIZE = 20_000_000
+
+AUTOTHROTTLE_ENABLED = True
+
+SCHEDULER = "datasync_crawler.scheduler.LedgerScheduler"
+DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memory
+
+COOKIES_ENABLED = False
+REDIRECT_ENABLED = False  # a redirect could lead the key elsewhere
+ROBOTSTXT_OBEY = False  # an API that we hold a key for
+REFERER_ENABLED = False
+HTTPERROR_ALLOW_ALL = True  # the spider says what a status means
+TELNETCONSOLE_ENABLED = False
+REMOTE_CONTROL_ENABLED = False
+
+RETRY_TIMES = 8  # with backoff: about two minutes; then the range is a hole, tried again later
+DOWNLOADER_MIDDLEWARES = {
+    "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
+    # 550 is RetryMiddleware's own place: nearer to the engine than decompression (590), so that
+    # a body that can't be decompressed is retried too.
+    "datasync_crawler.middlewares.BackoffRetryMiddleware": 550,
+}
+ITEM_PIPELINES = {
+    "datasync_crawler.pipelines.normalize.NormalizePipeline": 100,  # before anything is stored
+    "datasync_crawler.pipelines.postgres.PostgresPipeline": 900,  # last: what is exported is stored
+}
+EXTENSIONS = {
+    "scrapy.extensions.spiderstate.SpiderState": None,  # the ledger is the state
+    "scrapy.extensions.remote_control.RemoteControl": None,  # not even imported: 0.1 s
+    "scrapy.extensions.telnet.TelnetConsole": None,
+    "scrapy.extensions.throttle.AutoThrottle": None,  # ours is a subclass
+    "scrapy.extensions.logstats.LogStats": None,  # progress says it better
+    "datasync_crawler.extensions.stop.StopControl": 0,
+    "datasync_crawler.extensions.throttle.LatencyThrottle": 0,
+    "datasync_crawler.extensions.heartbeat.Heartbeat": 0,
+    "datasync_crawler.extensions.progress.Progress": 0,
+}
+FEED_EXPORTERS = {
+    "jsonl": "datasync_crawler.exporters.EventLinesExporter",
+    "jsonlines": "datasync_crawler.exporters.EventLinesExporter",
+    "jl": "datasync_crawler.exporters.EventLinesExporter",
+    "csv": "datasync_crawler.exporters.EventCsvExporter",
+    "json": "datasync_crawler.exporters.RefusedExporter",
+    "xml": "datasync_crawler.exporters.RefusedExporter",
+    "pickle": "datasync_crawler.exporters.RefusedExporter",
+    "marshal": "datasync_crawler.exporters.RefusedExporter",
+}
+
+STATS_DUMP = False
+LOG_LEVEL = "INFO"
+LOG_FORMATTER = "datasync_crawler.log.QuietLogFormatter"

@@ -1,0 +1,59 @@
+"""Where the database is: values only. Must not connect to anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasync_crawler.errors import ConfigError
+
+#: libpq keywords that a DATABASE_URL may carry and that we show in messages.
+_SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTarget:
+    """The PostgreSQL server that we start ourselves, below *data_dir*."""
+
+    data_dir: Path
+    port: int | None
+    dbname: str
+
+    def describe(self) -> str:
+        """The target in words, for messages."""
+        return f"embedded PostgreSQL, database {self.dbname}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTarget:
+    """A server given by DATABASE_URL or DB_HOST.
+
+    *params* are libpq keywords, the password among them: never shown.
+    """
+
+    params: Mapping[str, str] = field(repr=False)
+
+    def describe(self) -> str:
+        """The target in words without any secret, for messages."""
+        return " ".join(f"{name}={self.params[name]}" for name in _SHOWN if name in self.params)
+
+
+Target = EmbeddedTarget | ServerTarget
+
+
+def from_url(url: str) -> ServerTarget:
+    """Reads a DATABASE_URL: a postgresql:// URL or libpq's "key=value" form.
+
+    Raises ConfigError without libpq's own message, which can hold the password.
+    """
+    import psycopg2  # noqa: PLC0415  # 30 ms that only a crawl has to pay
+    from psycopg2.extensions import parse_dsn  # noqa: PLC0415
+
+    try:
+        params = parse_dsn(url)
+    except psycopg2.Error:
+        raise ConfigError(
+            "DATABASE_URL can't be read. Set it to "
+            "postgresql://user:password@host:5432/database (special characters in the password "
+            "percent-encoded), or use DB_HOST, DB_NAME, DB_USER and DB_PASSWORD instead."
+        ) from None
+    return ServerTarget({name: str(value) for name, value in params.items()})
