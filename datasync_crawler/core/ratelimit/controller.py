@@ -1,0 +1,348 @@
+"""The one authority on sending: may a request go out now, and if not, when to ask again.
+
+Owns requests in flight, pauses and probes, and puts `Window` (what the headers tell) and `Pace`
+(what is found by trying) together. It doesn't sleep, log or send: decisions are returned.
+
+All `now` are monotonic seconds; `wall` is epoch seconds, used for HTTP dates when the answer
+has no Date of its own, and for what is remembered over a restart.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from datasync_crawler.core.backoff import delay_s
+from datasync_crawler.core.ratelimit.headers import Advice, http_date, read_advice
+from datasync_crawler.core.ratelimit.pace import Pace
+from datasync_crawler.core.ratelimit.window import Window
+
+# In flight while nothing is known that limits, and how far that may grow by itself.
+_FIRST_IN_FLIGHT = 8
+_MOST_IN_FLIGHT = 64
+# A 429 is never answered at once, whatever Retry-After says.
+_SHORTEST_PAUSE_S = 0.25
+# Refused without a word on when to come back: 1 s, doubled each time, at most a minute.
+_BLIND_PAUSE_S = 1.0
+_LONGEST_BLIND_PAUSE_S = 60.0
+# What waits for an answer, not for a time, is told to ask again after this at the latest.
+_ASK_AGAIN_S = 1.0
+# Waits for the next window that are shorter than this aren't worth a log line.
+_WORTH_A_NOTE_S = 5.0
+
+Kind = Literal["ok", "limited", "refused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May it go out? `delay_s` 0.0: yes, and it is counted as sent."""
+
+    delay_s: float
+    reason: str  # "" | "in flight" | "probe" | "pause" | "budget" | "pace"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an answer meant: ok, limited (wait, no retry is used up), refused (401 and 403: the
+    key), failed (5xx).
+    """
+
+    kind: Kind
+    pause_s: float = 0.0  # all requests wait this long from now
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the server lets through in the present window, as far as it has told."""
+
+    limit: int | None
+    remaining: int
+    reset_in_s: float | None
+    learnt_from: str
+
+
+class RateController:
+    """One for each API key. `max_in_flight` None: grows by itself; it may be set at any time."""
+
+    def __init__(
+        self, *, max_in_flight: int | None, max_wait_s: float, random: Callable[[], float]
+    ) -> None:
+        self.max_in_flight = max_in_flight
+        self.max_wait_s = max_wait_s
+        self.in_flight = 0
+        self.pause_reason = ""
+        self._random = random
+        self._window = Window()
+        self._pace = Pace()
+        self._grown_in_flight = float(_FIRST_IN_FLIGHT)
+        self._paused_until = -math.inf
+        self._paused_at = -math.inf
+        self._refusals = 0  # pauses in a row that didn't end in a success
+        self._refused_at: float | None = None  # of the pause that isn't over yet
+        self._blind = False  # that pause's length is ours, not the server's
+        self._unproven = True  # the next request goes alone; so does the first of all
+        self._probe_sent_at: float | None = None
+        self._server_epoch_at_zero: float | None = None
+        self._notes: list[str] = []
+        self._noted: set[str] = set()
+
+    # Asking
+
+    def ask(self, now: float) -> Decision:
+        """For each waiting request, at the moment of sending; whose turn it is, is the caller's."""
+        if now < self._paused_until:
+            return Decision(self._paused_until - now, "pause")
+        if self._probe_sent_at is not None:
+            return Decision(_ASK_AGAIN_S, "probe")
+        if self.in_flight >= self.in_flight_limit:
+            return Decision(_ASK_AGAIN_S, "in flight")
+        wait_s = self._budget_wait_s(now)
+        if wait_s > 0:
+            return Decision(wait_s, "budget")
+        wait_s = self._pace.delay_s(now) if self._window.remaining is None else 0.0
+        if wait_s > 0:
+            return Decision(wait_s, "pace")
+        if self._unproven or self._window_is_over(now):
+            self._probe_sent_at = now
+        self.in_flight += 1
+        self._pace.sent(now)
+        return Decision(0.0, "")
+
+    def sent_nothing(self, now: float) -> None:
+        """A permit wasn't used: the request was cancelled before it went out."""
+        self._landed()
+        if self._probe_sent_at is not None and self._probe_sent_at <= now:
+            self._probe_sent_at = None
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Requests in flight at most, now."""
+        if self.max_in_flight is not None:
+            return max(1, self.max_in_flight)
+        return int(self._grown_in_flight)
+
+    def _budget_wait_s(self, now: float) -> float:
+        window = self._window
+        if window.remaining is None or window.remaining > self.in_flight:
+            return 0.0
+        if window.closed_until is None:
+            return _ASK_AGAIN_S
+        return max(0.0, window.closed_until - now)
+
+    def _window_is_over(self, now: float) -> bool:
+        """Budget spent and its window past: what the next one holds, a probe has to tell."""
+        window = self._window
+        return (
+            window.remaining is not None
+            and window.remaining <= self.in_flight
+            and window.closed_until is not None
+            and now >= window.closed_until
+        )
+
+    # Being told
+
+    def answered(
+        self,
+        now: float,
+        wall: float,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        sent_at: float | None = None,
+    ) -> Outcome:
+        """An answer has come. `headers` have lower-case names; `body` matters for 429 and 503.
+
+        `sent_at`: the `now` of the `ask` that let this request go. It tells a probe's answer
+        from a straggler's; without it, an answer is taken for the probe's.
+        """
+        self._landed()
+        sent = now if sent_at is None else sent_at
+        advice = read_advice(
+            status, headers, body, server_epoch_s=self._server_epoch_s(now, wall, headers)
+        )
+        self._note_nonsense(advice)
+        probe = self._probe_sent_at is not None and sent >= self._probe_sent_at
+        if probe:
+            self._probe_sent_at = None
+        if status == 429 or (status == 503 and advice.retry_after_s is not None):
+            return self._limited(now, sent, status, advice, probe=probe)
+        if advice.tells_budget:
+            self._learn(advice, now=now, sent=sent)
+        elif probe and status < 400:
+            self._window.forget()
+        if status >= 500:
+            return Outcome("failed", self._probe_failed(now, f"HTTP {status}") if probe else 0.0)
+        self._let_through(now, sent, probe=probe)
+        return Outcome("refused" if status in {401, 403} else "ok")
+
+    def failed(self, now: float, *, sent_at: float | None = None) -> None:
+        """No answer came: reset, time-out, cancelled on the way. `sent_at` as for `answered`."""
+        self._landed()
+        sent = now if sent_at is None else sent_at
+        if self._probe_sent_at is not None and sent >= self._probe_sent_at:
+            self._probe_sent_at = None
+            self._probe_failed(now, "no answer")
+
+    def _landed(self) -> None:
+        if self.in_flight == 0:
+            raise RuntimeError("an answer to a request that was never let go: call ask() first")
+        self.in_flight -= 1
+
+    def _limited(
+        self, now: float, sent: float, status: int, advice: Advice, *, probe: bool
+    ) -> Outcome:
+        """Pause all. Refusals of one burst are one pause."""
+        same_burst = sent < self._paused_at
+        if not same_burst:
+            self._refusals += 1
+        wait_s, why = self._pause_length(advice)
+        if probe and self._window.closed_until is not None and self._refusals == 1:
+            self._window.rounds_down = True
+        if status == 429 and advice.tells_budget:
+            self._learn(advice, now=now, sent=sent)
+        self._refused_at, self._unproven = now, True
+        self._blind = advice.retry_after_s is None and advice.reset_in_s is None
+        self._pause(now, now + wait_s, f"HTTP {status}, {why}", quiet=same_burst)
+        return Outcome("limited", max(0.0, self._paused_until - now))
+
+    def _pause_length(self, advice: Advice) -> tuple[float, str]:
+        """How long to wait after a refusal, and who says so."""
+        floor_s = _SHORTEST_PAUSE_S * min(2.0 ** (self._refusals - 1), 240.0)
+        if advice.retry_after_s is not None:
+            return max(floor_s, advice.retry_after_s), advice.learnt_from
+        if advice.reset_in_s is not None:
+            return max(floor_s, advice.reset_in_s), advice.learnt_from
+        wait_s = delay_s(
+            max(1, self._refusals),
+            base_s=_BLIND_PAUSE_S,
+            cap_s=_LONGEST_BLIND_PAUSE_S,
+            random=self._random,
+        )
+        return wait_s, "without a word on when to come back"
+
+    def _probe_failed(self, now: float, why: str) -> float:
+        """A probe that didn't get through proves nothing: wait, then send another."""
+        self._refusals += 1
+        self._unproven = True
+        wait_s = delay_s(self._refusals, base_s=0.5, cap_s=10.0, random=self._random)
+        self._pause(now, now + wait_s, f"probe failed: {why}", quiet=self._refusals > 1)
+        return wait_s
+
+    def _pause(self, now: float, until: float, why: str, *, quiet: bool) -> None:
+        if until <= self._paused_until:
+            return
+        self._paused_at, self._paused_until, self.pause_reason = now, until, why
+        if not quiet:
+            self._notes.append(f"Pause of {until - now:.1f} s for all requests ({why})")
+
+    def _let_through(self, now: float, sent: float, *, probe: bool) -> None:
+        """The server took it."""
+        if self._window.remaining is None:
+            if probe and self._refused_at is not None:
+                self._pace.reopened(sent, refused_at=self._refused_at, blind=self._blind)
+            self._pace.accepted(now)
+            if self._pace.rate is None:
+                grown = self._grown_in_flight + 1 / self._grown_in_flight
+                self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)
+        if probe:
+            if self.pause_reason:
+                self._notes.append("The API answers again: going on")
+            self._unproven, self._refusals, self._refused_at = False, 0, None
+            self.pause_reason = ""
+
+    def _learn(self, advice: Advice, *, now: float, sent: float) -> None:
+        before = self._window.limit
+        self._window.learn(advice, now=now, sent_at=sent)
+        if self._window.limit not in {None, before}:
+            what = "learnt" if before is None else f"changed, was {before}"
+            self._notes.append(
+                f"Limit {what}: {self._window.limit} requests a window ({advice.learnt_from})"
+            )
+
+    def _note_nonsense(self, advice: Advice) -> None:
+        for said in advice.nonsense:
+            name = said.partition(":")[0]
+            if name not in self._noted:
+                self._noted.add(name)
+                self._notes.append(f"Ignored, makes no sense: {said}")
+
+    def _server_epoch_s(self, now: float, wall: float, headers: Mapping[str, str]) -> float:
+        """The server's clock. Its Date is cut to whole seconds, so the latest one seen, counted
+        on by our monotonic clock, is the nearest to the truth and never ahead of it.
+        """
+        said = http_date(headers.get("date", "").strip(), near_epoch_s=wall)
+        if said is not None:
+            at_zero = said - now
+            self._server_epoch_at_zero = max(at_zero, self._server_epoch_at_zero or at_zero)
+        return wall if self._server_epoch_at_zero is None else self._server_epoch_at_zero + now
+
+    # Looking
+
+    def budget(self, now: float) -> Budget | None:
+        """What is known of the present window; None: the server doesn't tell."""
+        window = self._window
+        if window.remaining is None:
+            return None
+        until = window.closed_until
+        return Budget(
+            limit=window.limit,
+            remaining=max(0, window.remaining - self.in_flight),
+            reset_in_s=None if until is None else max(0.0, until - now),
+            learnt_from=window.learnt_from,
+        )
+
+    @property
+    def rate_per_s(self) -> float | None:
+        """The pace in requests per second, where it had to be found by trying."""
+        return self._pace.rate
+
+    def paused_for_s(self, now: float) -> float:
+        """How long everything still waits, for a pause or for the next window; 0.0: it doesn't."""
+        return max(0.0, self._paused_until - now, self._budget_wait_s(now))
+
+    def wait_too_long(self, now: float) -> float | None:
+        """The wait, when it is longer than `max_wait_s`."""
+        wait_s = self.paused_for_s(now)
+        return wait_s if wait_s > self.max_wait_s else None
+
+    def take_notes(self) -> tuple[str, ...]:
+        """The log lines since the last call."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
+
+    # Remembering
+
+    def snapshot(self, now: float, wall: float) -> dict[str, object]:
+        """What the next run should know, as JSON-able values; times are epoch seconds."""
+        closed_until = self._window.closed_until
+        budget = self.budget(now)
+        return {
+            "paused_until": wall + self._paused_until - now if self._paused_until > now else None,
+            "pause_reason": self.pause_reason,
+            "limit": self._window.limit,
+            "remaining": None if budget is None else budget.remaining,
+            "closed_until": None if closed_until is None else wall + closed_until - now,
+            "rounds_down": self._window.rounds_down,
+            "rate": self._pace.rate,
+        }
+
+    def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:
+        """Take up what `snapshot` wrote. What makes no sense is left out: the API tells anew."""
+        closed_until = _number(data.get("closed_until"))
+        if closed_until is not None and closed_until > wall and data.get("remaining") == 0:
+            self._window.remaining = 0
+            self._window.closed_until = now + closed_until - wall
+        paused_until = _number(data.get("paused_until"))
+        if paused_until is not None and paused_until > wall:
+            why = str(data.get("pause_reason") or "remembered from the run before")
+            self._pause(now, now + paused_until - wall, why, quiet=False)
+        self._window.rounds_down = data.get("rounds_down") is True
+        rate = _number(data.get("rate"))
+        if rate is not None and 1e-6 < rate < 1e6:
+            self._pace.rate = rate
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
