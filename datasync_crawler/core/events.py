@@ -1,0 +1,59 @@
+"""
+What one event is once it has left the API's body, and what becomes of one that cannot be stored.
+
+Owns the shape of an event. Knows nothing of bytes on the wire (wire.py), of dates (timestamps.py)
+or of the table (copyrows.py).
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    JsonText = msgspec.Raw | None
+else:
+    # msgspec reads `Raw | None` as "null or nothing" and refuses an object there, so the decoder is
+    # told Raw; wire.py turns a JSON null into None afterwards.
+    JsonText = msgspec.Raw
+
+
+class Event(
+    msgspec.Struct,
+    forbid_unknown_fields=True,
+    gc=False,  # holds no containers of events, so no cycles; 5,000 fewer objects to walk a page
+    rename={"session_id": "sessionId", "user_id": "userId"},
+):
+    """
+    One event; its attributes are the table's columns.
+
+    `timestamp` holds what the API sent (text, int, Decimal for a number with a fraction, None for
+    null or missing, or whatever else stood there) until timestamps.normalize_timestamps makes it an
+    aware UTC datetime. `properties`, `session` and `extra` are JSON as it was served, byte for
+    byte, so that a 30-digit integer stays exact; None means null or missing. `extra` is an object
+    of the fields that have no column.
+    """
+
+    id: str
+    session_id: str | None = None
+    user_id: str | None = None
+    type: str | None = None
+    name: str | None = None
+    properties: JsonText = None
+    timestamp: Any = None
+    session: JsonText = None
+    extra: JsonText = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """
+    An event that cannot be stored.
+
+    `index` is its position in the page, from 0. `reason` is short, stable and free of the event's
+    content, so that rejections can be grouped by it. `raw` is the event exactly as it was served.
+    """
+
+    index: int
+    reason: str
+    raw: bytes
