@@ -1,0 +1,218 @@
+"""The mock on a socket: aiohttp in front of `api.MockApi`.
+
+Owns listening, sending (also the sending that goes wrong), the control endpoints and the end of the
+process. Must not decide what is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import signal
+import socket
+import struct
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from datasync_crawler.mockapi.api import Clock, MockApi
+from datasync_crawler.mockapi.journal import Journal
+from datasync_crawler.mockapi.reply import ApiRequest, Endpoint, Reply
+
+if TYPE_CHECKING:
+    from datasync_crawler.mockapi.options import Options
+
+BASE_PATH = "/api/v1"
+_ENDPOINTS: dict[str, Endpoint] = {
+    f"{BASE_PATH}/events/bulk": "bulk",
+    f"{BASE_PATH}/events": "regular",
+}
+_SEND_BUFFER_BYTES = 4 << 20
+
+
+class MockServer:
+    """Serves one `MockApi`; `address` holds the API's base URL once it listens."""
+
+    def __init__(self, options: Options) -> None:
+        self.api = MockApi(options)
+        self.journal = Journal(options.journal)
+        self.address = ""
+        self._runner: web.ServerRunner | None = None
+        self._count = 0
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port is taken, or the address isn't this machine's.
+
+        """
+        options = self.api.options
+        # The low-level server: one handler, no router, no access log.
+        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None))
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, options.host, options.port, shutdown_timeout=0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.address = f"http://{host}:{port}{BASE_PATH}"
+
+    async def stop(self) -> None:
+        """End all connections at once."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self.journal.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path = request.path.rstrip("/")
+        if path.startswith("/__mock__/"):
+            return await self._control(request, path)
+        endpoint = _ENDPOINTS.get(path)
+        if endpoint is None or request.method != "GET":
+            body = {"error": "Not Found", "message": f"No route {path}", "code": "NOT_FOUND"}
+            return web.json_response(body, status=404)
+        self._count += 1
+        asked = ApiRequest(
+            number=self._count,
+            endpoint=endpoint,
+            path=path,
+            query=request.query,
+            header_key=request.headers.get("X-API-Key"),
+            accepts_gzip="gzip" in request.headers.get("Accept-Encoding", ""),
+        )
+        reply = self.api.answer(asked, Clock(time.monotonic(), time.time()))
+        self.journal.note(asked, reply)
+        delay_s = reply.delay_s + self.api.options.latency_ms / 1000
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        return await self._send(request, asked, reply)
+
+    async def _send(
+        self, request: web.BaseRequest, asked: ApiRequest, reply: Reply
+    ) -> web.StreamResponse:
+        headers = {"Content-Type": reply.content_type, **reply.headers}
+        if self.api.options.gzip and asked.accepts_gzip and not reply.encoded:
+            body = await asyncio.to_thread(gzip.compress, b"".join(reply.body), 1)
+            reply = replace(reply.with_body(body), encoded=True)
+            headers["Content-Encoding"] = "gzip"
+        if reply.ending == "whole" and not reply.chunked and not reply.repeat_last:
+            return web.Response(status=reply.status, body=b"".join(reply.body), headers=headers)
+        return await self._send_badly(request, reply, headers)
+
+    async def _send_badly(
+        self, request: web.BaseRequest, reply: Reply, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """Send piece by piece, and end as the reply says."""
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        transport = request.transport
+        whole = b"".join(reply.body)
+        if reply.chunked or reply.repeat_last:
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = len(whole)
+        if reply.send_bytes is None or reply.send_bytes >= 0:
+            await response.prepare(request)
+            await response.write(whole[: reply.send_bytes])
+        if reply.ending == "hang":
+            # Until the client gives up or the server is stopped.
+            await asyncio.Event().wait()
+        while reply.repeat_last:
+            await response.write(bytes(reply.body[-1]))
+        if reply.ending == "whole":
+            await response.write_eof()
+        elif transport is not None:
+            _end_badly(transport, reset=reply.ending == "reset")
+        return response
+
+    async def _control(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Answer tests: figures, and changes in mid-crawl. On loopback only."""
+        if request.remote not in ("127.0.0.1", "::1"):
+            return web.json_response({"error": "Only on loopback"}, status=403)
+        if path == "/__mock__/stats" and request.method == "GET":
+            return web.json_response({**self.journal.stats(), **self.api.stats()})
+        if path == "/__mock__/config" and request.method == "POST":
+            try:
+                changes = json.loads(await request.text())
+                if not isinstance(changes, dict):
+                    raise ValueError("The body must be an object of options.")
+                self.api.control(changes)
+            except ValueError as error:
+                return web.json_response({"error": str(error)}, status=400)
+            return web.json_response({"ok": True})
+        return web.json_response({"error": f"No control endpoint {path}"}, status=404)
+
+
+def _end_badly(transport: asyncio.Transport, *, reset: bool) -> None:
+    if reset:
+        # SO_LINGER of zero seconds makes close() send RST instead of FIN.
+        opened = transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
+
+
+async def _until_told(*, stop_with_stdin: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if stop_with_stdin:
+        reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        await loop.connect_read_pipe(lambda: protocol, sys.stdin)
+        task = asyncio.ensure_future(_drain(reader, stop))
+    await stop.wait()
+    if stop_with_stdin:
+        task.cancel()
+
+
+async def _drain(reader: asyncio.StreamReader, stop: asyncio.Event) -> None:
+    with contextlib.suppress(ConnectionError):
+        while await reader.read(4096):
+            pass
+    stop.set()
+
+
+async def serve(options: Options) -> None:
+    """Serve until SIGTERM, SIGINT or the end of standard input.
+
+    Raises:
+        ValueError: options that can't be served.
+        OSError: the port is taken, the recording or the journal can't be opened.
+
+    """
+    server = MockServer(options)
+    await server.start()
+    sys.stdout.write(f"mock API listening on {server.address}\n")
+    sys.stdout.flush()
+    try:
+        await _until_told(stop_with_stdin=options.stop_with_stdin)
+    finally:
+        await server.stop()
+
+
+def run(options: Options) -> int:
+    """Serve, and give the exit status: 0 when told to end, 1 when it can't listen."""
+    try:
+        asyncio.run(serve(options))
+    except ValueError as error:
+        return _complain(str(error))
+    except OSError as error:
+        if error.filename is not None:
+            return _complain(f"{error.filename}: {error.strerror}.")
+        return _complain(
+            f"The mock API can't listen on {options.host}:{options.port}"
+            f" ({error.strerror or error}): choose another port with --port, or --port 0 for any"
+            " free one."
+        )
+    return 0
+
+
+def _complain(sentence: str) -> int:
+    sys.stderr.write(sentence + "\n")
+    return 1
