@@ -112,6 +112,9 @@ TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
 
 RETRY_TIMES = 8  # with backoff: about two minutes; then the range is a hole, tried again later
+# Middleware and spider: the first wait between two tries of one page, and the longest, in seconds.
+RETRY_BACKOFF_BASE = 0.5
+RETRY_BACKOFF_CAP = 60.0
 DOWNLOADER_MIDDLEWARES = {
     "scrapy.downloadermiddlewares.retry.RetryMiddleware": None,
     # 550 is RetryMiddleware's own place: nearer to the engine than decompression (590), so that
@@ -138,12 +141,10 @@ FEED_EXPORTERS = {
     "jsonlines": "datasync_crawler.exporters.EventLinesExporter",
     "jl": "datasync_crawler.exporters.EventLinesExporter",
     "csv": "datasync_crawler.exporters.EventCsvExporter",
-    "json": "datasync_crawler.exporters.RefusedExporter",
-    "xml": "datasync_crawler.exporters.RefusedExporter",
-    "pickle": "datasync_crawler.exporters.RefusedExporter",
-    "marshal": "datasync_crawler.exporters.RefusedExporter",
 }
 
+HEARTBEAT_INTERVAL = 1.0  # heartbeat: s
+PROGRESS_INTERVAL = 10.0  # progress: s between two lines; 0 for none
 STATS_DUMP = False
 LOG_LEVEL = "INFO"
 LOG_FORMATTER = "datasync_crawler.log.QuietLogFormatter"

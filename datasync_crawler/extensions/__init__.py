@@ -1,0 +1,1 @@
+"""Extensions: what watches a crawl, and what may end it."""

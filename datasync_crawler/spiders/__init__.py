@@ -1,0 +1,1 @@
+"""Spiders: what is asked for, and what an answer means."""

@@ -1,0 +1,94 @@
+"""The heartbeat: the run's figures into ``crawl_runs`` every second, and its last word.
+
+Settings: HEARTBEAT_INTERVAL and the database's. Reads stats. A database that is away doesn't stop
+the crawl here (the writers wait for it): the next beat tries again.
+"""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from scrapy import signals
+from scrapy.utils.asyncio import AsyncioLoopingCall
+
+from datasync_crawler.config import Config
+from datasync_crawler.store.connection import STORE_ERRORS, Connector
+from datasync_crawler.store.session import RunLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from scrapy.crawler import Crawler
+
+logger = logging.getLogger(__name__)
+
+#: Stats that are written: groups by the part before the slash.
+GROUPS: Final = {
+    "crawl", "database", "downloader", "events", "pages", "rate_limit", "retry", "scheduler"
+}  # fmt: skip
+
+
+class Heartbeat:
+    """Writes on a thread of its own, one beat at a time; a slow database skips beats."""
+
+    def __init__(self, crawler: "Crawler") -> None:
+        self._crawler = crawler
+        self._config = Config.from_settings(crawler.settings)
+        self._interval_s = crawler.settings.getfloat("HEARTBEAT_INTERVAL")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
+        self._loop = AsyncioLoopingCall(self._beat)
+        self._log: RunLog | None = None
+        self._connector: Connector | None = None
+        self._busy = False
+        self._away = False
+        crawler.signals.connect(self._spider_opened, signals.spider_opened)
+        crawler.signals.connect(self._spider_closed, signals.spider_closed)
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler") -> Self:
+        """Scrapy's constructor."""
+        return cls(crawler)
+
+    def _spider_opened(self) -> None:
+        run_id = self._crawler.stats.get_value("crawl/run_id")
+        if run_id is None:
+            return  # the database couldn't be opened: the pipeline has said so
+        self._connector = Connector(self._config.database)
+        self._log = RunLog(self._connector, self._config.schema, run_id)
+        self._loop.start(self._interval_s)
+
+    def _figures(self) -> dict[str, Any]:
+        stats = self._crawler.stats.get_stats()
+        return {name: value for name, value in stats.items() if name.split("/")[0] in GROUPS}
+
+    def _beat(self) -> None:
+        if not self._busy and self._log is not None:
+            self._busy = True
+            figures, log = self._figures(), self._log
+            beating = asyncio.ensure_future(self._in_thread(lambda: log.beat(figures, sample=True)))
+            beating.add_done_callback(self._beaten)
+
+    def _beaten(self, beating: "asyncio.Task[None]") -> None:
+        self._busy = False
+        problem = beating.exception()
+        if problem is not None and not self._away:
+            logger.warning("The heartbeat can't be written for now (%s).", type(problem).__name__)
+        self._away = problem is not None
+
+    async def _spider_closed(self, reason: str) -> None:
+        if self._loop.running:
+            self._loop.stop()
+        log, connector = self._log, self._connector
+        if log is not None and connector is not None:
+            figures = self._figures()
+            try:
+                await self._in_thread(lambda: log.finish(reason, figures))
+            except STORE_ERRORS as error:
+                logger.warning("The run's end can't be written (%s).", type(error).__name__)
+            await self._in_thread(log.close)
+            await self._in_thread(connector.release)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, function: "Callable[[], None]") -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, function)

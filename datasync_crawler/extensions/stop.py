@@ -1,0 +1,69 @@
+"""Stopping: tells everybody that waits, and closes the crawl for those who may not.
+
+Uses no settings. Sends `signals.stopping`, handles `signals.stop_requested`.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Self
+
+from scrapy import signals as scrapy_signals
+from scrapy.utils.asyncio import AsyncioLoopingCall
+
+from datasync_crawler import signals
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+logger = logging.getLogger(__name__)
+
+#: How soon a closing crawl is noticed, in seconds. Scrapy announces it by no signal.
+POLL_S: Final = 0.1
+
+
+class StopControl:
+    """Watches the engine, and closes the crawl when a component asks for it."""
+
+    def __init__(self, crawler: "Crawler") -> None:
+        self._crawler = crawler
+        self._told = False
+        self._closing: asyncio.Task[None] | None = None
+        self._watch = AsyncioLoopingCall(self._look)
+        crawler.signals.connect(self._engine_started, scrapy_signals.engine_started)
+        crawler.signals.connect(self._spider_closed, scrapy_signals.spider_closed)
+        crawler.signals.connect(self._stop_requested, signals.stop_requested)
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler") -> Self:
+        """Scrapy's constructor."""
+        return cls(crawler)
+
+    def _engine_started(self) -> None:
+        self._watch.start(POLL_S)
+
+    def _spider_closed(self) -> None:
+        if self._watch.running:
+            self._watch.stop()
+
+    def _look(self) -> None:
+        engine = self._crawler.engine
+        # No public attribute says that the engine is closing.
+        slot = engine._slot
+        if engine._stopping or (slot is not None and slot.closing is not None):
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._crawler.signals.send_catch_log(signals.stopping)
+
+    def _stop_requested(self, reason: str, sentence: str) -> None:
+        if self._closing is not None or self._told:
+            return
+        logger.error("%s", sentence)
+        stats = self._crawler.stats
+        stats.set_value("crawl/stop_sentence", sentence)
+        self._closing = asyncio.ensure_future(
+            self._crawler.engine.close_spider_async(reason=reason)
+        )
+        self._tell()

@@ -1,0 +1,64 @@
+"""Retries: what is tried again, and after how long.
+
+A 429 waits for the rate controller's pause and costs nothing; other failures back off
+exponentially, with jitter and a cap. Must not wait itself: the scheduler does.
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from scrapy.downloadermiddlewares.retry import RetryMiddleware
+from scrapy.exceptions import IgnoreRequest
+
+from datasync_crawler.core.backoff import delay_s
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.http import Response
+    from scrapy.settings import BaseSettings
+
+
+class BackoffRetryMiddleware(RetryMiddleware):
+    """Settings: RETRY_TIMES, RETRY_HTTP_CODES, RETRY_BACKOFF_*. Stats: retry/…, rate_limit/…."""
+
+    def __init__(self, settings: "BaseSettings") -> None:
+        super().__init__(settings)
+        self._base_s = settings.getfloat("RETRY_BACKOFF_BASE")
+        self._cap_s = settings.getfloat("RETRY_BACKOFF_CAP")
+
+    def process_response(
+        self, request: "Request", response: "Response", spider: object = None
+    ) -> "Request | Response":
+        """429, and 503 with Retry-After, aren't failures of the page: they go again as they are."""
+        if response.status == 429 or (
+            response.status == 503 and response.headers.get("Retry-After") is not None
+        ):
+            self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")
+            again: Request = request.copy()
+            again.dont_filter = True
+            again.priority = max(request.priority, 1)  # before fresh pages: it has waited longer
+            return again
+        if response.status in self.retry_http_codes:
+            return self._retry(request, f"HTTP {response.status}") or response
+        return response
+
+    def process_exception(
+        self, request: "Request", exception: Exception, spider: object = None
+    ) -> "Request | Response | None":
+        """Whatever kept the page from coming is tried again, but a refusal of our own."""
+        if isinstance(exception, IgnoreRequest):
+            return None
+        return self._retry(request, exception)
+
+    def _retry(
+        self, request: "Request", reason: "str | Exception | type[Exception]"
+    ) -> "Request | None":
+        again = super()._retry(request, reason)
+        if again is not None:
+            again.meta["delay_s"] = delay_s(
+                again.meta["retry_times"],
+                base_s=self._base_s,
+                cap_s=self._cap_s,
+                random=random.random,
+            )
+        return again

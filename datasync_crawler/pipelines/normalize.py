@@ -1,0 +1,20 @@
+"""Normalising: every timestamp an aware UTC instant, or a rejection.
+
+Must not do I/O.
+"""
+
+from typing import TYPE_CHECKING
+
+from datasync_crawler.core.timestamps import normalize_timestamps
+
+if TYPE_CHECKING:
+    from datasync_crawler.items import EventPage
+
+
+class NormalizePipeline:
+    """Uses no settings."""
+
+    def process_item(self, item: "EventPage") -> "EventPage":
+        """Replaces each event's timestamp by a datetime; unreadable ones become rejections."""
+        item.reject(normalize_timestamps(item.events))
+        return item

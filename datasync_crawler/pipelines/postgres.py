@@ -1,0 +1,184 @@
+"""Batching: collects pages and hands them to the writers, while the next ones are being fetched.
+
+Owns the database's session and the threads that write. A page's `process_item` ends when it is
+committed: Scrapy counts it as active until then, and stops fetching when too much is
+(SCRAPER_SLOT_MAX_ACTIVE_SIZE). Must not run SQL itself, nor touch events.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, Self
+
+from scrapy.exceptions import CloseSpider
+from scrapy.utils.asyncio import run_in_thread
+
+from datasync_crawler import signals
+from datasync_crawler.config import Config
+from datasync_crawler.errors import CrawlError
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.session import Session
+from datasync_crawler.store.writer import Writer
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+    from datasync_crawler.items import EventPage
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait of a page for others to share its transaction, in seconds.
+LONGEST_WAIT_S: Final = 0.2
+
+Waiting = tuple["EventPage", "asyncio.Future[None]"]
+
+
+class PostgresPipeline:
+    """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
+
+    Stats: events/…, database/…. Stops the crawl when the database is lost.
+    """
+
+    def __init__(self, crawler: "Crawler") -> None:
+        self._crawler = crawler
+        self._config = Config.from_settings(crawler.settings)
+        self._stop = threading.Event()
+        self._session = Session(Connector(self._config.database), self._config.schema)
+        self._waiting: deque[Waiting] = deque()
+        self._waiting_rows = 0
+        self._idle: list[Writer] = []
+        self._writing: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._threads = ThreadPoolExecutor(self._config.db_writers, thread_name_prefix="writer")
+        crawler.signals.connect(self._stopping, signals.stopping)
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler") -> Self:
+        """Scrapy's constructor."""
+        return cls(crawler)
+
+    async def open_spider(self) -> None:
+        """Opens the session; what is wrong with the database ends the crawl with its sentence."""
+        config = self._config
+        try:
+            run_id = await run_in_thread(
+                self._session.open,
+                api_base_url=config.api_base_url,
+                pagination=config.pagination,
+            )
+        except CrawlError as error:
+            logger.error("%s", error)  # a sentence, no traceback
+            self._crawler.stats.set_value("crawl/stop_sentence", str(error))
+            raise CloseSpider(error.reason) from None
+        self._crawler.stats.set_value("crawl/run_id", run_id)
+        self._idle = [
+            Writer(
+                self._session,
+                on_duplicate=config.on_duplicate,
+                max_wait_s=config.db_max_wait_s,
+                stop=self._stop,
+            )
+            for _ in range(config.db_writers)
+        ]
+
+    async def process_item(self, item: "EventPage") -> "EventPage":
+        """Returns the page when it is committed; raises what kept it from being."""
+        loop = asyncio.get_running_loop()
+        committed: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((item, committed))
+        self._waiting_rows += item.received
+        if self._waiting_rows >= self._config.batch_rows:
+            self._dispatch()
+        elif self._timer is None:
+            self._timer = loop.call_later(LONGEST_WAIT_S, self._flush)
+        await committed
+        return item
+
+    async def close_spider(self) -> None:
+        """Scrapy has waited for all pages by now: closes connections and gives the lock back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await run_in_thread(self._close)
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._dispatch(even_if_small=True)
+
+    def _dispatch(self, *, even_if_small: bool = False) -> None:
+        """Gives batches to idle writers; small ones only when they have waited long enough."""
+        while (
+            self._idle
+            and self._waiting
+            and (even_if_small or self._waiting_rows >= self._config.batch_rows)
+        ):
+            batch = self._next_batch()
+            writing = asyncio.ensure_future(self._write(self._idle.pop(), batch))
+            self._writing.add(writing)
+            writing.add_done_callback(self._writing.discard)
+
+    def _next_batch(self) -> list[Waiting]:
+        batch = [self._waiting.popleft()]
+        rows = batch[0][0].received
+        while self._waiting and rows + self._waiting[0][0].received <= self._config.batch_rows:
+            batch.append(self._waiting.popleft())
+            rows += batch[-1][0].received
+        self._waiting_rows -= rows
+        return batch
+
+    async def _write(self, writer: Writer, batch: list[Waiting]) -> None:
+        loop = asyncio.get_running_loop()
+        pages = [page for page, _ in batch]
+        problem: Exception | None = None
+        try:
+            await loop.run_in_executor(self._threads, writer.write, pages)
+        except Exception as error:  # noqa: BLE001  # told to each page below
+            problem = error
+        self._idle.append(writer)
+        self._count(pages, writer)
+        if isinstance(problem, CrawlError):
+            self._crawler.signals.send_catch_log(
+                signals.stop_requested, reason=problem.reason, sentence=str(problem)
+            )
+        for page, committed in batch:
+            if committed.done():
+                continue
+            if page.committed:
+                committed.set_result(None)
+            else:
+                committed.set_exception(problem or RuntimeError(f"{page!r} wasn't committed"))
+        # What came while all writers were busy has waited long enough.
+        self._dispatch(even_if_small=self._timer is None)
+
+    def _count(self, pages: list["EventPage"], writer: Writer) -> None:
+        stats = self._crawler.stats
+        for page in pages:
+            if page.committed:
+                stats.inc_value("pages/committed")
+                stats.inc_value("events/received", page.received)
+                stats.inc_value("events/inserted", page.inserted)
+                stats.inc_value("events/duplicates", page.duplicates)
+                stats.inc_value("events/changed", page.changed)
+                stats.inc_value("events/rejected", page.rejected)
+        done = writer.stats
+        stats.inc_value("database/transactions", done.transactions)
+        stats.inc_value("database/merges", done.merges)
+        stats.inc_value("database/reconnects", done.reconnects)
+        stats.inc_value("database/refused_rows", done.refused_rows)
+        write_s = stats.get_value("database/write_s", 0.0) + done.seconds
+        stats.set_value("database/write_s", round(write_s, 3))
+        writer.reset_stats()
+
+    def _stopping(self) -> None:
+        self._stop.set()
+        self._dispatch(even_if_small=True)
+
+    def _close(self) -> None:
+        for writer in self._idle:
+            writer.close()
+        self._threads.shutdown()
+        self._session.close()
+        self._session.connector.release()

@@ -1,0 +1,12 @@
+"""The crawler's own signals: how its components know of each other.
+
+stopping()
+    The crawl is closing, for whatever reason. Sent once by `extensions.stop`; whoever waits for
+    something ends its wait.
+stop_requested(reason, sentence)
+    Close the crawl with this finish reason; *sentence* tells the user why and what to do. Sent by
+    any component, handled by `extensions.stop`.
+"""
+
+stopping = object()
+stop_requested = object()

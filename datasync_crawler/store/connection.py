@@ -1,0 +1,141 @@
+"""Connections: the one place where the driver is opened and its errors become ours.
+
+Must not know what is read or written through them.
+"""
+
+import contextlib
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+from psycopg2 import errorcodes
+
+from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+    from datasync_crawler.store.embedded import EmbeddedServer
+
+logger = logging.getLogger(__name__)
+
+#: All that a call into the store can raise.
+STORE_ERRORS: Final = (psycopg2.Error, CrawlError)
+
+#: Waited for an answer when a connection is opened, in seconds.
+CONNECT_TIMEOUT_S: Final = 10
+
+#: What libpq says (in English or not, the SQLSTATE isn't given) when the server answered "no".
+_REFUSED: Final = re.compile(
+    r"password|authentication|pg_hba|does not exist|permission denied|no password", re.IGNORECASE
+)
+
+
+class Connector:
+    """Opens connections to one target; starts the embedded server when it is the target."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._embedded: EmbeddedServer | None = None
+
+    def connect(self) -> "Connection":
+        """A new connection, in UTF-8. Raises DatabaseRefused or DatabaseUnreachable."""
+        params = self._params()
+        try:
+            connection: Connection = psycopg2.connect(**params)
+        except UnicodeError:
+            raise DatabaseRefused(self._sentence("the answer can't be read")) from None
+        except psycopg2.Error as error:
+            text = str(error)
+            if _REFUSED.search(text) and "starting up" not in text:
+                raise DatabaseRefused(self._sentence(_first_line(text, params))) from None
+            raise DatabaseUnreachable(self._sentence(_first_line(text, params))) from None
+        connection.set_client_encoding("UTF8")
+        return connection
+
+    def release(self) -> None:
+        """Lets go of the embedded server; the last one out stops it."""
+        if self._embedded is not None:
+            self._embedded.release()
+            self._embedded = None
+
+    def _params(self) -> dict[str, Any]:
+        common = {
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "datasync-crawler",
+            "client_encoding": "UTF8",
+        }
+        if isinstance(self.target, ServerTarget):
+            return {**common, **_keepalives(), **self.target.params}
+        return {**common, **self._embedded_params(self.target)}
+
+    def _embedded_params(self, target: EmbeddedTarget) -> dict[str, str]:
+        from datasync_crawler.store.embedded import (  # noqa: PLC0415  # only where it is used
+            EmbeddedError,
+            ensure_running,
+        )
+
+        try:
+            if self._embedded is None:
+                self._embedded = ensure_running(Path(target.data_dir), port=target.port)
+                self._embedded.ensure_database(target.dbname)
+        except EmbeddedError as error:
+            raise DatabaseUnreachable(str(error)) from None
+        return dict(self._embedded.conninfo(target.dbname))
+
+    def _sentence(self, cause: str) -> str:
+        return (
+            f"The database can't be used ({self.target.describe()}): {cause}. "
+            "Check DATABASE_URL or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD, and that "
+            "the server runs."
+        )
+
+
+def _keepalives() -> dict[str, int]:
+    """A peer that vanished is noticed within about a minute, not two hours."""
+    return {
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }
+
+
+def _first_line(text: str, params: dict[str, Any]) -> str:
+    line = next(iter(text.strip().splitlines()), "no reason given")
+    line = re.sub(r"^connection to server .*? failed: (FATAL: +)?", "", line)
+    password = params.get("password")
+    if password:
+        line = line.replace(str(password), "***")
+    return line.rstrip(".")
+
+
+def is_connection_lost(error: psycopg2.Error) -> bool:
+    """Whether *error* says that the connection (not the statement) has failed.
+
+    No SQLSTATE: libpq noticed it. Class 08, 57P01–57P05 (shutdown, crash, can't connect now):
+    the server said it. 25006: a standby took over; 53300: too many connections for now.
+    """
+    code = error.pgcode
+    if code is None:
+        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return code.startswith((errorcodes.CLASS_CONNECTION_EXCEPTION, "57P")) or code in {
+        "25006",
+        "53300",
+    }
+
+
+def describe(error: psycopg2.Error) -> str:
+    """The server's message in one line, for the log."""
+    primary = error.diag.message_primary if error.diag else None
+    return primary or next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def close_quietly(connection: "Connection | None") -> None:
+    """Closes what may already be broken; nothing is lost by it, all work is committed or void."""
+    if connection is not None:
+        with contextlib.suppress(psycopg2.Error):
+            connection.close()

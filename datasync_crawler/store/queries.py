@@ -1,0 +1,27 @@
+"""Loads the named statements of ``store/sql``. Must not run them.
+
+Package data is read through importlib.resources: under Scrapyd the package is an egg.
+"""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+
+def quote_identifier(name: str) -> str:
+    """A name as PostgreSQL quotes it (SQL standard, 5.2 delimited identifier)."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@cache
+def load(file: str, schema: str) -> dict[str, str]:
+    """Statements of ``sql/<file>.sql`` by their name, in the file's order.
+
+    A statement begins at ``-- name: x``; its comment lines stay with it, so that a server's log
+    says what it is. ``{schema}`` is replaced by the quoted *schema*, ``%`` of it doubled for
+    psycopg2's parameters.
+    """
+    text = files("datasync_crawler.store").joinpath("sql", f"{file}.sql").read_text("utf-8")
+    text = text.replace("{schema}", quote_identifier(schema).replace("%", "%%"))
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}

@@ -1,0 +1,173 @@
+"""A run's session: schema, lock, source and the row in ``crawl_runs``.
+
+Owns the connection that holds the lock. Must not read or write events.
+"""
+
+import json
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+
+from datasync_crawler.errors import CrawlLocked, SchemaConflict
+from datasync_crawler.store import queries, schema
+from datasync_crawler.store.connection import Connector, close_quietly
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+logger = logging.getLogger(__name__)
+
+#: The server notices a client killed with SIGKILL only when its statement is done, in seconds.
+LOCK_WAIT_S: Final = 5.0
+
+
+class Session:
+    """Opened once a run. Thread-safe: writers on several threads ask it to hold the lock."""
+
+    def __init__(self, connector: Connector, schema_name: str) -> None:
+        self.connector = connector
+        self.schema = schema_name
+        self.run_id: int | None = None
+        self._connection: Connection | None = None
+        self._mutex = threading.Lock()
+        self._queries = queries.load("runs", schema_name)
+
+    def open(self, *, api_base_url: str, pagination: str) -> int:
+        """Migrates, takes the lock, names the source, starts the run; returns its id.
+
+        Raises any CrawlError of the store.
+        """
+        connection = self.connector.connect()
+        try:
+            connection.autocommit = True
+            self._lock(connection)
+            connection.autocommit = False
+            schema.migrate(connection, self.schema)
+            connection.autocommit = True
+            self._name_source(connection, api_base_url, pagination)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    self._queries["start_run"], {"host": platform.node(), "pid": os.getpid()}
+                )
+                row = cursor.fetchone()
+            assert row is not None
+        except BaseException:
+            close_quietly(connection)
+            raise
+        self._connection = connection
+        self.run_id = int(row[0])
+        return self.run_id
+
+    def ensure_locked(self) -> None:
+        """Takes the lock again when the connection that held it has gone.
+
+        Called by a writer that has lost its connection. Raises CrawlLocked when another process
+        was quicker, and what `Connector.connect` raises.
+        """
+        with self._mutex:
+            if self._connection is not None and self._alive(self._connection):
+                return
+            close_quietly(self._connection)
+            self._connection = None
+            connection = self.connector.connect()
+            connection.autocommit = True
+            try:
+                self._lock(connection)
+            except BaseException:
+                close_quietly(connection)
+                raise
+            self._connection = connection
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        with self._mutex:
+            close_quietly(self._connection)
+            self._connection = None
+
+    def _alive(self, connection: "Connection") -> bool:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error:
+            return False
+        return True
+
+    def _lock(self, connection: "Connection") -> None:
+        key = schema.advisory_key(self.schema, "crawl")
+        deadline = time.monotonic() + LOCK_WAIT_S
+        with connection.cursor() as cursor:
+            while True:
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
+                if cursor.fetchone() == (True,):
+                    return
+                if time.monotonic() >= deadline:
+                    raise CrawlLocked(
+                        f"Another crawl is running into schema {self.schema} of this database. "
+                        "Wait for it to end, or give this one a schema of its own with DB_SCHEMA."
+                    )
+                time.sleep(0.1)
+
+    def _name_source(self, connection: "Connection", api_base_url: str, pagination: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                self._queries["name_source"],
+                {"api_base_url": api_base_url, "pagination": pagination},
+            )
+            cursor.execute(self._queries["read_source"])
+            row = cursor.fetchone()
+        assert row is not None
+        if row[0] != api_base_url:
+            raise SchemaConflict(
+                f"Schema {self.schema} holds the events of {row[0]}, not of {api_base_url}. "
+                "Set DB_SCHEMA to a new schema for this API, or API_BASE_URL back to that one."
+            )
+
+
+class RunLog:
+    """The run's row in ``crawl_runs`` and its samples, on a connection of its own."""
+
+    def __init__(self, connector: Connector, schema_name: str, run_id: int) -> None:
+        self._connector = connector
+        self._run_id = run_id
+        self._connection: Connection | None = None
+        self._queries = queries.load("runs", schema_name)
+
+    def beat(self, stats: Mapping[str, Any], *, sample: bool) -> None:
+        """Writes the heartbeat and the run's figures; with *sample*, a row over time too."""
+        figures = _json(stats)
+        self._execute("beat", {"run_id": self._run_id, "stats": figures})
+        if sample:
+            self._execute("sample", {"run_id": self._run_id, "figures": figures})
+
+    def finish(self, reason: str, stats: Mapping[str, Any]) -> None:
+        """The run's last word."""
+        self._execute(
+            "finish_run", {"run_id": self._run_id, "reason": reason, "stats": _json(stats)}
+        )
+
+    def close(self) -> None:
+        """Closes the connection."""
+        close_quietly(self._connection)
+        self._connection = None
+
+    def _execute(self, name: str, params: Mapping[str, Any]) -> None:
+        """Raises psycopg2.Error or CrawlError; the next call opens a new connection."""
+        if self._connection is None:
+            self._connection = self._connector.connect()
+            self._connection.autocommit = True
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(self._queries[name], params)
+        except psycopg2.Error:
+            self.close()
+            raise
+
+
+def _json(stats: Mapping[str, Any]) -> str:
+    return json.dumps(stats, default=str).replace("\\u0000", "")

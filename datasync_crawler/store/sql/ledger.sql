@@ -1,0 +1,67 @@
+-- Reading and writing the ledger. {schema} is replaced by the quoted name of DB_SCHEMA.
+
+-- name: ledger_state
+-- Where the last run left off: the newest pass (0: none), the end of what was ever committed,
+-- and what the API was last known to be.
+SELECT coalesce((SELECT max(pass) FROM {schema}.checkpoint), 0) AS last_pass,
+       coalesce((SELECT max(first_offset + received) FROM {schema}.checkpoint), 0) AS reach,
+       s.total, s.page_limit, s.pagination
+FROM {schema}.source AS s;
+
+-- name: holes
+-- The uncommitted ranges in [%(after)s, %(total)s), first to last, at most %(most)s of them.
+-- A running maximum, not lag: ranges of different passes overlap and lie within one another.
+WITH committed AS (
+    SELECT first_offset, first_offset + received AS stop
+    FROM {schema}.checkpoint
+    WHERE first_offset < %(total)s AND first_offset + received > %(after)s
+    UNION ALL
+    SELECT %(total)s, %(total)s
+), reached AS (
+    SELECT first_offset,
+           greatest(%(after)s, coalesce(max(stop) OVER (
+               ORDER BY first_offset, stop
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)) AS reached
+    FROM committed
+)
+SELECT reached AS first, first_offset AS stop
+FROM reached
+WHERE first_offset > reached
+ORDER BY reached
+LIMIT %(most)s;
+
+-- name: ledger_sums
+-- The ledger's figures in sum.
+SELECT coalesce(sum(received), 0)::bigint AS received,
+       coalesce(sum(inserted), 0)::bigint AS inserted,
+       coalesce(sum(duplicates), 0)::bigint AS duplicates,
+       coalesce(sum(changed), 0)::bigint AS changed,
+       coalesce(sum(rejected), 0)::bigint AS rejected,
+       count(*) AS ranges
+FROM {schema}.checkpoint;
+
+-- name: rejected_count
+-- Events that stand rejected now (a range fetched again replaces or removes its rejections).
+SELECT count(*) FROM {schema}.rejected_events;
+
+-- name: committed_ranges
+-- Which of these (pass, first_offset) are committed, with their counts: asked after a COMMIT
+-- whose outcome is unknown.
+SELECT pass, first_offset, inserted, duplicates, changed, rejected
+FROM {schema}.checkpoint
+WHERE (pass, first_offset) IN %(ranges)s;
+
+-- name: insert_ranges
+-- One row a page, in the transaction of the page's rows. %%s is execute_values' place.
+INSERT INTO {schema}.checkpoint (
+    pass, first_offset, requested, received, inserted, duplicates, changed, rejected,
+    first_id, last_id, run_id, next_cursor, cursor_expires_at)
+VALUES %s;
+
+-- name: learn_source
+-- What the API said last of itself.
+UPDATE {schema}.source
+SET total = coalesce(%(total)s, total), page_limit = coalesce(%(page_limit)s, page_limit),
+    updated_at = now()
+WHERE total IS DISTINCT FROM coalesce(%(total)s, total)
+   OR page_limit IS DISTINCT FROM coalesce(%(page_limit)s, page_limit);

@@ -1,0 +1,93 @@
+-- Every table of the crawler, one named statement each, made when it is missing.
+-- {schema} is replaced by the quoted name of DB_SCHEMA. Columns here are the contract that
+-- store.schema holds an existing table against.
+
+-- name: events
+-- One row an event id: what the crawl is for.
+CREATE TABLE {schema}.events (
+    id text PRIMARY KEY,
+    session_id text,
+    user_id text,
+    type text,
+    name text,
+    properties jsonb,
+    "timestamp" timestamptz,
+    session jsonb,
+    extra jsonb,
+    ingested_at timestamptz DEFAULT now()
+);
+
+-- name: checkpoint
+-- The ledger: a row for each committed range, written in the transaction of its rows, never
+-- updated. Coverage is the union over passes.
+CREATE TABLE {schema}.checkpoint (
+    pass integer NOT NULL,
+    first_offset bigint NOT NULL CHECK (first_offset >= 0),
+    requested integer NOT NULL CHECK (requested > 0),
+    received integer NOT NULL CHECK (received > 0),
+    inserted integer NOT NULL CHECK (inserted >= 0),
+    duplicates integer NOT NULL CHECK (duplicates >= 0),
+    changed integer NOT NULL CHECK (changed >= 0),
+    rejected integer NOT NULL CHECK (rejected >= 0),
+    first_id text,
+    last_id text,
+    run_id bigint NOT NULL,
+    committed_at timestamptz NOT NULL DEFAULT now(),
+    next_cursor text,
+    cursor_expires_at timestamptz,
+    PRIMARY KEY (pass, first_offset),
+    CHECK (received = inserted + duplicates + rejected)
+);
+
+-- name: rejected_events
+-- One row an event that can't be stored, by its absolute position (page offset + index).
+CREATE TABLE {schema}.rejected_events (
+    "position" bigint PRIMARY KEY,
+    page_offset bigint NOT NULL,
+    reason text NOT NULL,
+    raw bytea NOT NULL,
+    rejected_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: source
+-- One row: which API the events of this schema come from, and what was learnt of it.
+CREATE TABLE {schema}.source (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    api_base_url text NOT NULL,
+    pagination text NOT NULL,
+    page_limit integer,
+    total bigint,
+    salt text NOT NULL DEFAULT gen_random_uuid()::text,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: rate_limits
+-- What was learnt of the limits of one key. The key itself stands nowhere: a salted hash does.
+CREATE TABLE {schema}.rate_limits (
+    key_hash text PRIMARY KEY,
+    learnt jsonb NOT NULL,
+    paused_until timestamptz,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- name: crawl_runs
+-- One row a run. heartbeat_at is the database's clock, so that a dead run is seen from anywhere.
+CREATE TABLE {schema}.crawl_runs (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    heartbeat_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    finish_reason text,
+    stats jsonb NOT NULL DEFAULT '{}'
+);
+
+-- name: crawl_samples
+-- Figures of a run over time.
+CREATE TABLE {schema}.crawl_samples (
+    run_id bigint NOT NULL,
+    sampled_at timestamptz NOT NULL DEFAULT now(),
+    figures jsonb NOT NULL,
+    PRIMARY KEY (run_id, sampled_at)
+);
