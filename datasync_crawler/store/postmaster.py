@@ -1,0 +1,207 @@
+"""Keeps one embedded PostgreSQL server alive for as long as somebody uses it, then stops it.
+
+A small process of its own, started by :mod:`datasync_crawler.store.embedded` and detached from
+whoever asked first: it is the server's parent, so it always knows whether the server lives, and it
+outlives users that are killed. Standard library only, run by its path with ``python -I -S``
+(15 ms to start), and never imported by the crawler. It must not know anything about events.
+
+Three lock files in the cluster's home tell the whole story, and the kernel frees them whatever
+happens to their holders:
+
+- ``users.lock``, shared: one holder per user of the server. Whoever gets it *exclusively* knows
+  that nobody uses the server, and that nobody can begin to until it is let go.
+- ``server.lock``, exclusive: held by this process for its whole life.
+- ``start.lock``, exclusive: held by a user while it starts or joins (not touched here).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+# A user that is killed is noticed after this long at most; waking twice a second costs nothing.
+_CHECK_INTERVAL_S = 0.5
+_START_POLL_S = 0.01
+# A fast stop writes a checkpoint; longer than this and we stop without one (safe: WAL is replayed).
+_FAST_STOP_S = 60.0
+_IMMEDIATE_STOP_S = 10.0
+_LOG_MAX_BYTES = 10_000_000
+_PM_STATUS_LINE = 7  # postmaster.pid, zero-based: LOCK_FILE_LINE_PM_STATUS is 8
+_PR_SET_PDEATHSIG = 1
+_WAKE = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+
+
+def postmaster_pid(data: Path) -> int | None:
+    """The live postmaster of this data directory, or None.
+
+    ``postmaster.pid`` outlives a killed server, and its number may belong to another process by
+    now (in a container nearly always), so the process is asked: a postmaster stands in its data
+    directory.
+    """
+    try:
+        pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+        if os.path.samefile(f"/proc/{pid}/cwd", data):  # noqa: PTH121 - no Path for /proc links
+            return pid
+    except (FileNotFoundError, ValueError, PermissionError):
+        return None
+    return None
+
+
+def settle_old_postmaster(data: Path) -> None:
+    """Leave neither an orphaned server nor a stale ``postmaster.pid`` behind.
+
+    An orphan exists only when a process like this one was killed, and is already stopping then
+    (its parent's death is its signal); stopping it again is harmless.
+    """
+    deadline = time.monotonic() + _FAST_STOP_S
+    while (pid := postmaster_pid(data)) is not None and time.monotonic() < deadline:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+        time.sleep(_START_POLL_S)
+    if pid is None and Path("/proc/self").exists():
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec: a fast stop when this process is killed. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAKE)
+
+
+def _is_ready(data: Path, pid: int) -> bool:
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return (
+        len(lines) > _PM_STATUS_LINE
+        and lines[0] == str(pid)
+        and lines[_PM_STATUS_LINE].strip() == "ready"
+    )
+
+
+def _bound_log(log: Path) -> None:
+    """Keep two files of about ``_LOG_MAX_BYTES`` at most. The server appends: emptying is safe."""
+    if log.stat().st_size > _LOG_MAX_BYTES:
+        shutil.copyfile(log, log.with_suffix(".log.1"))
+        os.truncate(log, 0)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    for sig, patience_s in (
+        (signal.SIGINT, _FAST_STOP_S),
+        (signal.SIGQUIT, _IMMEDIATE_STOP_S),
+        (signal.SIGKILL, None),
+    ):
+        server.send_signal(sig)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(patience_s)
+            return
+
+
+class _Keeper:
+    """One server's life, from its start to its stop."""
+
+    def __init__(self, home: Path, spec: dict[str, Any]) -> None:
+        self._home = home
+        self._data = home / "data"
+        self._log = home / "server.log"
+        self._state = home / "server.json"
+        self._spec = spec
+        self._users_fd = os.open(home / "users.lock", os.O_RDWR | os.O_CLOEXEC)
+        self._reported = False
+
+    def _report(self, **answer: object) -> None:
+        """Tell whoever started us, once, and let its pipe go."""
+        if not self._reported:
+            self._reported = True
+            with suppress(BrokenPipeError):
+                os.write(1, json.dumps(answer).encode())
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 1)
+            os.close(null)
+
+    def _nobody_uses_it(self) -> bool:
+        try:
+            fcntl.flock(self._users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        account = self._spec["account"]
+        switch: dict[str, Any] = {}
+        if account is not None:
+            switch = {"user": account[0], "group": account[1], "extra_groups": []}
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                self._spec["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=self._spec["env"],
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has one thread
+                **switch,
+            )
+
+    def _set_state(self) -> None:
+        fresh = self._state.with_suffix(".new")
+        fresh.write_text(json.dumps({"pid": os.getpid(), "port": self._spec["port"]}))
+        fresh.replace(self._state)
+
+    def run(self) -> int:
+        """Start, serve until nobody is left or we are told to stop, stop. Returns 0 or 1."""
+        self._state.unlink(missing_ok=True)
+        settle_old_postmaster(self._data)
+        log_start = self._log.stat().st_size
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WAKE)
+        try:
+            server = self._spawn()
+        except OSError as error:
+            self._report(failed=f"{error.strerror}: {error.filename}")
+            return 1
+        ready = False
+        while server.poll() is None:
+            if not ready and _is_ready(self._data, server.pid):
+                ready = True
+                self._set_state()
+                self._report(ready=True)
+            if self._nobody_uses_it():
+                break
+            got = signal.sigtimedwait(_WAKE, _CHECK_INTERVAL_S if ready else _START_POLL_S)
+            if got is not None and got.si_signo != signal.SIGCHLD:
+                break
+            _bound_log(self._log)
+        self._state.unlink(missing_ok=True)
+        died = server.poll() is not None
+        if not died:
+            _stop(server)
+        with self._log.open("rb") as log:
+            log.seek(min(log_start, self._log.stat().st_size))
+            self._report(failed=log.read(100_000).decode(errors="replace"))
+        return 1 if died else 0
+
+
+def main() -> int:
+    """``postmaster.py HOME``, with the specification as JSON on stdin; answers JSON on stdout."""
+    home = Path(sys.argv[1])
+    spec = json.loads(sys.stdin.buffer.read())
+    if os.fork():
+        os._exit(0)  # whoever started us reaps this one at once; init gets the other
+    return _Keeper(home, spec).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
