@@ -1,7 +1,8 @@
 """The one authority on sending: may a request go out now, and if not, when to ask again.
 
-Owns requests in flight, pauses and probes, and puts `Window` (what the headers tell) and `Pace`
-(what is found by trying) together. It doesn't sleep, log or send: decisions are returned.
+Owns requests in flight, pauses and probes, and puts `Window` (what the headers tell) and
+`Allowance` (what is found by trying) together. It doesn't sleep, log or send: decisions are
+returned.
 
 All `now` are monotonic seconds; `wall` is epoch seconds, used for HTTP dates when the answer
 has no Date of its own, and for what is remembered over a restart.
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from datasync_crawler.core.backoff import delay_s
+from datasync_crawler.core.ratelimit.allowance import Allowance
 from datasync_crawler.core.ratelimit.headers import Advice, http_date, read_advice
-from datasync_crawler.core.ratelimit.pace import Pace
 from datasync_crawler.core.ratelimit.window import Window
 
 # In flight while nothing is known that limits, and how far that may grow by itself.
@@ -22,8 +23,9 @@ _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
 # A 429 is never answered at once, whatever Retry-After says.
 _SHORTEST_PAUSE_S = 0.25
-# Refused without a word on when to come back: 1 s, doubled each time, at most a minute.
+# Refused without a word on when to come back: 1 s, growing by a third, at most a minute.
 _BLIND_PAUSE_S = 1.0
+_BLIND_SHARE = 0.35
 _LONGEST_BLIND_PAUSE_S = 60.0
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
@@ -73,16 +75,17 @@ class RateController:
         self.pause_reason = ""
         self._random = random
         self._window = Window()
-        self._pace = Pace()
+        self._allowance = Allowance()
         self._grown_in_flight = float(_FIRST_IN_FLIGHT)
         self._paused_until = -math.inf
         self._paused_at = -math.inf
         self._refusals = 0  # pauses in a row that didn't end in a success
-        self._refused_at: float | None = None  # of the pause that isn't over yet
-        self._blind = False  # that pause's length is ours, not the server's
+        self._refused_since = 0.0  # the first of those
+        self._refused = False  # by a 429, in the pause that isn't over yet
+        self._opens_at: float | None = None  # its end, when the server said it
         self._unproven = True  # the next request goes alone; so does the first of all
         self._probe_sent_at: float | None = None
-        self._server_epoch_at_zero: float | None = None
+        self._server_offsets = (-math.inf, math.inf)  # server's epoch minus monotonic, s
         self._notes: list[str] = []
         self._noted: set[str] = set()
 
@@ -99,13 +102,15 @@ class RateController:
         wait_s = self._budget_wait_s(now)
         if wait_s > 0:
             return Decision(wait_s, "budget")
-        wait_s = self._pace.delay_s(now) if self._window.remaining is None else 0.0
+        untold = self._window.remaining is None
+        wait_s = self._allowance.delay_s(now, self.in_flight) if untold else 0.0
         if wait_s > 0:
             return Decision(wait_s, "pace")
-        if self._unproven or self._window_is_over(now):
+        first_of_turn = self._allowance.goes_alone(now) if untold else self._window_is_over(now)
+        if self._unproven or first_of_turn:
             self._probe_sent_at = now
         self.in_flight += 1
-        self._pace.sent(now)
+        self._allowance.sent(now)
         return Decision(0.0, "")
 
     def sent_nothing(self, now: float) -> None:
@@ -125,9 +130,16 @@ class RateController:
         window = self._window
         if window.remaining is None or window.remaining > self.in_flight:
             return 0.0
-        if window.closed_until is None:
-            return _ASK_AGAIN_S
-        return max(0.0, window.closed_until - now)
+        closed_until = self._closed_until()
+        return _ASK_AGAIN_S if closed_until is None else max(0.0, closed_until - now)
+
+    def _closed_until(self) -> float | None:
+        """The end of the window, or when enough of our own requests have left it, if sooner."""
+        closed_until, length_s = self._window.closed_until, self._window.length_s
+        if closed_until is None or length_s is None or self._window.limit is None:
+            return closed_until
+        opens_at = self._allowance.opens_at(self._window.limit - self.in_flight, length_s)
+        return closed_until if opens_at is None else min(closed_until, opens_at)
 
     def _window_is_over(self, now: float) -> bool:
         """Budget spent and its window past: what the next one holds, a probe has to tell."""
@@ -136,7 +148,6 @@ class RateController:
             window.remaining is not None
             and window.remaining <= self.in_flight
             and window.closed_until is not None
-            and now >= window.closed_until
         )
 
     # Being told
@@ -159,7 +170,7 @@ class RateController:
         self._landed()
         sent = now if sent_at is None else sent_at
         advice = read_advice(
-            status, headers, body, server_epoch_s=self._server_epoch_s(now, wall, headers)
+            status, headers, body, server_epoch_s=self._server_epoch_s(now, wall, sent, headers)
         )
         self._note_nonsense(advice)
         probe = self._probe_sent_at is not None and sent >= self._probe_sent_at
@@ -196,30 +207,34 @@ class RateController:
         same_burst = sent < self._paused_at
         if not same_burst:
             self._refusals += 1
-        wait_s, why = self._pause_length(advice)
+        if self._refusals == 1:
+            self._refused_since = now
+        wait_s, why = self._pause_length(now, advice)
         if probe and self._window.closed_until is not None and self._refusals == 1:
-            self._window.rounds_down = True
+            self._window.cautious = True
         if status == 429 and advice.tells_budget:
             self._learn(advice, now=now, sent=sent)
-        self._refused_at, self._unproven = now, True
-        self._blind = advice.retry_after_s is None and advice.reset_in_s is None
+        self._refused, self._unproven = status == 429, True
+        said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
+        # Said in whole seconds, rounded up: it's closed for all but the last second of them.
+        still_closed = now if said_s is None else now + max(0.0, said_s - 1.0)
+        self._allowance.refused(still_closed, alone=probe)
+        self._opens_at = None if said_s is None else now + said_s
         self._pause(now, now + wait_s, f"HTTP {status}, {why}", quiet=same_burst)
         return Outcome("limited", max(0.0, self._paused_until - now))
 
-    def _pause_length(self, advice: Advice) -> tuple[float, str]:
+    def _pause_length(self, now: float, advice: Advice) -> tuple[float, str]:
         """How long to wait after a refusal, and who says so."""
         floor_s = _SHORTEST_PAUSE_S * min(2.0 ** (self._refusals - 1), 240.0)
         if advice.retry_after_s is not None:
             return max(floor_s, advice.retry_after_s), advice.learnt_from
         if advice.reset_in_s is not None:
             return max(floor_s, advice.reset_in_s), advice.learnt_from
-        wait_s = delay_s(
-            max(1, self._refusals),
-            base_s=_BLIND_PAUSE_S,
-            cap_s=_LONGEST_BLIND_PAUSE_S,
-            random=self._random,
-        )
-        return wait_s, "without a word on when to come back"
+        # A share of what we have waited already: the window's end is missed by that share at most.
+        wait_s = max(_BLIND_PAUSE_S, _BLIND_SHARE * (now - self._refused_since))
+        wait_s = min(wait_s, _LONGEST_BLIND_PAUSE_S) * (1.0 + 0.1 * self._random())
+        known_s = self._allowance.full_for_s(now)
+        return max(wait_s, known_s), "without a word on when to come back"
 
     def _probe_failed(self, now: float, why: str) -> float:
         """A probe that didn't get through proves nothing: wait, then send another."""
@@ -238,17 +253,15 @@ class RateController:
 
     def _let_through(self, now: float, sent: float, *, probe: bool) -> None:
         """The server took it."""
-        if self._window.remaining is None:
-            if probe and self._refused_at is not None:
-                self._pace.reopened(sent, refused_at=self._refused_at, blind=self._blind)
-            self._pace.accepted(now)
-            if self._pace.rate is None:
-                grown = self._grown_in_flight + 1 / self._grown_in_flight
-                self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)
+        if probe and self._refused and self._window.remaining is None:
+            self._allowance.reopened(sent if self._opens_at is None else self._opens_at)
+        self._allowance.accepted(now, alone=probe)
+        grown = self._grown_in_flight + 1 / self._grown_in_flight
+        self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)
         if probe:
             if self.pause_reason:
                 self._notes.append("The API answers again: going on")
-            self._unproven, self._refusals, self._refused_at = False, 0, None
+            self._unproven, self._refused, self._refusals = False, False, 0
             self.pause_reason = ""
 
     def _learn(self, advice: Advice, *, now: float, sent: float) -> None:
@@ -267,15 +280,23 @@ class RateController:
                 self._noted.add(name)
                 self._notes.append(f"Ignored, makes no sense: {said}")
 
-    def _server_epoch_s(self, now: float, wall: float, headers: Mapping[str, str]) -> float:
-        """The server's clock. Its Date is cut to whole seconds, so the latest one seen, counted
-        on by our monotonic clock, is the nearest to the truth and never ahead of it.
+    def _server_epoch_s(
+        self, now: float, wall: float, sent: float, headers: Mapping[str, str]
+    ) -> float:
+        """The server's clock: ours, corrected as far as the server's Dates prove it wrong.
+
+        A Date is cut to whole seconds: when it came the server's clock was past it, and when the
+        request went out not yet a second beyond it. Kept as offsets to the monotonic clock.
         """
         said = http_date(headers.get("date", "").strip(), near_epoch_s=wall)
         if said is not None:
-            at_zero = said - now
-            self._server_epoch_at_zero = max(at_zero, self._server_epoch_at_zero or at_zero)
-        return wall if self._server_epoch_at_zero is None else self._server_epoch_at_zero + now
+            at_least, at_most = self._server_offsets
+            at_least, at_most = max(at_least, said - now), min(at_most, said + 1.0 - sent)
+            if at_least > at_most:  # its clock was set, or another machine answers
+                at_least, at_most = said - now, said + 1.0 - sent
+            self._server_offsets = (at_least, at_most)
+        at_least, at_most = self._server_offsets
+        return min(max(wall, at_least + now), at_most + now)
 
     # Looking
 
@@ -295,7 +316,8 @@ class RateController:
     @property
     def rate_per_s(self) -> float | None:
         """The pace in requests per second, where it had to be found by trying."""
-        return self._pace.rate
+        found = self._allowance.limit
+        return None if found is None else found / self._allowance.window_s
 
     def paused_for_s(self, now: float) -> float:
         """How long everything still waits, for a pause or for the next window; 0.0: it doesn't."""
@@ -323,8 +345,9 @@ class RateController:
             "limit": self._window.limit,
             "remaining": None if budget is None else budget.remaining,
             "closed_until": None if closed_until is None else wall + closed_until - now,
-            "rounds_down": self._window.rounds_down,
-            "rate": self._pace.rate,
+            "cautious": self._window.cautious,
+            "found_limit": self._allowance.limit,
+            "found_window_s": self._allowance.window_s,
         }
 
     def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:
@@ -337,10 +360,10 @@ class RateController:
         if paused_until is not None and paused_until > wall:
             why = str(data.get("pause_reason") or "remembered from the run before")
             self._pause(now, now + paused_until - wall, why, quiet=False)
-        self._window.rounds_down = data.get("rounds_down") is True
-        rate = _number(data.get("rate"))
-        if rate is not None and 1e-6 < rate < 1e6:
-            self._pace.rate = rate
+        self._window.cautious = data.get("cautious") is True
+        limit, window_s = _number(data.get("found_limit")), _number(data.get("found_window_s"))
+        if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
+            self._allowance.limit, self._allowance.window_s = int(limit), window_s
 
 
 def _number(value: object) -> float | None:

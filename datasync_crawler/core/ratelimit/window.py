@@ -25,18 +25,21 @@ class Window:
         self.remaining: int | None = None  # the least that an answer of this window said
         self.closed_until: float | None = None  # monotonic s
         self.learnt_from = ""
-        self.rounds_down = False  # seen: an end that came later than the reset had said
-        self._length_s: float | None = None
+        self.cautious = False  # what we made of the headers was wrong once: take them as said
+        self._length_s: float | None = None  # as the server says, or as learnt
         self._first_reset_s: float | None = None
+        self._least_used_reset_s = 0.0
+        self._refills = False
         self._blind_waits = 0
 
     def learn(self, advice: Advice, *, now: float, sent_at: float) -> None:
         """Take in what an answer said that arrived `now` to a request sent at `sent_at`."""
         ends_at = self._latest_end(advice, now)
         fresh = self._is_fresh(ends_at, now=now, sent_at=sent_at)
-        if fresh and ends_at is not None:
+        self._learn_kind(advice)
+        if fresh:
             self._learn_length(advice)
-            ends_at = self._latest_end(advice, now)
+        ends_at = self._latest_end(advice, now)
         if advice.limit is not None:
             self.limit = advice.limit
         said = advice.remaining
@@ -68,28 +71,59 @@ class Window:
         # Rounding and the way back move an end by up to a second and the answer's travel.
         return ends_at is not None and ends_at > self.closed_until + 1.0 + (now - sent_at)
 
+    @property
+    def length_s(self) -> float | None:
+        """How long a window is, if that is known and has never misled."""
+        return None if self.cautious or self._refills else self._length_s
+
     def _latest_end(self, advice: Advice, now: float) -> float | None:
         """The latest moment at which the window of this answer can end."""
-        length_s = advice.window_s or self._length_s
+        length_s = self.length_s
         if advice.reset_in_s is None:
             return None if length_s is None else now + length_s
-        margin_s = 1.0 if advice.reset_is_whole else 0.0
-        end_in_s = advice.reset_in_s + margin_s
-        if length_s is not None and not self.rounds_down and advice.reset_in_s <= length_s:
+        end_in_s = advice.reset_in_s + (1.0 if advice.reset_is_whole else 0.0)
+        if self._refills and not self.cautious and advice.limit and advice.remaining is not None:
+            return now + end_in_s / max(1, advice.limit - advice.remaining)
+        if length_s is not None and advice.reset_in_s < length_s + 1.0:
             end_in_s = min(end_in_s, length_s)
         return now + end_in_s
 
     def _learn_length(self, advice: Advice) -> None:
-        """Two windows that begin with the same round number of seconds left are that long.
+        """Two windows that begin with about the same round number of seconds left are that long.
 
-        Said "20" can mean 20 s, or 20.9 s rounded down. Nobody sets a window of 21 s, so when
-        it is said twice at a window's beginning it is taken for the length; 19 or 59 may well
-        be 20 or 60 rounded down, and keep the second's margin. Should it be wrong, it costs one
-        429, which sets `rounds_down`.
+        Said "20" can mean 20 s, or 20.9 s rounded down; "19" and "20.6" (epoch seconds) are
+        then 20 as well. Nobody sets a window of 21 s. Should it be wrong, it costs one 429,
+        which makes us cautious.
         """
-        reset_s, self._first_reset_s = self._first_reset_s, advice.reset_in_s
-        is_round = reset_s is not None and (reset_s == 2 or reset_s % 5 == 0) and reset_s > 0
-        if is_round and reset_s == advice.reset_in_s:
-            self._length_s = reset_s
-        elif self._length_s is not None and (advice.reset_in_s or 0) > self._length_s:
+        if advice.window_s is not None:
+            self._length_s = advice.window_s
+            return
+        if advice.limit is None or (advice.remaining or 0) < advice.limit - 1:
+            return  # not a window's beginning
+        before_s, self._first_reset_s = self._first_reset_s, advice.reset_in_s
+        if before_s is None or advice.reset_in_s is None:
+            return
+        near = [_nearest_round(before_s), _nearest_round(advice.reset_in_s)]
+        if near[0] is not None and near[0] == near[1]:
+            self._length_s = near[0]
+        elif self._length_s is not None and advice.reset_in_s >= self._length_s + 1.0:
             self._length_s = None
+
+    def _learn_kind(self, advice: Advice) -> None:
+        """A reset that moves away as requests are spent is a bucket's, when it will be full:
+        then the next token comes long before.
+        """
+        if not advice.limit or advice.remaining is None or advice.reset_in_s is None:
+            return
+        if advice.remaining >= advice.limit - 1:
+            self._least_used_reset_s = advice.reset_in_s
+        elif advice.remaining <= advice.limit // 2 and self._least_used_reset_s:
+            self._refills = advice.reset_in_s > 2 * (self._least_used_reset_s + 1.0)
+
+
+def _nearest_round(seconds: float) -> float | None:
+    """The length that people would set which is less than a second away: 2, 5, 10, 15."""
+    for length_s in (2.0, 5.0 * round(seconds / 5)):
+        if length_s > 0 and abs(seconds - length_s) < 1.0:
+            return length_s
+    return None

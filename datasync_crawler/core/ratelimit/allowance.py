@@ -1,0 +1,124 @@
+"""What a server lets through that doesn't tell: so many requests in so long, found by trying.
+
+Owns the memory of what was let through, and the two numbers learnt from it. It doesn't know of
+headers or pauses. Never more than `limit` in any `window_s` is right for every kind of limiter:
+a fixed window, a sliding window and a token bucket all let that through, as one burst or evenly.
+"""
+
+from collections import deque
+
+_MOST_REMEMBERED = 65_536
+# Below this share of what was believed, what went through shows that the belief is wrong.
+_WRONG = 0.75
+# A window known to within this share is known well enough: no more 429s to learn it better.
+_KNOWN_WELL = 0.05
+# A wait longer than this share of the window is the end of a turn: one goes first after it.
+_TURN = 0.1
+_MOST_PATIENCE = 16
+
+
+class Allowance:
+    """`limit` requests in any `window_s` seconds; `limit` None until the first refusal.
+
+    Learnt when refusals end: what went through between two openings, and how long that took.
+    Raised (AIMD): the window is shortened towards the longest one known to be too short, and
+    every few turns one request more is tried; it costs one 429 at most, and the turns between
+    two such trials double.
+    """
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.window_s = 0.0
+        self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
+        self._opened_at: float | None = None
+        self._accepted = 0  # since then
+        self._closed_until = 0.0  # the server surely was closed then
+        self._too_short_s = 0.0  # the window is known to be longer than this
+        self._too_early = False  # the last refusal was of a turn's first: time, not number
+        self._waited = False
+        self._trial = False
+        self._turns = 0
+        self._patience = 1
+        self._trial_at = 1  # in turns
+        self._trial_step = 1
+
+    def opens_at(self, limit: int, window_s: float) -> float | None:
+        """When fewer than `limit` answers are younger than `window_s`; None: they are already.
+
+        An answer's time stands for the earlier moment at which the server counted it, so this
+        is never too early.
+        """
+        return self._log[-limit] + window_s if 0 < limit <= len(self._log) else None
+
+    def full_for_s(self, now: float, in_flight: int = 0) -> float:
+        """Seconds until one more may go out; those in flight are counted as let through."""
+        if self.limit is None:
+            return 0.0
+        if in_flight >= self.limit:
+            return self.window_s
+        opens_at = self.opens_at(self.limit - in_flight, self.window_s)
+        return 0.0 if opens_at is None else max(0.0, opens_at - now)
+
+    def delay_s(self, now: float, in_flight: int) -> float:
+        """As `full_for_s`, but zero when it is time to try one more than we believe."""
+        wait_s = self.full_for_s(now, in_flight)
+        if wait_s > 0 and in_flight == 0 and self._turns >= self._trial_at:
+            return 0.0
+        self._waited = self._waited or wait_s > _TURN * self.window_s
+        return wait_s
+
+    def goes_alone(self, now: float) -> bool:
+        """Whether what goes out now is the first of a turn or a trial: its answer comes first."""
+        return self._waited or self.full_for_s(now) > 0
+
+    def sent(self, now: float) -> None:
+        """A request goes out."""
+        self._waited, self._trial = False, self.full_for_s(now) > 0
+        if self._opened_at is None:
+            self._opened_at = now
+
+    def accepted(self, now: float, *, alone: bool) -> None:
+        """An answer that isn't a refusal; `alone`: to a request that went first, or was a trial."""
+        self._log.append(now)
+        self._accepted += 1
+        if self.limit is None:
+            return
+        if alone and self._trial:
+            self.limit += self._trial_step
+            self._trial_step *= 2
+        elif alone:
+            self._turns += 1
+            if self.window_s - self._too_short_s > _KNOWN_WELL * self.window_s:
+                self.window_s = (self.window_s + self._too_short_s) / 2
+
+    def refused(self, closed_until: float, *, alone: bool) -> None:
+        """Refused; the server still is closed at `closed_until`. `alone` as for `accepted`."""
+        self._closed_until = closed_until
+        self._too_early = alone and not self._trial
+        oldest = self._opened_at if self.limit is None else self.opens_at(self.limit, 0.0)
+        if oldest is not None:
+            self._too_short_s = max(self._too_short_s, closed_until - oldest)
+
+    def reopened(self, at: float) -> None:
+        """Refusals are over: the server let one through again, or had said that it would, `at`."""
+        opened_at = at if self._opened_at is None else self._opened_at
+        accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
+        # At most that fast: the true opening lies between the last refusal and `at`.
+        rate = accepted / max(self._closed_until - opened_at, 0.01)
+        if self.limit is None or rate < _WRONG * self.limit / self.window_s:
+            self.limit, self.window_s = accepted, cycle_s
+            self._too_short_s = max(0.0, self._closed_until - opened_at)
+        else:
+            let_through = sum(1 for t in self._log if t > self._closed_until - self.window_s)
+            if let_through < self.limit and not self._too_early:
+                self.limit = max(1, let_through)
+                # Half of what is wrong is known now: don't shorten the window in the same go.
+                self._too_short_s = self.window_s
+            else:
+                oldest = self.opens_at(self.limit, 0.0)
+                self.window_s = max(self.window_s, at - (at if oldest is None else oldest))
+        self._too_short_s = min(self._too_short_s, self.window_s)
+        self._opened_at, self._accepted = at, 0
+        self._trial, self._trial_step = False, 1
+        self._trial_at = self._turns + self._patience
+        self._patience = min(self._patience * 2, _MOST_PATIENCE)
