@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasync_crawler.mockapi import badevents, limits, options
-from datasync_crawler.mockapi.faults import Scene, parse_fault
+from datasync_crawler.mockapi.catalogue import parse_fault
+from datasync_crawler.mockapi.faults import Scene
 from datasync_crawler.mockapi.reply import ApiRequest, Page, Reply, error_reply, json_reply
 from datasync_crawler.mockapi.sequence import EventSequence
 from datasync_crawler.mockapi.source import (
@@ -84,17 +85,18 @@ class MockApi:
         self._query_limiter = self._make_limiter(2)
 
     def _source(self) -> EventSource:
-        plan = badevents.plan_of(armed.fault for armed in self.faults)
         if self.options.replay is not None:
-            if plan is not None:
-                raise ValueError("Bad events are made from generated ones: leave --replay away.")
+            for armed in self.faults:
+                if armed.fault.needs_generated:
+                    msg = f"Fault {armed.name} makes events up, which a --replay can't."
+                    raise ValueError(msg)
             newest_first = self.options.order == "newest-first"
             events = read_recording(Path(self.options.replay))
             return ReplayedEvents(events, newest_first=newest_first)
-        overlay = badevents.Overlay(self.options.seed, self.options.timestamps, plan)
-        return GeneratedEvents(
-            self.options.seed, self.options.timestamps, overlay if plan is not None else None
-        )
+        plan = badevents.plan_of(armed.fault for armed in self.faults)
+        seed, timestamps = self.options.seed, self.options.timestamps
+        overlay = None if plan is None else badevents.Overlay(seed, timestamps, plan)
+        return GeneratedEvents(seed, timestamps, overlay)
 
     def _make_limiter(self, divisor: int) -> limits.Limiter | None:
         limit = self.options.rate_limit
@@ -138,7 +140,7 @@ class MockApi:
             self._limiter = self._make_limiter(1)
             self._query_limiter = self._make_limiter(2)
 
-    def control(self, changes: dict[str, object]) -> None:
+    def control(self, changes: object) -> None:
         """Change options in mid-crawl; `grow`, `insert`, `delete` and `expire_cursors` too.
 
         `{"grow": n}` adds newer events, `{"insert": [offset, n]}` and `{"delete": [offset, n]}`
@@ -148,6 +150,8 @@ class MockApi:
             ValueError: an unknown name or a wrong value; nothing is changed then.
 
         """
+        if not isinstance(changes, dict):
+            raise ValueError("The body must be an object of options.")  # noqa: TRY004 - one kind
         changes = dict(changes)
         actions = {name: changes.pop(name) for name in list(changes) if name in _ACTIONS}
         for name, value in actions.items():
@@ -167,7 +171,7 @@ class MockApi:
         self._cursor_series += bool(actions.get("expire_cursors"))
 
     def stats(self) -> dict[str, object]:
-        """Give total, the set as runs of indices (first, count), and how often each fault struck."""
+        """Give total, the set as runs of indices (first, count), how often each fault struck."""
         return {
             "total": self.sequence.total,
             "runs": self.sequence.runs,
@@ -292,13 +296,14 @@ class MockApi:
         last = spans[-1]
         index = last.first if last.backwards else last.first + last.count - 1
         event_id, instant_ms = self.store.source.sort_key(index)
+        place = offset + page.returned
         cursor = {
             "id": event_id,
             "ts": instant_ms,
             "v": 2,
             "exp": int((clock.epoch_s + self.options.cursor_ttl) * 1000),
-            # How many older events are left: the place survives growth at the newest end.
-            "left": total - offset - page.returned,
+            # How many older events there are: the place survives growth at the newest end.
+            "left": total - place if last.backwards else place - 1,
             "series": self._cursor_series,
         }
         packed = base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode())

@@ -5,18 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from datasync_crawler.mockapi import misbehave, options
-from datasync_crawler.mockapi.faults import REGISTER
+from datasync_crawler.mockapi import options
+from datasync_crawler.mockapi.catalogue import fault_list
 
 if TYPE_CHECKING:
     import argparse
-
-
-def fault_list() -> str:
-    """Give name and one-line description of each fault, a line each."""
-    misbehave.load()
-    width = max(map(len, REGISTER))
-    return "\n".join(f"{name:{width}}  {cls.description()}" for name, cls in REGISTER.items())
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,11 +8,11 @@ know of aiohttp.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from datasync_crawler.mockapi.reply import ApiRequest, Page, Reply
     from datasync_crawler.mockapi.sequence import EventSequence
@@ -64,6 +64,16 @@ class Fault:
 
     fault_name: ClassVar[str]
     default_when: ClassVar[When] = When(every=10)
+    needs_generated: ClassVar[bool] = False
+    """Whether it makes events up, which a replayed recording can't."""
+
+    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The words that a parameter may be, where not any will do."""
+
+    @classmethod
+    def description(cls) -> str:
+        """Give the docstring as one line."""
+        return " ".join((cls.__doc__ or "").split())
 
     def on_sequence(self, scene: Scene) -> None:
         """Change the served set before the page is cut."""
@@ -83,13 +93,17 @@ FaultClass = TypeVar("FaultClass", bound=type[Fault])
 REGISTER: dict[str, type[Fault]] = {}
 
 
-def fault(name: str, *, always: bool = False) -> Callable[[FaultClass], FaultClass]:
+def fault(
+    name: str, *, always: bool = False, when: When | None = None
+) -> Callable[[FaultClass], FaultClass]:
     """Enter a class into the register; `always` when its default is to strike every request."""
 
     def enter(cls: FaultClass) -> FaultClass:
         cls.fault_name = name
         if always:
             cls.default_when = When()
+        elif when is not None:
+            cls.default_when = when
         REGISTER[name] = cls
         return cls
 
@@ -153,6 +167,10 @@ def parse_fault(spec: str) -> ArmedFault:
         key, _, text = pair.partition("=")
         if key in own:
             params[key] = _convert(name, key, text, own[key])
+            allowed = cls.choices.get(key)
+            if allowed is not None and text not in allowed:
+                msg = f"Fault {name}: {key} is one of {', '.join(allowed)}, not {text!r}."
+                raise ValueError(msg)
         elif key in timing:
             schedule[key] = _convert(name, key, text, timing[key])
         else:
@@ -161,10 +179,9 @@ def parse_fault(spec: str) -> ArmedFault:
     if schedule.get("every") == 0 or schedule.get("burst") == 0:
         msg = f"Fault {name}: every and burst count from 1."
         raise ValueError(msg)
+    # Said when, it strikes then and only then; else as is usual for this fault.
     if schedule.keys() & {"every", "rate", "offset", "start"}:
-        if schedule.keys() == {"start"} or schedule.keys() == {"start", "times"}:
-            schedule.setdefault("every", cls.default_when.every)
         when = When(**schedule)  # type: ignore[arg-type]
     else:
-        when = When(every=cls.default_when.every, **schedule)  # type: ignore[arg-type]
+        when = replace(cls.default_when, **schedule)  # type: ignore[arg-type]
     return ArmedFault(spec, cls(**params), when)

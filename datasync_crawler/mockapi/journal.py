@@ -29,9 +29,9 @@ class Journal:
         self._events = 0
         self._keys_in_query = 0
         # A line at a time: a killed mock leaves whole lines.
-        self._file: TextIO | None = (
-            Path(path).open("a", buffering=1, encoding="utf-8") if path is not None else None
-        )
+        self._file: TextIO | None = None
+        if path is not None:
+            self._file = Path(path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
     def note(self, request: ApiRequest, reply: Reply) -> None:
         """Note one request and the reply that is about to be sent."""

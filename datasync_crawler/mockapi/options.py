@@ -6,7 +6,6 @@ is served.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,6 +14,7 @@ from datasync_crawler.mockapi.limits import LimiterKind, RateHeaders, ResetForma
 from datasync_crawler.mockapi.sequence import Order
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Mapping
 
 DEFAULT_KEY = "demo-key"

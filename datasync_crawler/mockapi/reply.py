@@ -1,4 +1,4 @@
-"""The values that pass between the mock's rooms: a request, a page to be served, a reply to be sent.
+"""The values that pass between the mock's rooms: a request, a page to serve, a reply to send.
 
 Owns no behaviour but theirs. Must not know of aiohttp.
 """

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import gzip
 import json
+import os
 import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ from datasync_crawler.mockapi.journal import Journal
 from datasync_crawler.mockapi.reply import ApiRequest, Endpoint, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from datasync_crawler.mockapi.options import Options
 
 BASE_PATH = "/api/v1"
@@ -53,10 +57,12 @@ class MockServer:
 
         """
         options = self.api.options
-        # The low-level server: one handler, no router, no access log.
-        self._runner = web.ServerRunner(web.Server(self._handle, access_log=None))
+        # The low-level server: one handler, no router, no access log. Handlers that hang are
+        # cancelled when their client leaves or the server ends, not waited for.
+        handler = web.Server(self._handle, access_log=None, handler_cancellation=True)
+        self._runner = web.ServerRunner(handler, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, options.host, options.port, shutdown_timeout=0)
+        site = web.TCPSite(self._runner, options.host, options.port)
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.address = f"http://{host}:{port}{BASE_PATH}"
@@ -101,13 +107,16 @@ class MockServer:
             headers["Content-Encoding"] = "gzip"
         if reply.ending == "whole" and not reply.chunked and not reply.repeat_last:
             return web.Response(status=reply.status, body=b"".join(reply.body), headers=headers)
-        return await self._send_badly(request, reply, headers)
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        # A client that leaves a body without end is what that body is for.
+        with contextlib.suppress(ConnectionResetError):
+            await self._send_badly(request, reply, response)
+        return response
 
     async def _send_badly(
-        self, request: web.BaseRequest, reply: Reply, headers: dict[str, str]
-    ) -> web.StreamResponse:
+        self, request: web.BaseRequest, reply: Reply, response: web.StreamResponse
+    ) -> None:
         """Send piece by piece, and end as the reply says."""
-        response = web.StreamResponse(status=reply.status, headers=headers)
         transport = request.transport
         whole = b"".join(reply.body)
         if reply.chunked or reply.repeat_last:
@@ -126,7 +135,6 @@ class MockServer:
             await response.write_eof()
         elif transport is not None:
             _end_badly(transport, reset=reply.ending == "reset")
-        return response
 
     async def _control(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Answer tests: figures, and changes in mid-crawl. On loopback only."""
@@ -136,10 +144,7 @@ class MockServer:
             return web.json_response({**self.journal.stats(), **self.api.stats()})
         if path == "/__mock__/config" and request.method == "POST":
             try:
-                changes = json.loads(await request.text())
-                if not isinstance(changes, dict):
-                    raise ValueError("The body must be an object of options.")
-                self.api.control(changes)
+                self.api.control(json.loads(await request.text()))
             except ValueError as error:
                 return web.json_response({"error": str(error)}, status=400)
             return web.json_response({"ok": True})
@@ -162,20 +167,20 @@ async def _until_told(*, stop_with_stdin: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if stop_with_stdin:
-        reader = asyncio.StreamReader()
-        protocol = asyncio.StreamReaderProtocol(reader)
-        await loop.connect_read_pipe(lambda: protocol, sys.stdin)
-        task = asyncio.ensure_future(_drain(reader, stop))
+        # A thread, since epoll refuses /dev/null and files; a daemon, since its read can't be ended.
+        watch = threading.Thread(
+            target=_watch_stdin, args=(lambda: loop.call_soon_threadsafe(stop.set),), daemon=True
+        )
+        watch.start()
     await stop.wait()
-    if stop_with_stdin:
-        task.cancel()
 
 
-async def _drain(reader: asyncio.StreamReader, stop: asyncio.Event) -> None:
-    with contextlib.suppress(ConnectionError):
-        while await reader.read(4096):
-            pass
-    stop.set()
+def _watch_stdin(tell: Callable[[], object]) -> None:
+    while os.read(0, 4096):
+        pass
+    # The loop is closed when something else ended the mock in the same moment.
+    with contextlib.suppress(RuntimeError):
+        tell()
 
 
 async def serve(options: Options) -> None:

@@ -11,13 +11,13 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from datasync_crawler.mockapi import dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from datasync_crawler.mockapi.sequence import Span
 
@@ -28,8 +28,10 @@ class EventSource(Protocol):
     """Gives the bytes of the events of one block, by absolute index."""
 
     block_events: int
-    total: int | None
-    """Events there are, None when there is no end to them."""
+
+    @property
+    def total(self) -> int | None:
+        """Events there are, None when there is no end to them."""
 
     def block(self, number: int) -> Sequence[bytes]:
         """Give the events of block `number`, in index order."""
@@ -42,7 +44,7 @@ class GeneratedEvents:
     """The data set `seed`, without end, with `overlay` (bad events) laid over each block."""
 
     block_events = dataset.BLOCK_EVENTS
-    total = None
+    total: int | None = None
 
     def __init__(
         self, seed: int, timestamps: dataset.Timestamps, overlay: BlockOverlay | None = None
@@ -79,7 +81,7 @@ class ReplayedEvents:
     def __init__(self, events: Sequence[bytes], *, newest_first: bool) -> None:
         # A recording stands in newest-first order; index 0 is the oldest event.
         self._events = list(reversed(events)) if newest_first else list(events)
-        self.total = len(events)
+        self.total: int | None = len(events)
 
     def block(self, number: int) -> Sequence[bytes]:
         """Give the recorded events of the block, fewer in the last one."""
@@ -94,7 +96,7 @@ class ReplayedEvents:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A rendered block: its events joined by commas; event n is body[starts[n]:starts[n + 1] - 1]."""
+    """A rendered block: its events commas between; n stands at starts[n]."""
 
     body: memoryview
     starts: Sequence[int]
