@@ -111,6 +111,17 @@ def find_home(data_dir: Path) -> Home:
         raise explain_os_error(error, data_dir) from error
 
 
+def find_psql() -> Path:
+    """The wheel's psql, or the system's. Raises :class:`EmbeddedError` when there is none."""
+    try:
+        return _find_wheel()[0] / "bin" / "psql"
+    except EmbeddedError:
+        system = shutil.which("psql")
+        if system is None:
+            raise
+        return Path(system)
+
+
 def explain_os_error(error: OSError, data_dir: Path) -> EmbeddedError:
     """One sentence for what the operating system refused."""
     where = error.filename or data_dir

@@ -1,0 +1,226 @@
+"""``scrapy ingest``: what ``run-ingestion.sh`` runs. The configured API, or else a demonstration.
+
+Owns the frame around a crawl: what is said before and after it, the demonstration's mock API, and
+that nothing is left behind however it ends. Must not know how a crawl works: that is a process of
+its own, ``scrapy crawl events``. Every ``scrapy …`` start imports this module, so the rest is
+imported when the command was chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from scrapy.commands import ScrapyCommand
+
+if TYPE_CHECKING:
+    import argparse
+    from types import FrameType
+
+    from datasync_crawler.config import Config
+
+_MOCK_GREETING = "mock API listening on "
+_MOCK_STOP_S = 10.0
+
+# Runs a command that is told to stop (SIGTERM) when its parent dies, even by SIGKILL. The kernel's
+# own means (prctl 1, PR_SET_PDEATHSIG) survives exec, so a few lines before exec will do. Linux
+# only: elsewhere a killed `ingest` leaves a crawl that finishes or fails by itself.
+_TIED_TO_PARENT = """
+import ctypes, os, sys
+parent, *command = sys.argv[1:]
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)
+    if os.getppid() != int(parent):
+        sys.exit(1)
+os.execv(command[0], command)
+"""
+
+
+class Command(ScrapyCommand):
+    """Crawl, framed; `exitcode` is the crawl's."""
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
+
+    def syntax(self) -> str:
+        """Name the arguments in the usage line."""
+        return "[options]"
+
+    def short_desc(self) -> str:
+        """Describe the command in `scrapy --help`."""
+        return "Ingest the configured API, or a demonstration when nothing is configured"
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Give the command the demonstration's options."""
+        super().add_options(parser)
+        group = parser.add_argument_group(title="Demonstration")
+        group.add_argument("--events", metavar="N", help="events to make up (100000)")
+        group.add_argument("--mock-port", metavar="PORT", help="port of its mock API (8763)")
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Run the crawl and take over its exit status."""
+        from datasync_crawler import demonstration  # noqa: PLC0415
+        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.errors import ConfigError, CrawlError  # noqa: PLC0415
+        from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
+
+        assert self.settings is not None  # Scrapy sets it before run()
+        extra = [word for pair in opts.set for word in ("-s", pair)]
+        try:
+            if args:
+                raise ConfigError(f"scrapy ingest doesn't know {args[0]!r}: see --help.")
+            events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
+            port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
+            if demonstration.is_meant(self.settings):
+                config = Config.from_settings(self.settings, require_api=False)
+                self.exitcode = _Demonstration(config, events, port, extra).run()
+                return
+            if opts.events or opts.mock_port:
+                raise ConfigError(
+                    "--events and --mock-port are for the demonstration, and an API or a database "
+                    "is configured (.env, environment or -s): leave them out."
+                )
+            Config.from_settings(self.settings)
+        except CrawlError as error:
+            self._fail(str(error), error.exit_status)
+            return
+        except EmbeddedError as error:
+            self._fail(str(error), 1)
+            return
+        _say(f"To look at the stored events, now or later: {_psql_command()}")
+        os.execv(sys.executable, _crawl_command(extra))  # noqa: S606 - ourselves, no shell
+
+    def _fail(self, sentence: str, status: int) -> None:
+        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        self.exitcode = status
+
+
+class _Demonstration:
+    """One crawl of the mock API into a database of its own."""
+
+    def __init__(self, config: Config, events: int, port: int, extra: list[str]) -> None:
+        self._config = config
+        self._events = events
+        self._port = port
+        self._extra = extra
+        self._crawl: subprocess.Popen[bytes] | None = None
+        self._told: signal.Signals | None = None
+
+    def run(self) -> int:
+        """Returns the crawl's exit status; nothing that was started outlives this call."""
+        from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+        from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
+
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(sig, self._told_to_stop)
+        _say(
+            f"This is a demonstration: {self._events:,} made-up events, served by a mock API on "
+            "this machine. To ingest a real API: copy .env.example to .env, set API_BASE_URL and "
+            "API_KEY in it, and run this again."
+        )
+        target = self._config.database
+        assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured
+        with ensure_running(target.data_dir, port=target.port), ExitStack() as stack:
+            url = self._start_mock(stack)
+            if url is None:
+                return 1
+            status = self._run_crawl(url)
+        if self._told is None:
+            _say(f"To look at the demonstration's events: {_psql_command()}")
+        return status
+
+    def _start_mock(self, stack: ExitStack) -> str | None:
+        """Its address, or None when it said why not. It ends with its standard input, or ours."""
+        mock = subprocess.Popen(  # noqa: S603 - our own module
+            [
+                *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
+                *("--port", str(self._port), "--events", str(self._events)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # the terminal's Ctrl-C is for the crawl, which needs it yet
+        )
+        stack.callback(_end_mock, mock)
+        assert mock.stdout is not None
+        greeting = mock.stdout.readline().decode().strip()
+        if not greeting.startswith(_MOCK_GREETING):
+            print(
+                f"datasync-crawler: The demonstration's mock API can't run on port {self._port}. "
+                "End the program that uses the port, or give the demonstration another one, the "
+                "same each time: --mock-port PORT",
+                file=sys.stderr,
+            )
+            return None
+        return greeting.removeprefix(_MOCK_GREETING)
+
+    def _run_crawl(self, url: str) -> int:
+        from datasync_crawler import demonstration  # noqa: PLC0415
+
+        if self._told is not None:
+            return 1
+        command = _crawl_command(self._extra)
+        self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
+            [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
+            env=demonstration.environment(os.environ, url),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # else Ctrl-C would reach it twice, and twice means at once
+        )
+        if self._told is not None:  # in the instant between
+            self._crawl.send_signal(signal.SIGTERM)
+        status = self._crawl.wait()
+        return status if status >= 0 else 128 - status
+
+    def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """Pass it on once: a second signal would stop a Scrapy crawl uncleanly.
+
+        A second Ctrl-C is a person who means that.
+        """
+        del frame
+        first = self._told is None
+        self._told = signal.Signals(number)
+        if self._crawl is not None and (first or number == signal.SIGINT):
+            self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+
+def _end_mock(mock: subprocess.Popen[bytes]) -> None:
+    for pipe in (mock.stdin, mock.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        mock.wait(_MOCK_STOP_S)
+    except subprocess.TimeoutExpired:
+        mock.kill()
+        mock.wait()
+
+
+def _whole(text: str | None, name: str, default: int, most: int) -> int:
+    from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > 12 or not 1 <= int(text) <= most:
+        raise ConfigError(f"{name} is {text!r}: give it a whole number between 1 and {most:,}.")
+    return int(text)
+
+
+def _crawl_command(extra: list[str]) -> list[str]:
+    return [sys.executable, "-m", "scrapy", "crawl", "events", *extra]
+
+
+def _psql_command() -> str:
+    """How to look at the events, ready to be pasted into a terminal in any directory."""
+    here = Path.cwd()
+    scrapy = Path(sys.executable).with_name("scrapy")
+    shown = scrapy.relative_to(here) if scrapy.is_relative_to(here) else scrapy
+    return f"cd {shlex.quote(str(here))} && {shlex.quote(str(shown))} psql"
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)

@@ -1,0 +1,120 @@
+"""``scrapy psql``: the configured database in PostgreSQL's own terminal.
+
+Starts the embedded server if it isn't running. Owns how the connection is handed over; passwords
+go by the environment, never by the command line, which every user of the machine can read.
+Every ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from scrapy.commands import ScrapyCommand
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from datasync_crawler.config import Config
+    from datasync_crawler.store.targets import EmbeddedTarget
+
+#: libpq keywords that hold a secret; sslpassword has no variable, psql asks for it.
+_SECRETS = ("password", "sslpassword")
+
+
+class Command(ScrapyCommand):
+    """Become psql, connected; `exitcode` is psql's, or 1 (no database), 2 (wrong setting)."""
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
+
+    def syntax(self) -> str:
+        """Name the arguments in the usage line."""
+        return "[options] [psql's options] [-- psql's options that Scrapy has too]"
+
+    def short_desc(self) -> str:
+        """Describe the command in `scrapy --help`."""
+        return "Open the configured (or the demonstration's) database in psql"
+
+    def long_desc(self) -> str:
+        """Describe the command in `scrapy psql --help`."""
+        return (
+            "Opens the configured database in psql, or the demonstration's when nothing is "
+            "configured. The embedded server is started if it isn't running, and stopped when its "
+            "last user has gone. Example: scrapy psql -c 'select count(*) from events'"
+        )
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Replace this process by psql."""
+        del opts
+        from datasync_crawler import demonstration  # noqa: PLC0415
+        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+        from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
+
+        if args and args[0] == "--":
+            args = args[1:]
+        assert self.settings is not None  # Scrapy sets it before run()
+        try:
+            config = Config.from_settings(self.settings, require_api=False)
+            dbname = demonstration.DATABASE if demonstration.is_meant(self.settings) else None
+            psql, params = _connection(config, dbname)
+        except CrawlError as error:
+            self._fail(str(error), error.exit_status)
+            return
+        except EmbeddedError as error:
+            self._fail(str(error), 1)
+            return
+        command, environment = psql_call(psql, params, config.schema)
+        sys.stdout.flush()
+        os.execve(psql, [*command, *args], environment)  # noqa: S606 - psql itself, no shell
+
+    def _fail(self, sentence: str, status: int) -> None:
+        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        self.exitcode = status
+
+
+def _connection(config: Config, dbname: str | None) -> tuple[str, Mapping[str, str]]:
+    """Psql's path and libpq's keywords. *dbname* overrides an embedded target's database."""
+    from datasync_crawler.store.pghome import find_psql  # noqa: PLC0415
+    from datasync_crawler.store.targets import ServerTarget  # noqa: PLC0415
+
+    if isinstance(config.database, ServerTarget):
+        return str(find_psql()), config.database.params
+    return _embedded(config.database, dbname or config.database.dbname)
+
+
+def _embedded(target: EmbeddedTarget, dbname: str) -> tuple[str, Mapping[str, str]]:
+    from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+
+    server = ensure_running(target.data_dir, port=target.port)
+    server.ensure_database(dbname)
+    server.keep_for_exec()  # psql holds the server from here on, until it ends
+    return str(server.bin_dir / "psql"), server.conninfo(dbname)
+
+
+def psql_call(
+    psql: str, params: Mapping[str, str], schema: str
+) -> tuple[list[str], dict[str, str]]:
+    """The command line, free of secrets, and the environment with the password."""
+    shown = {name: value for name, value in params.items() if name not in _SECRETS}
+    if schema != "public":
+        # In the server's options a blank ends a word, a backslash takes the next character as is.
+        path = 'search_path="{}"'.format(schema.replace('"', '""'))
+        path = path.replace("\\", "\\\\").replace(" ", "\\ ")
+        shown["options"] = f"{shown.get('options', '')} -c {path}".strip()
+    environment = dict(os.environ)
+    if "password" in params:
+        environment["PGPASSWORD"] = params["password"]
+    return [psql, "--dbname", _conninfo(shown)], environment
+
+
+def _conninfo(params: Mapping[str, str]) -> str:
+    """Libpq's ``keyword='value'`` form (PostgreSQL documentation, 32.1.1.1)."""
+    quoted = {
+        name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in params.items()
+    }
+    return " ".join(f"{name}='{value}'" for name, value in quoted.items())
