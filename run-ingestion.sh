@@ -1,0 +1,20 @@
+#!/bin/sh
+# From an empty folder to a complete table: prepares the Python environment, then ingests the API
+# that .env names, or a demonstration when nothing is configured.
+#
+#   sh run-ingestion.sh                 ingest
+#   sh run-ingestion.sh --events N      so many events in the demonstration
+#   sh run-ingestion.sh -s NAME=value   any setting of docs/settings.md
+#
+# Exit status: 0 complete, 1 stopped or incomplete, 2 something has to be set up first.
+set -u
+CDPATH="" cd -- "$(dirname -- "$0")" || exit 2
+. ./scripts/venv.sh
+
+for argument in "$@"; do
+    if [ "$argument" = --docker ]; then
+        fail "--docker isn't there yet: run this without it."
+    fi
+done
+prepare_venv requirements.txt
+exec "$venv/bin/python" -m scrapy ingest "$@"

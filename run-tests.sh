@@ -1,0 +1,41 @@
+#!/bin/sh
+# Everything that is checked: lint, format, types, the rooms' borders, tests with branch coverage.
+# Runs all of it whatever fails, and says at the end what did.
+#
+#   sh run-tests.sh [pytest's arguments]
+#
+# Exit status: 0 all is well, 1 something failed, 2 something has to be set up first.
+set -u
+CDPATH="" cd -- "$(dirname -- "$0")" || exit 2
+. ./scripts/venv.sh
+prepare_venv requirements-dev.txt
+bin=$venv/bin
+failed=
+
+check() {
+    name=$1
+    shift
+    echo "== $name"
+    "$@" || failed="$failed $name"
+}
+
+check ruff "$bin/ruff" check .
+check format "$bin/ruff" format --check .
+check mypy "$bin/mypy"
+check lint-imports "$bin/lint-imports"
+"$bin/coverage" erase
+# Crawls run in processes of their own; coverage follows them (pyproject.toml, patch = subprocess).
+check pytest "$bin/coverage" run -m pytest "$@"
+echo "== coverage"
+"$bin/coverage" combine --quiet
+"$bin/coverage" report || failed="$failed coverage"
+# Of the whole suite only: a part of it can't cover core.
+if [ $# -eq 0 ]; then
+    check core-coverage "$bin/coverage" report --include='datasync_crawler/core/*' --fail-under=100
+fi
+
+if [ -n "$failed" ]; then
+    echo "FAILED:$failed"
+    exit 1
+fi
+echo "All checks passed."
