@@ -27,16 +27,13 @@ COLUMNS = (
     "extra",
 )
 
-_NULL = b"\\N"
-
 
 def is_plain(body: bytes) -> bool:
     """
     Whether nothing that was decoded from this body can need escaping.
 
     True when it holds no backslash (then no JSON string can hold a control character either) and no
-    tab, newline or carriage return between tokens. Costs 0.01 µs an event, and saves `encode` from
-    looking at each row.
+    tab, newline or carriage return between tokens. Costs 0.01 µs an event.
     """
     return not (b"\\" in body or b"\n" in body or b"\t" in body or b"\r" in body)
 
@@ -54,47 +51,82 @@ def encode(events: Sequence[Event], *, plain: bool = False, prefix: bytes = b"")
         return b""
     stamps = _utc_texts(events)
     if plain:
-        try:
-            return _encode_plain(events, stamps, prefix)
-        except TypeError:
-            pass  # a None somewhere: join takes none, and to ask each value costs a third more
+        return _rows(events, stamps, prefix, "\\N")
+    # Escaped as a whole where counting shows that no value holds a tab, a newline or the mark that
+    # stands for NULL meanwhile: then only backslashes and carriage returns are left to escape.
+    # Twice the time of plain rows; row by row it is six times.
+    rows = _rows(events, stamps, b"", "\0")
+    if (
+        rows.count(b"\t") == len(events) * (len(COLUMNS) - 1)
+        and rows.count(b"\n") == len(events)
+        and rows.count(b"\0") == _count_nulls(events)
+    ):
+        rows = rows.replace(b"\\", b"\\\\").replace(b"\r", b"\\r").replace(b"\0", b"\\N")
+        return prefix + rows[:-1].replace(b"\n", b"\n" + prefix) + b"\n"
     return b"".join(
-        [_row(event, stamp, prefix, plain) for event, stamp in zip(events, stamps, strict=True)]
+        [prefix + _escaped_row(event, stamp) for event, stamp in zip(events, stamps, strict=True)]
     )
 
 
-def _encode_plain(events: Sequence[Event], stamps: list[bytes], prefix: bytes) -> bytes:
-    """The rows of events that have every value but `extra`; TypeError when one lacks another."""
-    if any([event.extra for event in events]):  # noqa: C419 - a list is twice as fast here
-        raise TypeError
-    join = b"\t".join
-    text_join = "\t".join
-    rows = [
-        join(
+def _rows(events: Sequence[Event], stamps: list[bytes], prefix: bytes, null: str) -> bytes:
+    """
+    The rows of values as they are.
+
+    One flat list and one join: no row exists on its own, which saves the page faults of
+    5,000 short-lived rows. Of the time this takes, a join per row takes 1.4, `b"%b"` per row 1.7,
+    one text encoded at its end 2.
+    """
+    null_bytes = null.encode()
+    parts: list[bytes | msgspec.Raw] = []
+    for e, stamp in zip(events, stamps, strict=True):
+        parts += (
+            prefix,
             (
-                text_join((e.id, e.session_id, e.user_id, e.type, e.name)).encode(),  # type: ignore[arg-type]
-                e.properties,
-                stamp,
-                e.session,
-            )
+                f"{e.id}\t"
+                f"{null if (session_id := e.session_id) is None else session_id}\t"
+                f"{null if (user_id := e.user_id) is None else user_id}\t"
+                f"{null if (type_ := e.type) is None else type_}\t"
+                f"{null if (name := e.name) is None else name}\t"
+            ).encode(),
+            null_bytes if (properties := e.properties) is None else properties,
+            b"\t",
+            stamp,
+            b"\t",
+            null_bytes if (session := e.session) is None else session,
+            b"\t",
+            null_bytes if (extra := e.extra) is None else extra,
+            b"\n",
         )
-        for e, stamp in zip(events, stamps, strict=True)
+    return b"".join(parts)
+
+
+def _count_nulls(events: Sequence[Event]) -> int:
+    return sum(
+        (
+            [e.session_id for e in events].count(None),
+            [e.user_id for e in events].count(None),
+            [e.type for e in events].count(None),
+            [e.name for e in events].count(None),
+            [e.properties for e in events].count(None),
+            [e.session for e in events].count(None),
+            [e.extra for e in events].count(None),
+        )
+    )
+
+
+def _escaped_row(e: Event, stamp: bytes) -> bytes:
+    values = [
+        None if text is None else text.encode()
+        for text in (e.id, e.session_id, e.user_id, e.type, e.name)
     ]
-    return prefix + (b"\t\\N\n" + prefix).join(rows) + b"\t\\N\n"
+    values += (e.properties, stamp, e.session, e.extra)
+    return b"\t".join([b"\\N" if value is None else _escape(value) for value in values]) + b"\n"
 
 
-def _row(event: Event, stamp: bytes, prefix: bytes, plain: bool) -> bytes:  # noqa: FBT001
-    texts = (event.id, event.session_id, event.user_id, event.type, event.name)
-    values = [None if text is None else text.encode() for text in texts]
-    values += (event.properties, stamp, event.session, event.extra)
-    if not plain:
-        values = [None if value is None else _escape(bytes(value)) for value in values]
-    return prefix + b"\t".join([_NULL if value is None else value for value in values]) + b"\n"
-
-
-def _escape(value: bytes) -> bytes:
+def _escape(value: bytes | msgspec.Raw) -> bytes:
     return (
-        value.replace(b"\\", b"\\\\")
+        bytes(value)
+        .replace(b"\\", b"\\\\")
         .replace(b"\t", b"\\t")
         .replace(b"\n", b"\\n")
         .replace(b"\r", b"\\r")
@@ -106,9 +138,13 @@ def _utc_texts(events: Sequence[Event]) -> list[bytes]:
     Each event's timestamp as 2026-01-27T19:20:12.369000Z.
 
     PostgreSQL reads that alike under any DateStyle and TimeZone. One encoding of the whole list and
-    a split cost 0.04 µs an event, datetime.isoformat 0.68 µs.
+    a split take a tenth of the time of datetime.isoformat.
     """
     stamps = [event.timestamp for event in events]
-    if [stamp for stamp in stamps if getattr(stamp, "tzinfo", None) is not UTC]:
+    try:
+        normalised = [stamp.tzinfo for stamp in stamps].count(UTC) == len(stamps)
+    except AttributeError:
+        normalised = False
+    if not normalised:
         raise ValueError("encode takes events whose timestamps are normalised to UTC datetimes")
     return msgspec.json.encode(stamps)[2:-2].split(b'","')

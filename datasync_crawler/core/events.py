@@ -6,16 +6,21 @@ or of the table (copyrows.py).
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+SomeText = Annotated[str, msgspec.Meta(min_length=1)]
 if TYPE_CHECKING:
     JsonText = msgspec.Raw | None
+    Kept = msgspec.Raw | None
 else:
     # msgspec reads `Raw | None` as "null or nothing" and refuses an object there, so the decoder is
-    # told Raw; wire.py turns a JSON null into None afterwards.
+    # told Raw; fields.nulls_to_none makes a JSON null None afterwards.
     JsonText = msgspec.Raw
+    # The type of nothing: no JSON value passes. An API's own field "extra" is so refused like any
+    # other field without a column, and ends inside our column of that name.
+    Kept = Annotated[str, msgspec.Meta(min_length=1, max_length=0)]
 
 
 class Event(
@@ -32,9 +37,11 @@ class Event(
     aware UTC datetime. `properties`, `session` and `extra` are JSON as it was served, byte for
     byte, so that a 30-digit integer stays exact; None means null or missing. `extra` is an object
     of the fields that have no column.
+
+    Decoding refuses what doesn't fit: an empty id, other types, unknown fields.
     """
 
-    id: str
+    id: SomeText
     session_id: str | None = None
     user_id: str | None = None
     type: str | None = None
@@ -42,7 +49,7 @@ class Event(
     properties: JsonText = None
     timestamp: Any = None
     session: JsonText = None
-    extra: JsonText = None
+    extra: Kept = None
 
 
 @dataclass(frozen=True, slots=True)

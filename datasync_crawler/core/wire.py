@@ -1,9 +1,9 @@
-r"""
+"""
 The bytes of one response as a page: events, rejections, and what the server says about the rest.
 
-Owns what a page looks like on the wire, what an event's fields may be, and the exact bytes of an
-event that cannot be stored. Must not look at timestamps (timestamps.py), ask for anything or keep
-state between pages.
+Owns what a page looks like on the wire and the exact bytes of an event that cannot be stored. Must
+not look into an event (fields.py) or at its instant (timestamps.py), ask for anything or keep state
+between pages.
 
 There are three roads, each slower and harder to stop than the one before:
 1. one typed decoding of the whole page, for a page of events that all fit;
@@ -15,31 +15,21 @@ There are three roads, each slower and harder to stop than the one before:
 Where a key comes twice in an object, the last one wins, on every road.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from decimal import Decimal
+from typing import Any
 
 import msgspec
 
-from datasync_crawler.core import scan
+from datasync_crawler.core import fields, scan
 from datasync_crawler.core.copyrows import is_plain
 from datasync_crawler.core.events import Event, Rejection
 
 _BOM = b"\xef\xbb\xbf"
-_NULL = msgspec.Raw(b"null")
 _LARGEST_TOTAL = 10**15
+_FACTS = frozenset(("pagination", "meta", "requestId"))  # of a body's top level
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-_COLUMN_OF_TEXT = {
-    "sessionId": "session_id",
-    "userId": "user_id",
-    "type": "type",
-    "name": "name",
-}
-_INTEGER = re.compile(rb"-?[0-9]+")
-# An escaped NUL: \u0000 after an even number of backslashes. PostgreSQL has no such character.
-_ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,26 +83,6 @@ class WireError(Exception):
         self.request_id = request_id
 
 
-_SomeText = Annotated[str, msgspec.Meta(min_length=1)]
-# The type of nothing: no JSON value passes. An API's own field "extra" takes the second road and
-# ends inside our column of that name, like any other field without a column.
-_Nothing = Annotated[str, msgspec.Meta(min_length=1, max_length=0)]
-
-
-class _StrictEvent(Event):
-    """The event of the first road. What it refuses, it refuses while decoding, at no cost."""
-
-    id: _SomeText
-    extra: _Nothing = None  # type: ignore[assignment]
-
-
-class _IntegerIdEvent(Event):
-    """The event of servers that number their events (json-server)."""
-
-    id: _SomeText | int  # type: ignore[assignment]
-    extra: _Nothing = None  # type: ignore[assignment]
-
-
 class PageDecoder:
     """Reads the bodies of one server. Holds no state between pages; threads may share it."""
 
@@ -120,8 +90,8 @@ class PageDecoder:
         page_format = page_format or PageFormat()
         self._events_path = _path(page_format.events_key)
         self._total_path = _path(page_format.total_key)
-        self._strict = self._decoders(_StrictEvent)
-        self._integer_ids = self._decoders(_IntegerIdEvent)
+        self._strict = self._decoders(Event)
+        self._integer_ids = self._decoders(fields.NumberedEvent)
         self._raws = self._decoders(msgspec.Raw)
 
     def decode(self, body: bytes) -> WirePage:
@@ -132,11 +102,15 @@ class PageDecoder:
         a page.
         """
         body = body.removeprefix(_BOM)
-        try:
-            events, facts = self._whole_page(body)
-        except _REFUSALS:
-            return self._event_by_event(body)
-        return self._page(events, None, [], facts, plain=is_plain(body))
+        suspicious = _needs_a_look(body)
+        if not suspicious:
+            try:
+                events, facts = self._whole_page(body)
+            except _REFUSALS:
+                pass  # the slower roads find out which event it is
+            else:
+                return _page(events, None, [], facts, self._total_path, plain=is_plain(body))
+        return self._event_by_event(body, suspicious)
 
     def raw_events(self, body: bytes, indexes: Iterable[int]) -> list[bytes]:
         """
@@ -154,38 +128,30 @@ class PageDecoder:
 
     def _whole_page(self, body: bytes) -> tuple[list[Event], dict[str, Any]]:
         """The first road. Raises one of _REFUSALS for a page that has to take another."""
-        if b"\\" in body and b"\\u0000" in body:
-            raise msgspec.ValidationError("a NUL, in one of the events")
-        if not body.isascii():
-            body.decode()  # msgspec lets invalid UTF-8 pass inside Raw, PostgreSQL doesn't
         try:
             events, facts = _run(self._strict, body)
         except msgspec.ValidationError:
             events, facts = _run(self._integer_ids, body)
-            for event in events:
-                event.id = str(event.id)
-        if _NULL in [event.properties for event in events]:
-            for event in events:
-                event.properties = None if event.properties == _NULL else event.properties
-        if _NULL in [event.session for event in events]:
-            for event in events:
-                event.session = None if event.session == _NULL else event.session
+            events = [event.with_text_id() for event in events]
+        fields.nulls_to_none(events)
         return events, facts
 
-    def _event_by_event(self, body: bytes) -> WirePage:
+    def _event_by_event(self, body: bytes, suspicious: bool) -> WirePage:  # noqa: FBT001
         raws, facts = self._cut(body)
         events: list[Event] = []
         indexes: list[int] = []
         rejections: list[Rejection] = []
         for index, raw in enumerate(raws):
-            event = _event(raw)
+            served = bytes(raw)
+            event = (fields.unstorable(served) if suspicious else None) or fields.read(served)
             if isinstance(event, Event):
                 events.append(event)
                 indexes.append(index)
             else:
-                rejections.append(Rejection(index, event, bytes(raw)))
+                rejections.append(Rejection(index, event, served))
+        fields.nulls_to_none(events)
         gaps = indexes if rejections else None
-        return self._page(events, gaps, rejections, facts, plain=is_plain(body))
+        return _page(events, gaps, rejections, facts, self._total_path, plain=is_plain(body))
 
     def _cut(self, body: bytes) -> tuple[Sequence[msgspec.Raw | bytes], dict[str, Any]]:
         """Each event's own bytes, by the second road or else the third."""
@@ -198,157 +164,97 @@ class PageDecoder:
         except scan.NotAPage as error:
             raise WireError(error.reason, _request_id(error.facts)) from None
 
-    def _page(
-        self,
-        events: list[Event],
-        indexes: list[int] | None,
-        rejections: list[Rejection],
-        facts: dict[str, Any],
-        *,
-        plain: bool,
-    ) -> WirePage:
-        total, total_problem = _total(_dig(facts, self._total_path))
-        pagination = facts.get("pagination")
-        pagination = pagination if isinstance(pagination, dict) else {}
-        has_more = pagination.get("hasMore")
-        return WirePage(
-            events=events,
-            indexes=indexes,
-            rejections=rejections,
-            received=len(events) + len(rejections),
-            total=total,
-            total_problem=total_problem,
-            limit=_total(pagination.get("limit"))[0],
-            has_more=has_more if isinstance(has_more, bool) else None,
-            next_cursor=_text(pagination.get("nextCursor")),
-            cursor_expires_in_s=_seconds(pagination.get("cursorExpiresIn")),
-            request_id=_request_id(facts),
-            plain=plain,
-        )
-
     def _decoders(self, element: Any) -> tuple[Any, Any]:
         """A decoder of a bare list, and one of the envelope, or None when there is none."""
-        bare = msgspec.json.Decoder(list[element], float_hook=_exact)
+        bare = msgspec.json.Decoder(list[element], float_hook=fields.exact)
         if not self._events_path:
             return bare, None
         envelope = _envelope(element, self._events_path, self._total_path)
-        return bare, msgspec.json.Decoder(envelope, float_hook=_exact)
+        return bare, msgspec.json.Decoder(envelope, float_hook=fields.exact)
 
 
 def _path(dotted: str) -> tuple[str, ...]:
     return tuple(dotted.split(".")) if dotted else ()
 
 
-def _envelope(element: Any, events_path: tuple[str, ...], total_path: tuple[str, ...]) -> Any:
+def _envelope(
+    element: Any,
+    events_path: tuple[str, ...],
+    total_path: tuple[str, ...],
+    beside: frozenset[str] = _FACTS,
+) -> Any:
     """
     A Struct type for the way down to the list.
 
-    Only that way is typed. What stands beside it on the way and says something about the page is
-    taken as it comes, so that a `meta` of an unheard-of shape costs no event.
+    Only that way is typed. What stands beside it and says something about the page is taken as it
+    comes, so that a `meta` of an unheard-of shape costs no event.
     """
     key, *rest = events_path
-    beside = {"pagination", "meta", "requestId", *total_path[:1]} - {key}
+    names = sorted({*beside, *total_path[:1]} - {key})
     deeper = total_path[1:] if total_path[:1] == (key,) else ()
-    inner = _envelope(element, tuple(rest), deeper) if rest else list[element]
-    names = {f"fact{number}": name for number, name in enumerate(sorted(beside))}
+    inner = _envelope(element, tuple(rest), deeper, frozenset()) if rest else list[element]
+    fields_of_names = {f"fact{number}": name for number, name in enumerate(names)}
     return msgspec.defstruct(
         "Envelope",
-        [("events", inner), *((field, Any, None) for field in names)],
-        rename={"events": key, **names},
+        [("events", inner), *((field, Any, None) for field in fields_of_names)],
+        rename={"events": key, **fields_of_names},
     )
 
 
 def _run(decoders: tuple[Any, Any], body: bytes) -> tuple[Any, dict[str, Any]]:
     """The list, and the facts beside it as nested dicts."""
     bare, envelope = decoders
-    if envelope is None or body[:1] == b"[" or body[:64].lstrip()[:1] == b"[":
+    if envelope is None or body[:64].lstrip()[:1] == b"[":
         return bare.decode(body), {}
-    node = envelope.decode(body)
-    facts: dict[str, Any] = {}
-    level = facts
-    while isinstance(node, msgspec.Struct):
-        key, *beside = (field.encode_name for field in msgspec.structs.fields(node))
-        inner, *values = msgspec.structs.astuple(node)
-        level.update(zip(beside, values, strict=True))
-        level[key] = level = {}
-        node = inner
-    return node, facts
+    return _unwrap(envelope.decode(body))
 
 
-def _event(raw: msgspec.Raw | bytes) -> Event | str:
-    """The event in these bytes, or the reason why it cannot be stored."""
-    served = bytes(raw)
-    try:
-        if not served.isascii():
-            served.decode()
-        if b"\\u0000" in served and _ESCAPED_NUL.search(served):
-            return "event: holds \\u0000, a character that PostgreSQL has not"
-        return _from_fields(_FIELDS.decode(served))
-    except UnicodeDecodeError:
-        return "event: invalid UTF-8"
-    except RecursionError:
-        return "event: nested too deeply"
-    except msgspec.ValidationError:
-        return "event: not an object"
-    except msgspec.DecodeError:
-        return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
+def _unwrap(node: Any) -> tuple[Any, dict[str, Any]]:
+    if not isinstance(node, msgspec.Struct):
+        return node, {}
+    key, *beside = (field.encode_name for field in msgspec.structs.fields(node))
+    inner, *values = msgspec.structs.astuple(node)
+    events, deeper = _unwrap(inner)
+    return events, {key: deeper, **dict(zip(beside, values, strict=True))}
 
 
-def _from_fields(fields: dict[str, msgspec.Raw]) -> Event | str:
-    event_id = _id(fields.pop("id", None))
-    if isinstance(event_id, _Unusable):
-        return event_id.reason
-    timestamp = fields.pop("timestamp", _NULL)
-    try:
-        instant = _ANYTHING.decode(timestamp)
-    except msgspec.ValidationError:
-        return "timestamp: a number of too many digits"
-    return Event(
-        id=event_id,
-        properties=_json(fields.pop("properties", _NULL)),
-        timestamp=instant,
-        session=_json(fields.pop("session", _NULL)),
-        **{
-            column: _column_text(fields.pop(name, _NULL))
-            for name, column in _COLUMN_OF_TEXT.items()
-        },
-        extra=_object(fields) if fields else None,
+def _page(
+    events: list[Event],
+    indexes: list[int] | None,
+    rejections: list[Rejection],
+    facts: dict[str, Any],
+    total_path: tuple[str, ...],
+    *,
+    plain: bool,
+) -> WirePage:
+    total, total_problem = _count(_dig(facts, total_path))
+    has_more = _dig(facts, ("pagination", "hasMore"))
+    return WirePage(
+        events=events,
+        indexes=indexes,
+        rejections=rejections,
+        received=len(events) + len(rejections),
+        total=total,
+        total_problem=total_problem and f"the body's total is {total_problem}",
+        limit=_count(_dig(facts, ("pagination", "limit")))[0],
+        has_more=has_more if isinstance(has_more, bool) else None,
+        next_cursor=_text(_dig(facts, ("pagination", "nextCursor"))),
+        cursor_expires_in_s=_seconds(_dig(facts, ("pagination", "cursorExpiresIn"))),
+        request_id=_request_id(facts),
+        plain=plain,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Unusable:
-    reason: str
-
-
-def _id(raw: msgspec.Raw | None) -> str | _Unusable:
-    if raw is None:
-        return _Unusable("id: missing")
-    served = bytes(raw)
-    if served == b"null":
-        return _Unusable("id: null")
-    if served[:1] == b'"':
-        return _STRING.decode(served) or _Unusable("id: empty")
-    if _INTEGER.fullmatch(served):
-        return served.decode() if served != b"-0" else "0"
-    return _Unusable("id: neither text nor an integer")
-
-
-def _json(raw: msgspec.Raw) -> msgspec.Raw | None:
-    return None if raw == _NULL else raw
-
-
-def _column_text(raw: msgspec.Raw) -> str | None:
-    """Text as it is, null as None, anything else as its JSON text."""
-    served = bytes(raw)
-    if served == b"null":
-        return None
-    return _STRING.decode(served) if served[:1] == b'"' else served.decode()
-
-
-def _object(fields: dict[str, msgspec.Raw]) -> msgspec.Raw:
-    """A JSON object of values that stay as they were served."""
-    return msgspec.Raw(msgspec.json.encode(fields))
+def _needs_a_look(body: bytes) -> bool:
+    """Whether it may hold what msgspec lets pass inside Raw and PostgreSQL has no place for."""
+    if b"\\" in body and b"\\u0000" in body:
+        return True
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            return True
+    return False
 
 
 def _dig(facts: Any, path: tuple[str, ...]) -> Any:
@@ -357,54 +263,33 @@ def _dig(facts: Any, path: tuple[str, ...]) -> Any:
     return facts if path else None
 
 
-def _total(value: object) -> tuple[int | None, str | None]:
-    """A count, or None with the reason why this is no word to go by."""
+def _count(value: object) -> tuple[int | None, str | None]:
+    """A whole number from 0, or None with what makes this no word to go by."""
     if value is None:
         return None, None
     if isinstance(value, str) and len(value) <= 16 and value.isascii() and value.isdigit():
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None, f"the body's total is {_kind(value)}, not a whole number"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None, "not a whole number"
     if value < 0:
-        return None, "the body's total is negative"
+        return None, "negative"
     if value > _LARGEST_TOTAL:
-        return None, f"the body's total is beyond {_LARGEST_TOTAL:,}"
+        return None, f"beyond {_LARGEST_TOTAL:,}"
     return value, None
 
 
-def _kind(value: object) -> str:
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, Decimal | float):
-        return "a fraction or no number at all"
-    return "text" if isinstance(value, str) else "a list or an object"
-
-
 def _text(value: object) -> str | None:
-    """Text as it is, other values as their JSON text; None and "" are no cursor."""
-    if value is None or isinstance(value, str):
-        return value or None
-    return msgspec.json.encode(value).decode()
+    """Text as it is, a number in decimal; None for "" and for what has no such form."""
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        return None
+    return str(value) or None
 
 
 def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     return float(value) if 0 <= value < _LARGEST_TOTAL else None
 
 
 def _request_id(facts: dict[str, Any]) -> str | None:
-    return _text(_dig(facts, ("meta", "requestId"))) or _text(facts.get("requestId"))
-
-
-def _exact(number: str) -> Decimal | float:
-    """A JSON number with a fraction or exponent, as it was written."""
-    try:
-        return Decimal(number)
-    except InvalidOperation:  # an exponent of 20 digits: 0.0 or infinity serve as well
-        return float(number)
-
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ANYTHING = msgspec.json.Decoder(float_hook=_exact)
-_STRING = msgspec.json.Decoder(str)
+    return _text(_dig(facts, ("meta", "requestId"))) or _text(_dig(facts, ("requestId",)))
