@@ -167,7 +167,7 @@ async def _until_told(*, stop_with_stdin: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if stop_with_stdin:
-        # A thread, since epoll refuses /dev/null and files; a daemon, since its read can't be ended.
+        # A thread, since epoll refuses /dev/null and files; a daemon, since nothing ends its read.
         watch = threading.Thread(
             target=_watch_stdin, args=(lambda: loop.call_soon_threadsafe(stop.set),), daemon=True
         )
@@ -202,18 +202,19 @@ async def serve(options: Options) -> None:
 
 
 def run(options: Options) -> int:
-    """Serve, and give the exit status: 0 when told to end, 1 when it can't listen."""
+    """Serve, and give the exit status: 0 told to end, 1 can't listen or read, 2 wrong options."""
     try:
         asyncio.run(serve(options))
     except ValueError as error:
-        return _complain(str(error))
+        sys.stderr.write(f"{error}\n")
+        return 2
     except OSError as error:
         if error.filename is not None:
             return _complain(f"{error.filename}: {error.strerror}.")
         return _complain(
             f"The mock API can't listen on {options.host}:{options.port}"
-            f" ({error.strerror or error}): choose another port with --port, or --port 0 for any"
-            " free one."
+            f" ({os.strerror(error.errno or 0)}): choose another port with --port, or --port 0"
+            " for any free one."
         )
     return 0
 
