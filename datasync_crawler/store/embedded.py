@@ -210,7 +210,6 @@ def _agreed_port(home: Home, running: int, asked: int | None) -> int:
 def _start(home: Home, port: int, server_fd: int) -> None:
     """Start the keeper and its server; returns when it is ready. The keeper inherits the lock."""
     _check_port(port)
-    os.close(home.open("server.log"))
     settings = {**SERVER_SETTINGS, "port": str(port)}
     argv = [str(home.server_bin / "postgres"), "-D", str(home.data)]
     for name, value in settings.items():
@@ -218,15 +217,20 @@ def _start(home: Home, port: int, server_fd: int) -> None:
     account = home.account and [home.account.uid, home.account.gid]
     spec = {"argv": argv, "env": _ENV, "account": account, "port": port}
     keeper = Path(__file__).with_name("postmaster.py")
-    process = subprocess.Popen(  # noqa: S603 - our own file
-        [sys.executable, "-I", "-S", str(keeper), str(home.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        pass_fds=(server_fd,),
-        start_new_session=True,  # the terminal's Ctrl-C is not for the server
-        cwd="/",
-    )
+    log_fd = home.open("server.log")
+    os.lseek(log_fd, 0, os.SEEK_END)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own file
+            [sys.executable, "-I", "-S", str(keeper), str(home.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_fd,
+            pass_fds=(server_fd,),
+            start_new_session=True,  # the terminal's Ctrl-C is not for the server
+            cwd="/",
+        )
+    finally:
+        os.close(log_fd)
     answer, _ = process.communicate(json.dumps(spec).encode())
     result = json.loads(answer) if answer else {"failed": "its keeper ended without a word"}
     if not result.get("ready"):

