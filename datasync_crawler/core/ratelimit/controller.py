@@ -29,6 +29,8 @@ _BLIND_SHARE = 0.35
 _LONGEST_BLIND_PAUSE_S = 60.0
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
+# After a window's end, for the answers of requests that may have gone into either.
+_STRAGGLERS_S = 2.0
 # Waits for the next window that are shorter than this aren't worth a log line.
 _WORTH_A_NOTE_S = 5.0
 
@@ -131,7 +133,11 @@ class RateController:
         if window.remaining is None or window.remaining > self.in_flight:
             return 0.0
         closed_until = self._closed_until()
-        return _ASK_AGAIN_S if closed_until is None else max(0.0, closed_until - now)
+        if closed_until is None:
+            return _ASK_AGAIN_S
+        # What is left may be spent by those in flight: their answers tell, soon.
+        grace_s = _STRAGGLERS_S if window.remaining > 0 else 0.0
+        return max(0.0, closed_until + grace_s - now)
 
     def _closed_until(self) -> float | None:
         """The end of the window, or when enough of our own requests have left it, if sooner."""
@@ -179,7 +185,7 @@ class RateController:
         if status == 429 or (status == 503 and advice.retry_after_s is not None):
             return self._limited(now, sent, status, advice, probe=probe)
         if advice.tells_budget:
-            self._learn(advice, now=now, sent=sent)
+            self._learn(advice, now=now, sent=sent, probe=probe)
         elif probe and status < 400:
             self._window.forget()
         if status >= 500:
@@ -204,7 +210,7 @@ class RateController:
         self, now: float, sent: float, status: int, advice: Advice, *, probe: bool
     ) -> Outcome:
         """Pause all. Refusals of one burst are one pause."""
-        same_burst = sent < self._paused_at
+        same_burst = sent <= self._paused_at
         if not same_burst:
             self._refusals += 1
         if self._refusals == 1:
@@ -213,7 +219,7 @@ class RateController:
         if probe and self._window.closed_until is not None and self._refusals == 1:
             self._window.cautious = True
         if status == 429 and advice.tells_budget:
-            self._learn(advice, now=now, sent=sent)
+            self._learn(advice, now=now, sent=sent, probe=probe)
         self._refused, self._unproven = status == 429, True
         said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
         # Said in whole seconds, rounded up: it's closed for all but the last second of them.
@@ -264,9 +270,9 @@ class RateController:
             self._unproven, self._refused, self._refusals = False, False, 0
             self.pause_reason = ""
 
-    def _learn(self, advice: Advice, *, now: float, sent: float) -> None:
+    def _learn(self, advice: Advice, *, now: float, sent: float, probe: bool) -> None:
         before = self._window.limit
-        self._window.learn(advice, now=now, sent_at=sent)
+        self._window.learn(advice, now=now, sent_at=sent, probe=probe)
         if self._window.limit not in {None, before}:
             what = "learnt" if before is None else f"changed, was {before}"
             self._notes.append(

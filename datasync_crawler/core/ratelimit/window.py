@@ -4,6 +4,8 @@ Owns what is known of the present window and of how the server rounds its end. I
 of pauses or of requests in flight, only of what it is told.
 """
 
+import math
+
 from datasync_crawler.core.ratelimit.headers import Advice
 
 # Headers without a usable reset: the wait after the last budget, doubled each time it was short.
@@ -22,7 +24,9 @@ class Window:
 
     def __init__(self) -> None:
         self.limit: int | None = None
-        self.remaining: int | None = None  # the least that an answer of this window said
+        # The least that an answer said since one that surely is later than those before it: its
+        # request went out after they had come. Answers overtake each other.
+        self.remaining: int | None = None
         self.closed_until: float | None = None  # monotonic s
         self.learnt_from = ""
         self.cautious = False  # what we made of the headers was wrong once: take them as said
@@ -30,46 +34,65 @@ class Window:
         self._first_reset_s: float | None = None
         self._least_used_reset_s = 0.0
         self._refills = False
+        self._told_at = 0.0  # when the answer came that `remaining` is from
         self._blind_waits = 0
 
-    def learn(self, advice: Advice, *, now: float, sent_at: float) -> None:
-        """Take in what an answer said that arrived `now` to a request sent at `sent_at`."""
-        ends_at = self._latest_end(advice, now)
-        fresh = self._is_fresh(ends_at, now=now, sent_at=sent_at)
+    def learn(self, advice: Advice, *, now: float, sent_at: float, probe: bool) -> None:
+        """Take in what an answer said that arrived `now` to a request sent at `sent_at`.
+
+        `probe`: that went alone because the window before was thought to be over.
+        """
+        first = self.remaining is None or self.closed_until is None
+        fresh = first or probe or self._is_over(now, sent_at, advice)
+        newer = fresh or sent_at >= self._told_at
         self._learn_kind(advice)
         if fresh:
             self._learn_length(advice)
-        ends_at = self._latest_end(advice, now)
-        if advice.limit is not None:
-            self.limit = advice.limit
-        said = advice.remaining
-        if said is None:  # a limit and its end, but no count: then we count
-            before = self.limit if fresh else self.remaining
-            said = max(0, (before or 0) - 1)
+        self.limit = self.limit if advice.limit is None else advice.limit
         self.learnt_from = advice.learnt_from
-        if fresh or self.remaining is None:
-            self.remaining, self.closed_until = said, ends_at
-        else:
-            self.remaining = min(self.remaining, said)
-            if ends_at is not None:
-                self.closed_until = min(ends_at, self.closed_until or ends_at)
-        if self.closed_until is None and self.remaining == 0:
-            self._blind_waits += 1
-            wait_s = _BLIND_WAIT_S * 2.0 ** min(self._blind_waits, 10)
-            self.closed_until = now + min(wait_s, _LONGEST_BLIND_WAIT_S)
-        elif self.remaining:
-            self._blind_waits = 0
+        said = self._count_left(advice, fresh=fresh)
+        in_force = newer or self.remaining is None or said < self.remaining
+        if in_force:
+            self.remaining, self._told_at = said, now
+        self._move_end(self._latest_end(advice, now), now - sent_at, fresh=fresh, may_rise=in_force)
+        self._wait_blindly(now)
 
     def forget(self) -> None:
         """The server has stopped telling."""
         self.limit = self.remaining = self.closed_until = None
 
-    def _is_fresh(self, ends_at: float | None, *, now: float, sent_at: float) -> bool:
-        """Whether this answer speaks of a later window than the one we know."""
-        if self.closed_until is None or sent_at >= self.closed_until:
-            return True
+    def _is_over(self, now: float, sent_at: float, advice: Advice) -> bool:
+        """Whether this answer speaks of a later window than the one we know: it was sent after
+        that one's end, or it is a straggler that says that what was to come is spent already.
+        """
+        over_at = math.inf if self.closed_until is None else self.closed_until
+        return sent_at >= over_at or (now >= over_at and advice.remaining == 0)
+
+    def _move_end(
+        self, ends_at: float | None, travel_s: float, *, fresh: bool, may_rise: bool
+    ) -> None:
+        """The earliest end that an answer allows, until an answer in force speaks of another."""
+        if self.closed_until is None or ends_at is None or fresh:
+            self.closed_until = ends_at
+            return
         # Rounding and the way back move an end by up to a second and the answer's travel.
-        return ends_at is not None and ends_at > self.closed_until + 1.0 + (now - sent_at)
+        is_another = may_rise and ends_at > self.closed_until + 1.0 + travel_s
+        self.closed_until = ends_at if is_another else min(self.closed_until, ends_at)
+
+    def _count_left(self, advice: Advice, *, fresh: bool) -> int:
+        """What is left; we count ourselves when there is a limit and its end, but no count."""
+        if advice.remaining is not None:
+            return advice.remaining
+        return max(0, ((self.limit if fresh else self.remaining) or 0) - 1)
+
+    def _wait_blindly(self, now: float) -> None:
+        """Nothing left, and no word on until when."""
+        if self.remaining:
+            self._blind_waits = 0
+        elif self.closed_until is None:
+            self._blind_waits += 1
+            wait_s = _BLIND_WAIT_S * 2.0 ** min(self._blind_waits, 10)
+            self.closed_until = now + min(wait_s, _LONGEST_BLIND_WAIT_S)
 
     @property
     def length_s(self) -> float | None:
