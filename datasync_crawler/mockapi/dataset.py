@@ -16,6 +16,7 @@ import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import add
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ _SESSION_BASE = bytes(position // 40 for position in range(BLOCK_EVENTS))
 _SECOND_BASE = tuple(SECONDS_PER_EVENT * position for position in range(BLOCK_EVENTS))
 _MOD5 = bytes(value % 5 for value in range(256))
 _MOD3 = bytes(value % 3 for value in range(256))
+_MOD_SESSIONS = bytes(value % SESSIONS_PER_BLOCK for value in range(256))
 
 
 def plan(seed: int, block: int) -> Block:
@@ -167,8 +169,8 @@ def plan(seed: int, block: int) -> Block:
         millis=_UNPACK_MILLIS(raw[22 * count : 24 * count]),
         types=raw[24 * count : 25 * count],
         pages=raw[25 * count : 26 * count],
-        sessions=list(map(int.__add__, _SESSION_BASE, near)),
-        seconds=list(map(int.__add__, _SECOND_BASE, late)),
+        sessions=bytes(map(add, _SESSION_BASE, near)).translate(_MOD_SESSIONS),
+        seconds=list(map(add, _SECOND_BASE, late)),
         session_table=_sessions(seed, block),
     )
 
@@ -209,15 +211,14 @@ def render(block: Block, timestamps: Timestamps) -> list[bytes]:
         ).encode()
         for session in block.session_table
     ]
-    sessions = [number % SESSIONS_PER_BLOCK for number in block.sessions]
     parts: list[bytes] = [b'{"id":"'] * (8 * BLOCK_EVENTS)
     parts[1::8] = block.ids
-    parts[2::8] = map(heads.__getitem__, sessions)
+    parts[2::8] = map(heads.__getitem__, block.sessions)
     parts[3::8] = map(_TYPE_JSON.__getitem__, block.types)
     parts[4::8] = block.names
     parts[5::8] = map(_PAGE_JSON.__getitem__, block.pages)
     parts[6::8] = _timestamps(block, _FORMATS[timestamps])
-    parts[7::8] = map(tails.__getitem__, sessions)
+    parts[7::8] = map(tails.__getitem__, block.sessions)
     columns = [iter(parts)] * 8
     return list(map(b"".join, zip(*columns, strict=True)))
 
@@ -242,7 +243,7 @@ def truth(seed: int, index: int, timestamps: Timestamps = "mixed") -> Truth:
     """Give what a correct crawl stores of the event at `index`, by the plan, not by its bytes."""
     block_number, position = divmod(index, BLOCK_EVENTS)
     block = _planned(seed, block_number)
-    session = block.session_table[block.sessions[position] % SESSIONS_PER_BLOCK]
+    session = block.session_table[block.sessions[position]]
     instant_us = (block.first_second + block.seconds[position]) * 1_000_000
     if _FORMATS[timestamps][position % _FORMAT_PERIOD] in (ISO_MS, UNIX_MS):
         instant_us += block.millis[position] % 1000 * 1000

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
+from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import Fault, When, fault
+from datasync_crawler.mockapi.source import GeneratedEvents
 
 if TYPE_CHECKING:
     from datasync_crawler.mockapi.faults import Scene
@@ -96,6 +99,41 @@ class MissingFields(Fault):
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         return reply.with_headers({"X-Chaos-Applied": "missingFields"})
+
+
+@fault("other-format", always=True)
+@dataclass(frozen=True)
+class OtherFormat(Fault):
+    """The same event comes with its timestamp in another format at each request."""
+
+    needs_generated: ClassVar[bool] = True
+
+    def on_page(self, page: Page, scene: Scene) -> Page:
+        source = scene.store.source
+        if not isinstance(source, GeneratedEvents):
+            return page
+        events = list(page.events or scene.store.events(page.spans))
+        indices = [index for span in page.spans for index in span.indices()]
+        for place, index in enumerate(indices[: len(events)]):
+            plain = dataset.event_json(source.seed, index, source.timestamps)
+            # An event that is bad, or that another fault has changed, stays as it is.
+            if events[place] == plain:
+                true = dataset.truth(source.seed, index, source.timestamps)
+                event = json.loads(plain)
+                event["timestamp"] = _in_another_format(true.instant_us, scene.request.number)
+                events[place] = json.dumps(event, separators=(",", ":")).encode()
+        return replace(page, events=tuple(events))
+
+
+def _in_another_format(instant_us: int, turn: int) -> str | int:
+    """Say the same instant in the formats that can, one after the other."""
+    seconds, micros = divmod(instant_us, 1_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    iso = f"{moment:%Y-%m-%dT%H:%M:%S}.{micros // 1000:03d}Z"
+    forms: list[str | int] = [iso, instant_us // 1000]
+    if not micros:
+        forms += [f"{moment:%Y-%m-%d %H:%M:%S}", seconds]
+    return forms[turn % len(forms)]
 
 
 @fault("duplicate-in-page")

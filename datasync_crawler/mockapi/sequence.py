@@ -7,7 +7,10 @@ an event looks like.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Order = Literal["oldest-first", "newest-first"]
 
@@ -22,6 +25,11 @@ class Span:
     first: int
     count: int
     backwards: bool = False
+
+    def indices(self) -> Sequence[int]:
+        """Give the indices in the order in which they are served."""
+        run = range(self.first, self.first + self.count)
+        return run[::-1] if self.backwards else run
 
 
 class EventSequence:

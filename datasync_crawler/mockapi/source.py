@@ -96,14 +96,15 @@ class ReplayedEvents:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A rendered block: its events commas between; n stands at starts[n]."""
+    """A rendered block: its events with commas between; event n starts at ends[n] + n."""
 
     body: memoryview
-    starts: Sequence[int]
+    ends: Sequence[int]
+    """Bytes of the first n events, commas not counted."""
 
     def piece(self, start: int, stop: int) -> memoryview:
         """Give events [start, stop) of the chunk, joined by commas, without a copy."""
-        return self.body[self.starts[start] : self.starts[stop] - 1]
+        return self.body[self.ends[start] + start : self.ends[stop] + stop - 1]
 
 
 class PageStore:
@@ -138,8 +139,7 @@ class PageStore:
         found: list[bytes] = []
         size = self.source.block_events
         for span in spans:
-            indices = range(span.first, span.first + span.count)
-            for index in reversed(indices) if span.backwards else indices:
+            for index in span.indices():
                 number, position = divmod(index, size)
                 found.append(bytes(self._piece(number, position, position + 1, backwards=False)))
         return found
@@ -147,7 +147,7 @@ class PageStore:
     def _piece(self, number: int, start: int, stop: int, *, backwards: bool) -> memoryview:
         chunk = self._chunk(number, backwards=backwards)
         if backwards:
-            count = len(chunk.starts) - 1
+            count = len(chunk.ends) - 1
             return chunk.piece(count - stop, count - start)
         return chunk.piece(start, stop)
 
@@ -160,8 +160,8 @@ class PageStore:
         events = self.source.block(number)
         if backwards:
             events = events[::-1]
-        starts = list(accumulate((len(event) + 1 for event in events), initial=0))
-        chunk = Chunk(memoryview(b",".join(events)), starts)
+        ends = list(accumulate(map(len, events), initial=0))
+        chunk = Chunk(memoryview(b",".join(events)), ends)
         self._chunks[key] = chunk
         self._held_bytes += len(chunk.body)
         while self._held_bytes > self._cache_bytes and len(self._chunks) > 1:

@@ -208,6 +208,22 @@ def test_missing_fields_are_marked(mock: Start) -> None:
     assert lacking == list(range(0, 500, 4))
 
 
+def test_an_event_comes_in_other_formats(mock: Start) -> None:
+    """The same events come with their timestamps in another format, all else unchanged."""
+    plain = struck(mock, "chunked").json()["data"]
+    api = mock(fault=("other-format",))
+    SEEN.add("other-format")
+    pages = [api.get(**PAGE).json()["data"] for _ in range(4)]
+    for place in range(500):
+        instant_us = dataset.truth(1, 1000 + place).instant_us
+        values = [page[place].pop("timestamp") for page in pages]
+        assert len({str(value) for value in values}) == (2 if instant_us % 1_000_000 else 4)
+        assert instant_us // 1000 in values
+    for one in plain:
+        one.pop("timestamp")
+    assert pages == [plain] * 4
+
+
 def test_has_more_lies(mock: Start) -> None:
     """`hasMore` is false, or missing, in mid-set."""
     assert struck(mock, "has-more").json()["pagination"]["hasMore"] is False
