@@ -4,7 +4,7 @@
 #
 #   prepare_venv REQUIREMENTS   sets $venv; leaves with 2 and one sentence when it can't
 #
-# DATASYNC_VENV names another directory than .venv.
+# DATASYNC_VENV names an environment that is used as it is: nothing is made or installed.
 
 fail() {
     echo "datasync-crawler: $1" >&2
@@ -53,7 +53,12 @@ is_ready() {
 
 prepare_venv() {
     requirements=$1
-    venv=${DATASYNC_VENV:-.venv}
+    if [ -n "${DATASYNC_VENV:-}" ]; then
+        venv=$DATASYNC_VENV
+        "$venv/bin/python" -c '' 2>/dev/null || fail "DATASYNC_VENV is $venv, where no Python is."
+        return 0
+    fi
+    venv=.venv
     wanted=$(cat requirements*.txt | cksum)
     is_ready && return 0
     # One at a time (where there is flock, of util-linux): two installs would spoil each other.

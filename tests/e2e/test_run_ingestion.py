@@ -1,0 +1,239 @@
+"""``sh run-ingestion.sh`` as a stranger runs it, in a copy of the project with a space in its path.
+
+Each test has ports and a database of its own, so a demonstration on this machine is not disturbed.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+DEADLINE_S = 120.0
+OURS = re.compile(r"API_|DB_|DATABASE_|DATA_DIR|DATASYNC_|WORKERS|BULK_|PAGINATION")
+MANY = 3_000_000  # enough to be in the middle when the first page is committed
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Stranger:
+    """A copy of the project, and what runs in it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.marker = uuid.uuid4().hex
+        self.db_port, self.mock_port = free_port(), free_port()
+        self.env = {name: value for name, value in os.environ.items() if not OURS.match(name)} | {
+            "DATASYNC_VENV": sys.prefix,
+            "DB_PORT": str(self.db_port),
+            "STRANGER": self.marker,
+        }
+
+    def start(self, *arguments, port=True):
+        own = ["--mock-port", str(self.mock_port)] if port else []
+        with (self.folder.parent / "output").open("w") as output:
+            return subprocess.Popen(
+                ["sh", str(self.folder / "run-ingestion.sh"), *arguments, *own],
+                cwd="/",
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def run(self, *arguments, port=True):
+        status = self.start(*arguments, port=port).wait(DEADLINE_S)
+        return status, self.output()
+
+    def output(self):
+        return (self.folder.parent / "output").read_text()
+
+    def home(self):
+        local = self.folder / ".datasync" / "postgres"
+        location = local / "location"
+        return Path(location.read_text().strip()) if location.exists() else local
+
+    def processes(self):
+        """Everything that this stranger started and that still runs, the server included."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (process / "cmdline").read_bytes()
+                marked = self.marker.encode() in (process / "environ").read_bytes()
+                if command and (marked or bytes(self.home()) in command):
+                    found.append(command.replace(b"\0", b" ").decode(errors="replace"))
+        return found
+
+    def committed_pages(self):
+        """Ledger rows; 0 as long as there is no server, no database, no table."""
+        try:
+            password = (self.home() / "password").read_text().strip()
+            connection = psycopg2.connect(
+                host="127.0.0.1", port=self.db_port, user="datasync", password=password,
+                dbname="datasync_demo",
+            )  # fmt: skip
+        except (OSError, psycopg2.OperationalError):
+            return 0
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT count(*) FROM checkpoint")
+                return cursor.fetchone()[0]
+        except psycopg2.errors.UndefinedTable:
+            return 0
+        finally:
+            connection.close()
+
+    def psql(self, *arguments):
+        scrapy = [sys.executable, "-m", "scrapy", "psql", *arguments]
+        return subprocess.run(
+            scrapy, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
+        )
+
+
+def until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what()}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def stranger(tmp_path):
+    folder = tmp_path / "closed" / "a project"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", ".env", ".datasync", ".*_cache", "__pycache__"
+    )
+    shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(*unwanted))
+    folder.parent.chmod(0o700)
+    folder.chmod(0o700)
+    one = Stranger(folder)
+    yield one
+    until(lambda: not one.processes(), lambda: f"still running: {one.processes()}")
+    if not one.home().is_relative_to(folder):
+        shutil.rmtree(one.home())
+
+
+def test_demonstration_then_nothing_new(stranger):
+    """With nothing configured it says that it demonstrates, completes; a second run is idle."""
+    status, output = stranger.run("--events", "20000")
+    assert status == 0, output
+    assert "This is a demonstration: 20,000 made-up events" in output
+    assert "copy .env.example to .env, set API_BASE_URL and API_KEY" in output
+    assert "complete: proved against the API's total" in output
+    assert "scrapy psql" in output
+    assert stranger.processes() == []
+
+    counted = stranger.psql("-At", "-c", "SELECT count(*), count(DISTINCT id) FROM events")
+    assert (counted.stdout, counted.stderr) == ("20000|20000\n", "")
+    until(lambda: not stranger.processes(), lambda: f"psql left {stranger.processes()}")
+
+    status, output = stranger.run("--events", "20000")
+    assert status == 0, output
+    assert re.search(r"new in this run +0\n", output)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_told_to_stop_in_the_middle(stranger, number):
+    """A signal in mid-crawl: it stops cleanly with 1, everything with it, and what came is kept."""
+    process = stranger.start("--events", str(MANY))
+    until(lambda: stranger.committed_pages() > 0, stranger.output)
+    process.send_signal(number)
+    assert process.wait(DEADLINE_S) == 1, stranger.output()
+    assert stranger.processes() == []
+    assert "NOT complete" in stranger.output()
+
+
+def test_killed_in_the_middle(stranger):
+    """SIGKILL of the script: crawl, mock API and server end by themselves; the next run works."""
+    process = stranger.start("--events", str(MANY))
+    until(lambda: stranger.committed_pages() > 0, stranger.output)
+    process.kill()
+    process.wait()
+    until(lambda: not stranger.processes(), lambda: f"left behind: {stranger.processes()}")
+    assert stranger.psql("-At", "-c", "SELECT count(*) > 0 FROM events").stdout == "t\n"
+
+
+def test_empty_key_is_said(stranger):
+    """A .env without a key isn't a demonstration: one sentence, exit 2."""
+    (stranger.folder / ".env").write_text("API_BASE_URL=https://api.example.com/api/v1\nAPI_KEY=\n")
+    status, output = stranger.run(port=False)
+    assert (status, output.count("\n")) == (2, 1)
+    assert "API_KEY isn't set" in output
+
+
+def test_example_as_it_is_is_said(stranger):
+    """.env.example copied and not filled in: one sentence that names what to set, exit 2."""
+    shutil.copyfile(stranger.folder / ".env.example", stranger.folder / ".env")
+    status, output = stranger.run(port=False)
+    assert (status, output.count("\n")) == (2, 1)
+    assert "API_BASE_URL isn't set" in output
+
+
+@pytest.mark.parametrize("events", ["0", "-5", "many", "1e6", "٣"])
+def test_wrong_number_of_events_is_said(stranger, events):
+    """--events takes a positive whole number; anything else is told, exit 2."""
+    status, output = stranger.run(f"--events={events}")
+    assert status == 2, output
+    assert "--events is" in output
+
+
+def test_busy_mock_port_is_said(stranger):
+    """The demonstration's port in use: a sentence with the port and the remedy, exit 1."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", stranger.mock_port))
+        other.listen()
+        status, output = stranger.run()
+    assert status == 1
+    assert f"port {stranger.mock_port}" in output
+    assert "--mock-port" in output
+
+
+def test_docker_is_not_there_yet(stranger):
+    """--docker says so, exit 2."""
+    status, output = stranger.run("--docker", port=False)
+    assert (status, output) == (
+        2,
+        "datasync-crawler: --docker isn't there yet: run this without it.\n",
+    )
+
+
+FAKE_PYTHONS = {
+    "there is no Python": None,
+    "Python 3.9.2 is too old": 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac',
+    "apt install python3.11-venv": (
+        'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.11;; *) exit 0;; esac'
+    ),
+}
+
+
+@pytest.mark.parametrize(("sentence", "script"), FAKE_PYTHONS.items())
+def test_machine_that_lacks_something(stranger, sentence, script):
+    """No Python, an old one, one without venv: one sentence with the remedy, exit 2."""
+    tools = stranger.folder.parent / "tools"
+    tools.mkdir()
+    for name in ("sh", "dirname", "cat", "cksum", "rm", "flock"):
+        if path := shutil.which(name):
+            (tools / name).symlink_to(path)
+    if script is not None:
+        (tools / "python3").write_text(f"#!/bin/sh\n{script}\n")
+        (tools / "python3").chmod(0o755)
+    del stranger.env["DATASYNC_VENV"]
+    stranger.env["PATH"] = str(tools)
+    status, output = stranger.run()
+    assert (status, output.count("\n")) == (2, 1), output
+    assert sentence in output
+    assert "apt install" in output
