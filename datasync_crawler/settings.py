@@ -105,6 +105,7 @@ DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memo
 
 COOKIES_ENABLED = False
 REDIRECT_ENABLED = False  # a redirect could lead the key elsewhere
+METAREFRESH_ENABLED = False
 ROBOTSTXT_OBEY = False  # an API that we hold a key for
 REFERER_ENABLED = False
 HTTPERROR_ALLOW_ALL = True  # the spider says what a status means

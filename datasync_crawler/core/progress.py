@@ -73,7 +73,11 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended, for its summary. Counts in events; `seconds` of wall time."""
+    """How a run ended, for its summary. Counts in events; `seconds` of wall time.
+
+    `reread`: known events of the first page, read again to look for new ones; not counted as
+    duplicates.
+    """
 
     reason: str
     complete: bool
@@ -83,6 +87,7 @@ class Outcome:
     inserted: int
     duplicates: int
     changed: int
+    reread: int
     rejected_now: int | None
     rejected: int
     seconds: float

@@ -47,7 +47,7 @@ class Progress:
     def _say(self) -> None:
         received = self._stat("events/received")
         total = self._stat("crawl/total", None)
-        done = self._stat("crawl/covered_before") + received
+        done = self._stat("crawl/covered_before") + received - self._stat("events/reread")
         figures = self._meter.figures(
             time.monotonic(),
             received=received,
@@ -67,7 +67,8 @@ class Progress:
             stored=self._stat("crawl/stored", None),
             received=self._stat("events/received"),
             inserted=self._stat("events/inserted"),
-            duplicates=self._stat("events/duplicates"),
+            duplicates=self._stat("events/duplicates") - self._stat("events/reread"),
+            reread=self._stat("events/reread"),
             changed=self._stat("events/changed"),
             rejected_now=self._stat("crawl/rejected_now", None),
             rejected=self._stat("events/rejected"),

@@ -121,7 +121,8 @@ class EventsSpider(scrapy.Spider):
         await self._settled()
         front = self._last_page
         if front is None and self._empty_at != 0:
-            self._finish_incomplete("the first page couldn't be had")
+            self._finish_incomplete("the first page, and with it the total")
+        await self._say_where(state, front if known_first else None)
         grown = 0
         if front is not None and known_first and front.inserted:
             async for wanted in self._read_front(state):
@@ -132,6 +133,21 @@ class EventsSpider(scrapy.Spider):
                 yield wanted
         async for wanted in self._fill_holes(state, grown):
             yield wanted
+
+    async def _say_where(self, state: LedgerState, reread: EventPage | None) -> None:
+        """What the runs before this one have committed, for the log and for progress."""
+        stats = self.crawler.stats
+        if reread is not None:
+            stats.inc_value("events/reread", reread.duplicates)
+        covered = await self._in_thread(self._ledger.coverage, self.total or state.reach)
+        here = stats.get_value("events/received", 0) - stats.get_value("events/reread", 0)
+        stats.set_value("crawl/covered_before", max(covered - here, 0))
+        if state.last_pass:
+            self.logger.info(
+                "Going on where the last run left off: %d of %s events are committed.",
+                covered,
+                "an unknown number of" if self.total is None else self.total,
+            )
 
     async def _read_front(self, state: LedgerState) -> AsyncIterator[Range]:
         """New events at the front (newest-first order): on until a page is all known.

@@ -62,6 +62,10 @@ class Ledger:
         rows = self._fetch("holes", {"total": total, "after": after, "most": most})
         return [Range(first, stop - first) for first, stop in rows]
 
+    def coverage(self, total: int) -> int:
+        """How many offsets of [0, total) are committed."""
+        return int(self._fetch("coverage", {"total": total})[0][0])
+
     def sums(self) -> LedgerSums:
         """The ledger's figures."""
         rejected_now = self._fetch("rejected_count", {})[0][0]

@@ -30,6 +30,19 @@ WHERE first_offset > reached
 ORDER BY reached
 LIMIT %(most)s;
 
+-- name: coverage
+-- How many offsets of [0, %(total)s) are committed.
+WITH committed AS (
+    SELECT first_offset, least(first_offset + received, %(total)s) AS stop,
+           coalesce(max(first_offset + received) OVER (
+               ORDER BY first_offset, received
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
+    FROM {schema}.checkpoint
+    WHERE first_offset < %(total)s
+)
+SELECT coalesce(sum(greatest(0, stop - greatest(first_offset, reached))), 0)::bigint
+FROM committed;
+
 -- name: ledger_sums
 -- The ledger's figures in sum.
 SELECT coalesce(sum(received), 0)::bigint AS received,

@@ -1,0 +1,48 @@
+"""Fixtures that every kind of test may ask for: a real PostgreSQL, and a database of one's own.
+
+The server is the embedded one, kept below .datasync/tests and started once a session, or the one
+that TEST_DATABASE_URL names.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from databases import Database, Server
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A running PostgreSQL server whose user may make databases."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield Server.from_url(url)
+        return
+    from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+
+    running = ensure_running(PROJECT / ".datasync" / "tests", port=free_port())
+    yield Server(running.conninfo("postgres"))
+    running.release()
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """An empty database of the test's own, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.execute(f"CREATE DATABASE {name}")
+    yield Database({**server.params, "dbname": name})
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")

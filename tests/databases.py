@@ -1,0 +1,53 @@
+"""Databases as tests see them: parameters, a quick query, and the environment that leads there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import parse_dsn
+
+
+class Server:
+    """A server; *params* are libpq's keywords."""
+
+    def __init__(self, params: Mapping[str, str]) -> None:
+        self.params = dict(params)
+
+    @classmethod
+    def from_url(cls, url: str) -> Server:
+        return cls({name: str(value) for name, value in parse_dsn(url).items()})
+
+    def connect(self) -> Connection:
+        params: dict[str, Any] = self.params
+        connection = psycopg2.connect(**params)
+        connection.autocommit = True
+        return connection
+
+    def execute(self, statement: str, params: Any = None) -> list[tuple[Any, ...]]:
+        """Runs one statement and gives its rows, if it has any."""
+        with closing(self.connect()) as connection, connection.cursor() as cursor:
+            cursor.execute(statement, params)
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, params: Any = None) -> Any:
+        """The one value of a query."""
+        return self.execute(statement, params)[0][0]
+
+
+class Database(Server):
+    """One database; *environment* leads a crawl to it."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        names = {
+            "host": "DB_HOST",
+            "port": "DB_PORT",
+            "dbname": "DB_NAME",
+            "user": "DB_USER",
+            "password": "DB_PASSWORD",
+        }
+        return {names[key]: value for key, value in self.params.items() if key in names}
