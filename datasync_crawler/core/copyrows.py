@@ -33,7 +33,8 @@ def is_plain(body: bytes) -> bool:
     Whether nothing that was decoded from this body can need escaping.
 
     True when it holds no backslash (then no JSON string can hold a control character either) and no
-    tab, newline or carriage return between tokens. Costs 0.01 µs an event.
+    tab, newline or carriage return between tokens. Costs a hundredth of
+    decoding it.
     """
     return not (b"\\" in body or b"\n" in body or b"\t" in body or b"\r" in body)
 

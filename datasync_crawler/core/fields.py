@@ -56,7 +56,7 @@ def nulls_to_none(events: list[Event]) -> None:
     """
     Make a JSON null in `properties` and `session` None.
 
-    Two searches of a list cost 0.03 µs an event, a search for "null" in the body five times that.
+    Two searches of a list take a fifth of the time of one search for "null" in the body.
     """
     if _NULL in [event.properties for event in events]:
         for event in events:

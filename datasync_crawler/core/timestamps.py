@@ -74,7 +74,7 @@ def parse(value: object) -> datetime:
     Takes text, int, Decimal or float (a float means its shortest decimal form). Raises
     TimestampError for anything that the rules in this module's docstring don't cover.
     """
-    # The four common forms first: 0.15 µs each, against 2 to 4 µs for the general rules below.
+    # The common forms first: a fifth to a fifteenth of the time of the general rules below.
     if type(value) is str:
         shape = value[4:20:3]
         try:
@@ -84,7 +84,8 @@ def parse(value: object) -> datetime:
                 return datetime.fromisoformat(value + "Z")
         except ValueError:
             pass  # the general rules know 24:00, and say what is wrong with the rest
-        return _parse_text(value)
+        # Python and PostgreSQL's JSON write UTC as +00:00.
+        return parse(value[:-6] + "Z") if value[-6:] == "+00:00" else _parse_text(value)
     if type(value) is int:
         if _FIRST_MS <= value < _END_MS:
             return EPOCH + _MILLISECOND * value

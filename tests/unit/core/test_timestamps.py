@@ -44,6 +44,8 @@ READABLE = {
     "2026-01-27T19:20:12." + "3691239" + "9" * 5_000 + "Z": MICROS,
     "2026-01-27T20:20:12+01:00": NOON,
     "2026-01-27T20:20:12+0100": NOON,
+    "2026-01-27T19:20:12.369000+00:00": MILLIS,
+    "2026-01-27 19:20+00:00": utc(2026, 1, 27, 19, 20),
     "2026-01-27 20:20:12.369+01": MILLIS,
     "2026-01-27T13:50:12-05:30": NOON,
     "2026-01-27 19:20:12 +0000": NOON,
@@ -119,6 +121,10 @@ UNREADABLE = {
     "2026-W05-2T19:20:12.369Z": NO_FORM,
     "2026-027": NO_FORM,
     "2026-01-27Z": NO_FORM,
+    "2026-01-27+00:00": NO_FORM,
+    "2026-01-27T19:20:12Z+00:00": NO_FORM,
+    "2026-01-27T19:20:1": NO_FORM,
+    "2026-01-27T19:20:": NO_FORM,
     "2026-1-27": NO_FORM,
     "2026-01": NO_FORM,
     "01/02/2026": NO_FORM,
@@ -243,6 +249,8 @@ def test_floats_of_epoch_seconds_are_exact_to_the_microsecond(epoch_us: int) -> 
 @example("2026-01-27 19:20:+1")
 @example("2026-01-27T-1:20:12Z")
 @example("2026-01-27T24:00:00Z")
+@example("2026-01-27T24:00+00:00")
+@example("+00:00+00:00")
 def test_the_fast_path_says_what_the_rules_say(text: str) -> None:
     """The short cut for common forms never gives what the general rules wouldn't."""
     try:
