@@ -70,7 +70,7 @@ def read(served: bytes) -> Event | str:
     """
     The event in these bytes, or the reason why it cannot be stored.
 
-    Three times the time of an event in a page that fits; twelve times for one with a field of
+    Five times the time of an event in a page that fits; twelve times for one with a field of
     another type, such as a number as name. A JSON null may stay (nulls_to_none).
     """
     try:

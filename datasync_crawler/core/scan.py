@@ -26,7 +26,7 @@ def _shallow(levels: int) -> re.Pattern[bytes]:
     return re.compile(rb"[\[{](?:" + inside + rb")*+[\]}]", re.DOTALL)
 
 
-# What nests no deeper than this is one match: a fifth of the time of counting its brackets. A page
+# What nests no deeper than this is one match: a third of the time of counting its brackets. A page
 # has two or three levels above its events, and those seldom more than three.
 _SHALLOW = _shallow(8)
 
