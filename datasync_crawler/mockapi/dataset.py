@@ -73,8 +73,9 @@ _PAGE_JSON = tuple(
     for value in range(256)
 )
 _MINUTE_SECOND = tuple(b"%02d:%02d" % divmod(second, 60) for second in range(3600))
-_MILLIS_ISO = tuple(b'.%03dZ"' % (value % 1000) for value in range(1 << 16))
-_MILLIS = tuple(b"%03d" % (value % 1000) for value in range(1 << 16))
+# Two hash bytes modulo 1,000: the same thousand objects again and again stay in the CPU's cache.
+_MILLIS_ISO = tuple(b'.%03dZ"' % value for value in range(1000)) * 66
+_MILLIS = tuple(b"%03d" % value for value in range(1000)) * 66
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 Order = Literal["oldest-first", "newest-first"]
 
-INSERTED_FROM = 1_200_000_000
-"""Events inserted in mid-set take indices from here on, so that no later growth reuses them."""
+INSERTED_FROM = -12_000_000
+"""Events inserted in mid-set take indices from here on: no growth ever reaches them, and their
+timestamps (the year before) are as good as any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,7 @@ class EventSequence:
             self.grow(total - self.total)
         else:
             self._delete_oldest_first(total, self.total - total)
-            self._next_index = max(
-                (sum(run) for run in self._runs if run[0] < INSERTED_FROM), default=0
-            )
+            self._next_index = max((sum(run) for run in self._runs if run[0] >= 0), default=0)
 
     def insert(self, offset: int, count: int) -> None:
         """Put `count` events that were not there before at `offset` of the served order."""

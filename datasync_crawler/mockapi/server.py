@@ -36,7 +36,6 @@ _ENDPOINTS: dict[str, Endpoint] = {
     f"{BASE_PATH}/events/bulk": "bulk",
     f"{BASE_PATH}/events": "regular",
 }
-_SEND_BUFFER_BYTES = 4 << 20
 
 
 class MockServer:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.catalogue import REGISTER, fault_list, parse_fault
 from datasync_crawler.mockapi.faults import When
+from datasync_crawler.mockapi.sequence import INSERTED_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -260,11 +261,11 @@ def test_the_set_changes_under_way(mock: Start) -> None:
     answer = api.get(offset=9, limit=5)
     assert ids(answer) == [
         dataset.truth(1, 9).id,
-        *true_ids(1_200_000_000, 1_200_000_003),
+        *true_ids(INSERTED_FROM, INSERTED_FROM + 3),
         dataset.truth(1, 10).id,
     ]
     api.get(offset=9, limit=5)
-    assert api.stats()["runs"] == [[0, 10], [1_200_000_000, 3], [10, 2990]]
+    assert api.stats()["runs"] == [[0, 10], [INSERTED_FROM, 3], [10, 2990]]
 
 
 def test_headers_lie(mock: Start) -> None:
