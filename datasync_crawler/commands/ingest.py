@@ -13,9 +13,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from scrapy.commands import ScrapyCommand
 
@@ -138,6 +139,7 @@ class _Demonstration:
 
     def _start_mock(self, stack: ExitStack) -> str | None:
         """Its address, or None when it said why not. It ends with its standard input, or ours."""
+        complaints = stack.enter_context(tempfile.TemporaryFile())
         mock = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
@@ -145,20 +147,25 @@ class _Demonstration:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=complaints,
             start_new_session=True,  # the terminal's Ctrl-C is for the crawl, which needs it yet
         )
-        stack.callback(_end_mock, mock)
+        stack.callback(_end_mock, mock, complaints)
         assert mock.stdout is not None
         greeting = mock.stdout.readline().decode().strip()
-        if not greeting.startswith(_MOCK_GREETING):
+        if greeting.startswith(_MOCK_GREETING):
+            return greeting.removeprefix(_MOCK_GREETING)
+        mock.wait(_MOCK_STOP_S)
+        complaints.seek(0)
+        if b"Address already in use" in complaints.read():
+            complaints.truncate(0)  # its remedy is the mock's, ours another
             print(
-                f"datasync-crawler: The demonstration's mock API can't run on port {self._port}. "
-                "End the program that uses the port, or give the demonstration another one, the "
-                "same each time: --mock-port PORT",
+                f"datasync-crawler: The demonstration's mock API can't run on port {self._port}, "
+                "which another program uses: end that one, or give the demonstration another "
+                "port, the same each time: --mock-port PORT",
                 file=sys.stderr,
             )
-            return None
-        return greeting.removeprefix(_MOCK_GREETING)
+        return None
 
     def _run_crawl(self, url: str) -> int:
         from datasync_crawler import demonstration  # noqa: PLC0415
@@ -189,7 +196,8 @@ class _Demonstration:
             self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
-def _end_mock(mock: subprocess.Popen[bytes]) -> None:
+def _end_mock(mock: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
+    """End it, and pass on what it had to say on its standard error."""
     for pipe in (mock.stdin, mock.stdout):
         if pipe is not None:
             pipe.close()
@@ -198,6 +206,8 @@ def _end_mock(mock: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         mock.kill()
         mock.wait()
+    complaints.seek(0)
+    sys.stderr.write(complaints.read().decode(errors="replace"))
 
 
 def _whole(text: str | None, name: str, default: int, most: int) -> int:
