@@ -139,7 +139,7 @@ class _Demonstration:
 
     def _start_mock(self, stack: ExitStack) -> str | None:
         """Its address, or None when it said why not. It ends with its standard input, or ours."""
-        complaints = stack.enter_context(tempfile.TemporaryFile())
+        complaints = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
         mock = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
