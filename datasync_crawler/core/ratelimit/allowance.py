@@ -5,6 +5,7 @@ headers or pauses. Never more than `limit` in any `window_s` is right for every 
 a fixed window, a sliding window and a token bucket all let that through, as one burst or evenly.
 """
 
+import math
 from collections import deque
 
 _MOST_REMEMBERED = 65_536
@@ -32,8 +33,10 @@ class Allowance:
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
+        self._believed_rate = 0.0  # requests per s, then
         self._closed_until = 0.0  # the server surely was closed then
-        self._too_short_s = 0.0  # the window is known to be longer than this
+        # The window is known to be longer than this; a remembered one isn't shortened.
+        self._too_short_s = math.inf
         self._too_early = False  # the last refusal was of a turn's first: time, not number
         self._waited = False
         self._trial = False
@@ -41,6 +44,11 @@ class Allowance:
         self._patience = 1
         self._trial_at = 1  # in turns
         self._trial_step = 1
+
+    def believe(self, limit: int, window_s: float) -> None:
+        """Start from this: learnt now, or by the run before."""
+        self.limit, self.window_s = limit, window_s
+        self._believed_rate = limit / window_s
 
     def opens_at(self, limit: int, window_s: float) -> float | None:
         """When fewer than `limit` answers are younger than `window_s`; None: they are already.
@@ -62,9 +70,10 @@ class Allowance:
     def delay_s(self, now: float, in_flight: int) -> float:
         """As `full_for_s`, but zero when it is time to try one more than we believe."""
         wait_s = self.full_for_s(now, in_flight)
-        if wait_s > 0 and in_flight == 0 and self._turns >= self._trial_at:
+        is_turn = wait_s > _TURN * self.window_s
+        if is_turn and in_flight == 0 and self._turns >= self._trial_at:
             return 0.0
-        self._waited = self._waited or wait_s > _TURN * self.window_s
+        self._waited = self._waited or is_turn
         return wait_s
 
     def goes_alone(self, now: float) -> bool:
@@ -105,7 +114,7 @@ class Allowance:
         accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
         # At most that fast: the true opening lies between the last refusal and `at`.
         rate = accepted / max(self._closed_until - opened_at, 0.01)
-        if self.limit is None or rate < _WRONG * self.limit / self.window_s:
+        if self.limit is None or (self._accepted and rate < _WRONG * self._believed_rate):
             self.limit, self.window_s = accepted, cycle_s
             self._too_short_s = max(0.0, self._closed_until - opened_at)
         else:
@@ -119,6 +128,7 @@ class Allowance:
                 self.window_s = max(self.window_s, at - (at if oldest is None else oldest))
         self._too_short_s = min(self._too_short_s, self.window_s)
         self._opened_at, self._accepted = at, 0
+        self.believe(self.limit, self.window_s)
         self._trial, self._trial_step = False, 1
         self._trial_at = self._turns + self._patience
         self._patience = min(self._patience * 2, _MOST_PATIENCE)

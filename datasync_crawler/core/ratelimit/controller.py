@@ -15,7 +15,7 @@ from typing import Literal
 
 from datasync_crawler.core.backoff import delay_s
 from datasync_crawler.core.ratelimit.allowance import Allowance
-from datasync_crawler.core.ratelimit.headers import Advice, http_date, read_advice
+from datasync_crawler.core.ratelimit.headers import LONGEST_S, Advice, http_date, read_advice
 from datasync_crawler.core.ratelimit.window import Window
 
 # In flight while nothing is known that limits, and how far that may grow by itself.
@@ -27,6 +27,8 @@ _SHORTEST_PAUSE_S = 0.25
 _BLIND_PAUSE_S = 1.0
 _BLIND_SHARE = 0.35
 _LONGEST_BLIND_PAUSE_S = 60.0
+# Below what clocks tell apart, the caller would ask again at the same moment for ever.
+_SHORTEST_WAIT_S = 0.001
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
 # After a window's end, for the answers of requests that may have gone into either.
@@ -96,18 +98,18 @@ class RateController:
     def ask(self, now: float) -> Decision:
         """For each waiting request, at the moment of sending; whose turn it is, is the caller's."""
         if now < self._paused_until:
-            return Decision(self._paused_until - now, "pause")
+            return _wait(self._paused_until - now, "pause")
         if self._probe_sent_at is not None:
             return Decision(_ASK_AGAIN_S, "probe")
         if self.in_flight >= self.in_flight_limit:
             return Decision(_ASK_AGAIN_S, "in flight")
         wait_s = self._budget_wait_s(now)
         if wait_s > 0:
-            return Decision(wait_s, "budget")
+            return _wait(wait_s, "budget")
         untold = self._window.remaining is None
         wait_s = self._allowance.delay_s(now, self.in_flight) if untold else 0.0
         if wait_s > 0:
-            return Decision(wait_s, "pace")
+            return _wait(wait_s, "pace")
         first_of_turn = self._allowance.goes_alone(now) if untold else self._window_is_over(now)
         if self._unproven or first_of_turn:
             self._probe_sent_at = now
@@ -216,18 +218,25 @@ class RateController:
         if self._refusals == 1:
             self._refused_since = now
         wait_s, why = self._pause_length(now, advice)
+        if status == 429:
+            self._learn_from_refusal(now, sent, advice, probe=probe)
+        self._refused, self._unproven = self._refused or status == 429, True
+        self._pause(now, now + wait_s, f"HTTP {status}, {why}", quiet=same_burst)
+        return Outcome("limited", max(0.0, self._paused_until - now))
+
+    def _learn_from_refusal(self, now: float, sent: float, advice: Advice, *, probe: bool) -> None:
+        """A 429 to a probe: the window's end was guessed wrongly. Any: what went through before
+        it was all, and it is closed until then.
+        """
         if probe and self._window.closed_until is not None and self._refusals == 1:
             self._window.cautious = True
-        if status == 429 and advice.tells_budget:
+        if advice.tells_budget:
             self._learn(advice, now=now, sent=sent, probe=probe)
-        self._refused, self._unproven = status == 429, True
         said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
         # Said in whole seconds, rounded up: it's closed for all but the last second of them.
         still_closed = now if said_s is None else now + max(0.0, said_s - 1.0)
         self._allowance.refused(still_closed, alone=probe)
         self._opens_at = None if said_s is None else now + said_s
-        self._pause(now, now + wait_s, f"HTTP {status}, {why}", quiet=same_burst)
-        return Outcome("limited", max(0.0, self._paused_until - now))
 
     def _pause_length(self, now: float, advice: Advice) -> tuple[float, str]:
         """How long to wait after a refusal, and who says so."""
@@ -358,18 +367,27 @@ class RateController:
 
     def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:
         """Take up what `snapshot` wrote. What makes no sense is left out: the API tells anew."""
-        closed_until = _number(data.get("closed_until"))
-        if closed_until is not None and closed_until > wall and data.get("remaining") == 0:
-            self._window.remaining = 0
-            self._window.closed_until = now + closed_until - wall
-        paused_until = _number(data.get("paused_until"))
-        if paused_until is not None and paused_until > wall:
+        closed_s = _seconds_until(data.get("closed_until"), wall)
+        if closed_s is not None and data.get("remaining") == 0:
+            self._window.remaining, self._window.closed_until = 0, now + closed_s
+        paused_s = _seconds_until(data.get("paused_until"), wall)
+        if paused_s is not None:
             why = str(data.get("pause_reason") or "remembered from the run before")
-            self._pause(now, now + paused_until - wall, why, quiet=False)
+            self._pause(now, now + paused_s, why, quiet=False)
         self._window.cautious = data.get("cautious") is True
         limit, window_s = _number(data.get("found_limit")), _number(data.get("found_window_s"))
         if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
-            self._allowance.limit, self._allowance.window_s = int(limit), window_s
+            self._allowance.believe(int(limit), window_s)
+
+
+def _wait(delay_s: float, reason: str) -> Decision:
+    return Decision(max(delay_s, _SHORTEST_WAIT_S), reason)
+
+
+def _seconds_until(epoch_s: object, wall: float) -> float | None:
+    """Seconds from `wall` to a remembered time; None when it is past or makes no sense."""
+    at = _number(epoch_s)
+    return at - wall if at is not None and 0 < at - wall <= LONGEST_S else None
 
 
 def _number(value: object) -> float | None:
