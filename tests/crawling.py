@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from databases import Database
-from mockserver import MockServer
+import pytest
 
 from datasync_crawler.mockapi.dataset import Truth
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from databases import Database
+    from mockserver import MockServer
+
 PROJECT = Path(__file__).resolve().parents[1]
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Settings that a developer's own environment may hold and that must not reach a test's crawl.
 OURS = ("API_", "DB_", "DATABASE_URL", "WORKERS", "BULK_", "BATCH_", "DATA_DIR", "PG")
 
@@ -122,3 +126,12 @@ def assert_equals_truth(database: Database, truths: Iterable[Truth]) -> None:
 def pages_fetched(mock: MockServer) -> int:
     """Pages that the mock has answered with 200 so far."""
     return int(mock.stats()["pages"])
+
+
+def recorded_page() -> Path:
+    """The recorded response, where this checkout stands beside it."""
+    for folder in Path(__file__).resolve().parents:
+        file = folder / "shared" / "data" / "recorded-events-page.json.gz"
+        if file.exists():
+            return file
+    pytest.skip("the recorded page isn't part of the repository")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crawling import assert_equals_truth, crawl, pages_fetched
-from databases import Database
+from crawling import assert_equals_truth, crawl, pages_fetched, recorded_page
 from mockserver import MockServer
 
 from datasync_crawler.mockapi.dataset import truths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from databases import Database
 
 
 def test_a_crawl_stores_exactly_what_the_api_has(database: Database) -> None:
@@ -112,14 +116,3 @@ def test_a_recorded_page_is_crawled(database: Database) -> None:
         "SELECT \"timestamp\" = '2026-01-27T19:19:13.629Z' FROM events "
         "WHERE id = '065a1ce4-7f87-4dc0-a18a-6ee5cdbaf027'"
     ) == [(True,)]
-
-
-def recorded_page() -> Path:
-    """The recorded response, where this checkout stands beside it."""
-    import pytest  # noqa: PLC0415
-
-    for folder in Path(__file__).resolve().parents:
-        file = folder / "shared" / "data" / "recorded-events-page.json.gz"
-        if file.exists():
-            return file
-    pytest.skip("the recorded page isn't part of the repository")

@@ -1,0 +1,125 @@
+"""Killed and stopped crawls, with and without JOBDIR: they go on where they were."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from crawling import assert_equals_truth, crawl, pages_fetched, start_crawl
+from mockserver import MockServer
+
+from datasync_crawler.mockapi.dataset import truths
+
+if TYPE_CHECKING:
+    from databases import Database
+
+EVENTS = 40_000
+PAGE = 500
+#: Slow enough (20 ms an answer) that a crawl of 80 pages can be hit in its middle.
+SLOW = ("--events", str(EVENTS), "--latency-ms", "20")
+SETTINGS = ("-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=4")
+
+
+def committed(database: Database) -> int:
+    """Pages in the ledger; 0 while there is no ledger."""
+    if database.value("SELECT to_regclass('checkpoint')") is None:
+        return 0
+    return int(database.value("SELECT count(*) FROM checkpoint"))
+
+
+def hit(mock: MockServer, database: Database, pages: int, signal_: int, *args: str) -> str:
+    """Starts a crawl, sends *signal_* once *pages* more are committed; gives its log."""
+    goal = committed(database) + pages
+    process = start_crawl(mock, database, *SETTINGS, *args)
+    deadline = time.monotonic() + 60
+    while committed(database) < goal and process.poll() is None:
+        assert time.monotonic() < deadline, "the crawl doesn't move"
+        time.sleep(0.01)
+    process.send_signal(signal_)
+    log, _ = process.communicate(timeout=30)
+    return log
+
+
+@pytest.mark.parametrize("with_jobdir", [False, True], ids=["ledger alone", "with JOBDIR"])
+def test_ten_kills_lose_and_invent_nothing(
+    database: Database, tmp_path: Path, with_jobdir: bool
+) -> None:
+    """Ten SIGKILLs at random moments, then completion: missing 0, extra 0, altered 0."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    moments = random.Random(seed)
+    args = ("-s", f"JOBDIR={tmp_path / 'state'}") if with_jobdir else ()
+    with MockServer(*SLOW) as mock:
+        for _ in range(10):
+            hit(mock, database, moments.randrange(1, 8), signal.SIGKILL, *args)
+        done = crawl(mock, database, *SETTINGS, *args)
+        assert done.status == 0, done.log
+        assert_equals_truth(database, truths(1, 0, EVENTS))
+        needed = EVENTS // PAGE
+        # Each start reads the first page again; each kill loses what was in flight, in the
+        # scraper or in a writer: at most WORKERS + two batches of BATCH_ROWS.
+        assert pages_fetched(mock) <= needed + 11 + 10 * (4 + 2 * 5000 // PAGE)
+        print(f"pages fetched {pages_fetched(mock)}, needed {needed}")
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGINT])
+def test_a_clean_stop_fetches_nothing_committed_again(
+    database: Database, tmp_path: Path, signal_: int
+) -> None:
+    """After SIGTERM or SIGINT with JOBDIR, the next run asks for the first page and the rest."""
+    jobdir = ("-s", f"JOBDIR={tmp_path / 'state'}")
+    with MockServer(*SLOW) as mock:
+        log = hit(mock, database, 10, signal_, *jobdir)
+        assert "stopped by a signal" in log
+        rest = EVENTS // PAGE - committed(database)
+        before = pages_fetched(mock)
+        done = crawl(mock, database, *SETTINGS, *jobdir)
+        assert done.status == 0, done.log
+        assert "can't be relied on" not in done.log
+        assert pages_fetched(mock) - before == rest + 1
+        assert_equals_truth(database, truths(1, 0, EVENTS))
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_truncate, _empty, Path.unlink])
+def test_a_damaged_jobdir_is_rebuilt(database: Database, tmp_path: Path, damage: object) -> None:
+    """Whatever file of a JOBDIR is damaged after a kill: a warning, and the crawl completes."""
+    state = tmp_path / "state"
+    with MockServer(*SLOW) as mock:
+        hit(mock, database, 5, signal.SIGKILL, "-s", f"JOBDIR={state}")
+        files = [file for file in state.rglob("*") if file.is_file()]
+        for number, file in enumerate(files or [state / "none"]):
+            copy = tmp_path / f"copy {number}"
+            shutil.copytree(state, copy)
+            target = copy / file.relative_to(state)
+            if target.exists():
+                damage(target)  # type: ignore[operator]
+            done = crawl(mock, database, *SETTINGS, "-s", f"JOBDIR={copy}")
+            assert done.status == 0, done.log
+        assert_equals_truth(database, truths(1, 0, EVENTS))
+
+
+def test_a_stop_during_a_pause_is_quick(database: Database) -> None:
+    """SIGTERM while all requests wait for the rate limit ends the crawl within five seconds."""
+    with MockServer("--events", "5000", "--rate-limit", "3", "--rate-window", "60") as mock:
+        process = start_crawl(mock, database, *SETTINGS)
+        deadline = time.monotonic() + 30
+        while committed(database) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        log, _ = process.communicate(timeout=5)
+        assert process.returncode == 1
+        assert "stopped by a signal" in log
