@@ -117,11 +117,16 @@ class RateController:
         self._allowance.sent(now)
         return Decision(0.0, "")
 
-    def sent_nothing(self, now: float) -> None:
-        """A permit wasn't used: the request was cancelled before it went out."""
+    def sent_nothing(self, now: float, *, sent_at: float | None = None) -> None:
+        """A permit wasn't used: the request was cancelled before it went out. `sent_at` as for
+        `answered`.
+        """
         self._landed()
-        if self._probe_sent_at is not None and self._probe_sent_at <= now:
+        if self._is_probe(now if sent_at is None else sent_at):
             self._probe_sent_at = None
+
+    def _is_probe(self, sent_at: float) -> bool:
+        return self._probe_sent_at is not None and sent_at >= self._probe_sent_at
 
     @property
     def in_flight_limit(self) -> int:
@@ -181,7 +186,7 @@ class RateController:
             status, headers, body, server_epoch_s=self._server_epoch_s(now, wall, sent, headers)
         )
         self._note_nonsense(advice)
-        probe = self._probe_sent_at is not None and sent >= self._probe_sent_at
+        probe = self._is_probe(sent)
         if probe:
             self._probe_sent_at = None
         if status == 429 or (status == 503 and advice.retry_after_s is not None):
@@ -199,7 +204,7 @@ class RateController:
         """No answer came: reset, time-out, cancelled on the way. `sent_at` as for `answered`."""
         self._landed()
         sent = now if sent_at is None else sent_at
-        if self._probe_sent_at is not None and sent >= self._probe_sent_at:
+        if self._is_probe(sent):
             self._probe_sent_at = None
             self._probe_failed(now, "no answer")
 

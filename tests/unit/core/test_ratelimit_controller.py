@@ -205,6 +205,17 @@ def test_an_unused_permit_is_given_back() -> None:
     assert rate.in_flight == 0
 
 
+def test_an_unused_permit_of_another_leaves_the_probe_alone() -> None:
+    """While a probe is on its way, cancelling an older request doesn't let a second one go."""
+    rate = primed(left=9)
+    rate.ask(0.2)
+    rate.ask(0.2)
+    rate.answered(0.3, WALL, 429, {"retry-after": "5"}, b"", sent_at=0.2)
+    assert rate.ask(6.0).delay_s == 0
+    rate.sent_nothing(6.1, sent_at=0.2)
+    assert rate.ask(6.1).reason == "probe"
+
+
 def test_an_answer_out_of_nowhere_is_a_mistake() -> None:
     """In flight never goes below zero; the caller is told."""
     with pytest.raises(RuntimeError, match="call ask"):
@@ -466,7 +477,7 @@ class AnyServer(RuleBasedStateMachine):
     def fail(self, before: bool) -> None:
         sent_at = self.out.pop()
         if before:
-            self.rate.sent_nothing(self.now)
+            self.rate.sent_nothing(self.now, sent_at=sent_at)
         else:
             self.rate.failed(self.now, sent_at=sent_at)
 
