@@ -93,8 +93,8 @@ def crawl(
 def stored_events(database: Database) -> dict[str, Truth]:
     """All rows of `events`, in the form of the mock's truth."""
     rows = database.execute(
-        'SELECT id, session_id, user_id, type, name, properties::text, "timestamp", session::text '
-        "FROM events"
+        'SELECT id, session_id, user_id, type, name, properties::text, "timestamp", session::text, '
+        "extra::text FROM events"
     )
     return {
         row[0]: Truth(
@@ -106,6 +106,7 @@ def stored_events(database: Database) -> dict[str, Truth]:
             properties=None if row[5] is None else json.loads(row[5]),
             instant_us=(row[6] - EPOCH) // timedelta(microseconds=1),
             session=None if row[7] is None else json.loads(row[7]),
+            extra=None if row[8] is None else json.loads(row[8]),
         )
         for row in rows
     }
