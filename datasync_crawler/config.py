@@ -5,6 +5,7 @@ alone (`settings.py` has read the environment and ``.env``). Must not open files
 nor connect to anything.
 """
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,7 @@ class _Reader:
 
     def schema(self) -> str:
         text = self.text("DB_SCHEMA")
-        if "\x00" in text or len(text.encode()) > 63:
+        if not text.isprintable() or len(text.encode()) > 63:
             raise ConfigError(
                 "DB_SCHEMA can't be used: set it to a name of at most 63 bytes, such as public."
             )
@@ -147,13 +148,14 @@ class _Reader:
             good = good and (parts.port is None or parts.port > 0)
             secret = parts.username is not None or parts.password is not None
         except ValueError:
-            good, secret, parts = False, "@" in text, urlsplit("")
-        if secret:  # not echoed: it holds a password
+            good, secret, parts = False, False, urlsplit("")
+        if secret or (not good and "@" in text):  # not echoed: it holds a password
             raise ConfigError(
                 "API_BASE_URL holds a user name or password before the host: take it out. "
                 "The key belongs into API_KEY or API_KEY_FILE."
             )
-        if not good or parts.query or parts.fragment or re.search(r"\s", text):
+        printable = text.isprintable() and not re.search(r"\s", text)
+        if not (good and printable) or parts.query or parts.fragment:
             shown = re.split(r"[?#]", text)[0]  # a query could hold a key
             raise ConfigError(
                 f"API_BASE_URL is {shown!r}: set it to an http:// or https:// address without "
@@ -162,21 +164,23 @@ class _Reader:
         return text
 
     def api_key(self, *, required: bool) -> str:
+        # The value of API_KEY_FILE isn't echoed: who mistakes it for API_KEY has put the key there.
         key = self.text("API_KEY")
         file = self.text("API_KEY_FILE")
         if file and self._level("API_KEY_FILE") > self._level("API_KEY"):
             key = ""
         if not key and file:
             try:
-                key = Path(file).expanduser().read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
+                path = Path(self.text("PROJECT_DIR"), os.path.expanduser(file))  # noqa: PTH111
+                key = path.read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
                 cause = getattr(error, "strerror", None) or "it isn't UTF-8 text"
                 raise ConfigError(
-                    f"API_KEY_FILE is {file!r}, which can't be read ({cause}). Set it to a file "
-                    "that holds nothing but the key, readable by this user."
+                    f"API_KEY_FILE names a file that can't be read ({cause}). Set it to the path "
+                    "of a file that holds nothing but the key, readable by this user."
                 ) from None
             if not key:
-                raise ConfigError(f"API_KEY_FILE is {file!r}, which is empty: put the key in it.")
+                raise ConfigError("API_KEY_FILE names a file that is empty: put the key in it.")
         if not key:
             if required:
                 raise ConfigError(
@@ -201,6 +205,12 @@ class _Reader:
             return from_url(url)
         port = self.whole("DB_PORT", 1, 65535) if self.text("DB_PORT") else None
         host = self.text("DB_HOST")
+        for name in ("DB_HOST", "DB_NAME"):
+            if "://" in self.text(name) or (name == "DB_HOST" and "@" in host[1:]):
+                raise ConfigError(  # not echoed: such an address can hold the password
+                    f"{name} holds a whole address: put that into DATABASE_URL, or only the "
+                    f"{'host' if name == 'DB_HOST' else 'database'}'s name into {name}."
+                )
         if not host:
             return EmbeddedTarget(data_dir, port, self.text("DB_NAME"))
         params = {"host": host, "dbname": self.text("DB_NAME")}

@@ -38,11 +38,13 @@ class EventCsvExporter(BaseItemExporter):
 
     def __init__(self, file: IO[bytes], **kwargs: Any) -> None:
         super().__init__(dont_fail=True, **kwargs)
+        self._file = file
         self._writer = csv.writer(_Utf8(file))
 
     def start_exporting(self) -> None:
-        """Writes the header."""
-        self._writer.writerow(COLUMNS)
+        """Writes the header, but not into the middle of a file (``-o``) that has one."""
+        if not (self._file.seekable() and self._file.tell()):
+            self._writer.writerow(COLUMNS)
 
     def export_item(self, item: "EventPage") -> None:
         """Writes the page's stored events."""

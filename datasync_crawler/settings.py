@@ -16,12 +16,12 @@ _CFG: Final = closest_scrapy_cfg()
 # In an egg under Scrapyd there is no scrapy.cfg: the working directory takes its place.
 PROJECT_DIR: Final = str(Path(_CFG).parent if _CFG else Path.cwd())
 
-_ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if value}
+_ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if value.strip()}
 _DOTENV: Final = {
     name: value
     # No interpolation: a password may hold "${".
     for name, value in dotenv_values(Path(PROJECT_DIR, ".env"), interpolate=False).items()
-    if value
+    if value and value.strip()
 }
 
 

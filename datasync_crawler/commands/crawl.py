@@ -6,6 +6,7 @@ Replaces Scrapy's command of that name. Must not know what a crawl does.
 import argparse
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.commands.crawl import Command as ScrapyCrawl
@@ -21,7 +22,7 @@ CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_con
 #: What Scrapy tells at every start and no user of ours has asked for.
 NOISE: Final = (
     "scrapy.addons", "scrapy.crawler", "scrapy.extensions", "scrapy.middleware",
-    "scrapy.utils.log", "py.warnings.scrapy",
+    "py.warnings.scrapy",
 )  # fmt: skip
 
 
@@ -30,39 +31,67 @@ class Command(ScrapyCrawl):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """An empty value is an unset one, on the command line too."""
-        opts.set = [pair for pair in opts.set if not pair.endswith("=")]
+        # Split at the first "=": a key may end with one.
+        opts.set = [pair for pair in opts.set if "=" not in pair or pair.split("=", 1)[1].strip()]
         super().process_options(args, opts)
+        assert self.settings is not None
+        if self.settings.get("LOG_LEVEL") != "DEBUG":
+            # The versions are listed before run(); levels set here wouldn't outlive that.
+            logging.getLogger("scrapy.utils.log").addFilter(_is_warning)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Runs the crawl and sets the exit status."""
         if len(args) != 1:
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
+        assert self.crawler_process is not None  # Scrapy sets it before run()
         try:
-            _check(self.settings)
+            _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
         except ConfigError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             self.exitcode = error.exit_status
             return
-        for name in NOISE:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        assert self.crawler_process is not None  # Scrapy sets it before run()
+        if self.settings.get("LOG_LEVEL") != "DEBUG":
+            for name in NOISE:
+                logging.getLogger(name).setLevel(logging.WARNING)
         crawler = self._create_crawler(args[0])
         self.crawler_process.crawl(crawler, **opts.spargs)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
 
 
-def _check(settings: Any) -> None:
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+def _check(spider: str, spiders: list[str], settings: Any) -> None:
     from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
     from datasync_crawler.exporters import LINE_FORMATS  # noqa: PLC0415
 
+    if spider not in spiders:
+        raise ConfigError(
+            f"There is no spider {spider!r}: run scrapy crawl {' or '.join(spiders)}."
+        )
     Config.from_settings(settings)
+    _check_jobdir(settings.get("JOBDIR"))
     for uri, options in settings.getdict("FEEDS").items():
         if options.get("format") not in LINE_FORMATS:
             raise ConfigError(
                 f"{uri} asks for the format {options.get('format')!r}, which doesn't hold an event "
                 f"a line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
             )
+
+
+def _check_jobdir(jobdir: str | None) -> None:
+    """Makes the folder, as Scrapy would, but with a sentence when that can't be."""
+    if jobdir:
+        try:
+            Path(jobdir, "requests.queue").mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            cause = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"JOBDIR is {jobdir!r}, where no folder can be made ({cause}). Set it to a folder "
+                "that this user may write to, or leave it out: crawls go on without it, too."
+            ) from None
 
 
 def exit_status(crawler: "Crawler") -> int:

@@ -1,5 +1,6 @@
 """Where the database is: values only. Must not connect to anything."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,11 +50,27 @@ def from_url(url: str) -> ServerTarget:
     from psycopg2.extensions import parse_dsn  # noqa: PLC0415
 
     try:
-        params = parse_dsn(url)
-    except psycopg2.Error:
+        params = {name: str(value) for name, value in parse_dsn(url).items()}
+    except (psycopg2.Error, UnicodeError, ValueError):  # ValueError: a NUL character
+        params = {}
+    if not params or _is_misread(url, params):
         raise ConfigError(
             "DATABASE_URL can't be read. Set it to "
             "postgresql://user:password@host:5432/database (special characters in the password "
             "percent-encoded), or use DB_HOST, DB_NAME, DB_USER and DB_PASSWORD instead."
         ) from None
-    return ServerTarget({name: str(value) for name, value in params.items()})
+    return ServerTarget(params)
+
+
+def _is_misread(url: str, params: Mapping[str, str]) -> bool:
+    """Whether libpq has taken a piece of the password for something that is shown.
+
+    It does so with a "/" or "@" in the password that isn't percent-encoded: the rest of it becomes
+    port, database or host.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme in {"postgresql", "postgres"}:
+        authority = re.split("[/?]", rest, maxsplit=1)[0]
+        if rest.count("@") > authority.count("@") or authority.count("@") > 1:
+            return True
+    return re.fullmatch("[0-9,]*", params.get("port", "")) is None
