@@ -157,6 +157,7 @@ def ensure_running(data_dir: Path, *, port: int | None = None) -> EmbeddedServer
     home = find_home(data_dir)
     try:
         with ExitStack() as stack:
+            # One at a time: nobody may read a killed keeper's state while another starts anew.
             stack.enter_context(_locked(home, "start.lock"))
             users_fd = home.open("users.lock")
             stack.callback(os.close, users_fd)
@@ -216,6 +217,7 @@ def _start(home: Home, port: int, server_fd: int) -> None:
         argv += ["-c", f"{name}={value}"]
     account = home.account and [home.account.uid, home.account.gid]
     spec = {"argv": argv, "env": _ENV, "account": account, "port": port}
+    (home.path / "server.json").unlink(missing_ok=True)  # of a keeper that was killed
     keeper = Path(__file__).with_name("postmaster.py")
     log_fd = home.open("server.log")
     os.lseek(log_fd, 0, os.SEEK_END)
