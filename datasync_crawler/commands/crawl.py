@@ -43,7 +43,8 @@ class Command(ScrapyCrawl):
         """Runs the crawl and sets the exit status."""
         if len(args) != 1:
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
-        assert self.crawler_process is not None  # Scrapy sets it before run()
+        assert self.settings is not None  # Scrapy sets both before run()
+        assert self.crawler_process is not None
         try:
             _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
         except ConfigError as error:

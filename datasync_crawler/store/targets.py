@@ -51,7 +51,7 @@ def from_url(url: str) -> ServerTarget:
 
     try:
         params = {name: str(value) for name, value in parse_dsn(url).items()}
-    except (psycopg2.Error, UnicodeError, ValueError):  # ValueError: a NUL character
+    except (psycopg2.Error, UnicodeError):
         params = {}
     if not params or _is_misread(url, params):
         raise ConfigError(
