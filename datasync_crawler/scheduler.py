@@ -30,6 +30,7 @@ class LedgerScheduler(Scheduler):
     def open(self, spider: "Spider") -> "Deferred[None] | None":
         """Empties what the last process left; never fails because of it."""
         self._delayed: dict[Request, asyncio.TimerHandle] = {}
+        self._stopped = False
         assert self.crawler is not None
         self.crawler.signals.connect(self._stopping, signals.stopping)
         if self.dqdir:
@@ -37,10 +38,15 @@ class LedgerScheduler(Scheduler):
         return super().open(spider)
 
     def enqueue_request(self, request: "Request") -> bool:
-        """Schedules *request*, after ``meta["delay_s"]`` seconds if it has that."""
+        """Schedules *request*, after ``meta["delay_s"]`` seconds if it has that.
+
+        Returns False for a delayed request of a crawl that is closing: it would come too late.
+        """
         delay_s: float = request.meta.pop(DELAY_META, 0.0)
         if delay_s <= 0:
             return super().enqueue_request(request)
+        if self._stopped:
+            return False
         loop = asyncio.get_running_loop()
         self._delayed[request] = loop.call_later(delay_s, self._release, request)
         return True
@@ -55,6 +61,7 @@ class LedgerScheduler(Scheduler):
         self.crawler.engine.crawl(request)
 
     def _stopping(self) -> None:
+        self._stopped = True
         for timer in self._delayed.values():
             timer.cancel()
         self._delayed.clear()
@@ -102,4 +109,7 @@ class LedgerScheduler(Scheduler):
                 queue.close()
         if wanted and not left:
             return left, "its files are gone"
+        # A queue that was read to its end is deleted by queuelib.
+        if any(path.is_file() and path.name != "active.json" for path in directory.rglob("*")):
+            return left, "its active.json doesn't name all of its files"
         return left, None
