@@ -38,6 +38,7 @@ class Config:
     pagination: str
     bulk_path: str
     cursor_path: str
+    page_start: int
     offset_param: str
     limit_param: str
     cursor_param: str
@@ -72,6 +73,7 @@ class Config:
             pagination=read.choice("PAGINATION", ("auto", "offset", "page", "cursor")),
             bulk_path=read.path("BULK_PATH"),
             cursor_path=read.path("CURSOR_PATH"),
+            page_start=read.whole("PAGE_START", 0, 1),
             offset_param=read.text("OFFSET_PARAM"),
             limit_param=read.text("LIMIT_PARAM"),
             cursor_param=read.text("CURSOR_PARAM"),

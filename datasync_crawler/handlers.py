@@ -128,6 +128,7 @@ class PacedDownloadHandler:
                 self._queue.popleft()
                 continue
             decision = self._controller.ask(time.monotonic())
+            self._log_notes()
             if decision.delay_s > 0:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(decision.delay_s, self._let_out)

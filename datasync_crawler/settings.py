@@ -61,6 +61,7 @@ DATA_DIR = _setting("DATA_DIR", ".datasync")  # embedded: relative to the projec
 PAGINATION = _setting("PAGINATION", "auto")  # spider: auto, offset, page, cursor
 BULK_PATH = _setting("BULK_PATH", "/events/bulk")  # spider
 CURSOR_PATH = _setting("CURSOR_PATH", "/events")  # spider
+PAGE_START = _setting("PAGE_START", "1")  # spider: the first page's number (PAGINATION=page)
 OFFSET_PARAM = _setting("OFFSET_PARAM", "offset")  # spider
 LIMIT_PARAM = _setting("LIMIT_PARAM", "limit")  # spider
 CURSOR_PARAM = _setting("CURSOR_PARAM", "cursor")  # spider

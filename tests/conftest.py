@@ -7,7 +7,6 @@ that TEST_DATABASE_URL names.
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +20,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+#: Fixed, so that two sessions at once share the server; not the user's own (54329).
+TEST_PORT = 54330
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +32,7 @@ def server() -> Iterator[Server]:
         return
     from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
 
-    running = ensure_running(PROJECT / ".datasync" / "tests", port=free_port())
+    running = ensure_running(PROJECT / ".datasync" / "tests", port=TEST_PORT)
     yield Server(running.conninfo("postgres"))
     running.release()
 

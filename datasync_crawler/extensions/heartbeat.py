@@ -14,7 +14,7 @@ from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler.config import Config
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
-from datasync_crawler.store.session import RunLog
+from datasync_crawler.store.runs import RunLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,7 @@
 """The ledger as the planner reads it. Must not write: `writer` does, in the rows' transaction."""
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,23 @@ class Ledger:
 
     def holes(self, total: int, *, after: int = 0, most: int = 1000) -> list[Range]:
         """Uncommitted ranges in [after, total), first to last, at most *most* of them."""
-        rows = self._fetch("holes", {"total": total, "after": after, "most": most})
+        longest = self._fetch("longest_range", {})[0][0]
+        bounds = {"total": total, "after": after, "from": after - longest, "most": most}
+        rows = self._fetch("holes", bounds)
+        if len(rows) < most:
+            reached = max(after, self._fetch("reach_below", {"total": total})[0][0])
+            if reached < total:
+                rows.append((reached, total))
         return [Range(first, stop - first) for first, stop in rows]
 
     def coverage(self, total: int) -> int:
         """How many offsets of [0, total) are committed."""
         return int(self._fetch("coverage", {"total": total})[0][0])
+
+    def live_cursor(self) -> tuple[str, int]:
+        """The cursor that the newest pass ends in and the offset behind it; ("", 0): none."""
+        rows = self._fetch("live_cursor", {})
+        return (rows[0][0], int(rows[0][1])) if rows else ("", 0)
 
     def sums(self) -> LedgerSums:
         """The ledger's figures."""
@@ -81,7 +93,8 @@ class Ledger:
 
         Raises DatabaseLost.
         """
-        waited_s, delay_s = 0.0, 0.1
+        lost_at: float | None = None
+        delay_s = 0.1
         while True:
             try:
                 return self._fetch_once(name, params)
@@ -89,12 +102,14 @@ class Ledger:
                 if isinstance(error, psycopg2.Error) and not is_connection_lost(error):
                     raise
                 self.close()
+                now = time.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                waited_s = now - lost_at  # an attempt to connect can take its time, too
                 if waited_s >= self._max_wait_s or self._stop.wait(delay_s):
                     raise DatabaseLost(
                         f"The database has been away for {waited_s:.0f} s (DB_MAX_WAIT). "
                         "What was committed is safe: run the crawl again when it is back."
                     ) from None
-                waited_s += delay_s
                 delay_s = min(2 * delay_s, 5.0)
 
     def _fetch_once(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:

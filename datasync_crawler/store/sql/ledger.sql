@@ -8,40 +8,55 @@ SELECT coalesce((SELECT max(pass) FROM {schema}.checkpoint), 0) AS last_pass,
        s.total, s.page_limit, s.pagination
 FROM {schema}.source AS s;
 
+-- name: longest_range
+-- How far before an offset the ranges begin that reach beyond it.
+SELECT coalesce(max(received), 0) FROM {schema}.checkpoint;
+
 -- name: holes
--- The uncommitted ranges in [%(after)s, %(total)s), first to last, at most %(most)s of them.
--- A running maximum, not lag: ranges of different passes overlap and lie within one another.
-WITH committed AS (
-    SELECT first_offset, first_offset + received AS stop
-    FROM {schema}.checkpoint
-    WHERE first_offset < %(total)s AND first_offset + received > %(after)s
-    UNION ALL
-    SELECT %(total)s, %(total)s
-), reached AS (
-    SELECT first_offset,
-           greatest(%(after)s, coalesce(max(stop) OVER (
-               ORDER BY first_offset, stop
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)) AS reached
-    FROM committed
-)
+-- The uncommitted ranges in [%(after)s, %(total)s) that end at a committed one, first to last, at
+-- most %(most)s of them. A running maximum, not lag: ranges of different passes overlap and lie
+-- within one another. No range that begins before %(from)s reaches %(after)s. The limits are
+-- literals to the planner: so it reads the key in its order and stops at the last row wanted.
 SELECT reached AS first, first_offset AS stop
-FROM reached
+FROM (
+    SELECT first_offset,
+           greatest(%(after)s, max(first_offset + received) OVER (
+               ORDER BY first_offset
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS reached
+    FROM {schema}.checkpoint
+    WHERE first_offset < %(total)s AND first_offset >= %(from)s
+) AS committed
 WHERE first_offset > reached
-ORDER BY reached
+ORDER BY first_offset
 LIMIT %(most)s;
+
+-- name: reach_below
+-- The end of the farthest range that begins below %(total)s: what lies behind it is a hole, too.
+SELECT coalesce(max(first_offset + received), 0)
+FROM {schema}.checkpoint
+WHERE first_offset < %(total)s;
 
 -- name: coverage
 -- How many offsets of [0, %(total)s) are committed.
 WITH committed AS (
     SELECT first_offset, least(first_offset + received, %(total)s) AS stop,
            coalesce(max(first_offset + received) OVER (
-               ORDER BY first_offset, received
+               ORDER BY first_offset
                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
     FROM {schema}.checkpoint
     WHERE first_offset < %(total)s
 )
 SELECT coalesce(sum(greatest(0, stop - greatest(first_offset, reached))), 0)::bigint
 FROM committed;
+
+-- name: live_cursor
+-- Where a crawl by cursor left off, if the newest pass ends in a cursor that is still good.
+SELECT next_cursor, first_offset + received AS "position"
+FROM {schema}.checkpoint
+WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint)
+  AND first_offset = (SELECT max(first_offset) FROM {schema}.checkpoint
+                      WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint))
+  AND next_cursor IS NOT NULL AND coalesce(cursor_expires_at > now(), true);
 
 -- name: ledger_sums
 -- The ledger's figures in sum.
