@@ -1,0 +1,127 @@
+"""The spider's reading of bodies, on cassettes that scrapy-mock has recorded.
+
+The URL names the cassette's source (tests/fixtures/record.py); nothing is contacted when a
+cassette is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import scrapy
+from scrapy.crawler import Crawler
+from scrapy.settings import Settings
+
+from datasync_crawler.items import EventPage
+from datasync_crawler.mockapi.dataset import truths
+from datasync_crawler.pipelines.normalize import NormalizePipeline
+from datasync_crawler.spiders.events import EventsSpider
+
+if TYPE_CHECKING:
+    from scrapy.http import Response
+
+RECORDED = "http://127.0.0.1:8764"
+
+
+@pytest.fixture
+def spider() -> EventsSpider:
+    """The spider with the project's settings, beside a crawler that doesn't run."""
+    settings = Settings()
+    settings.setmodule("datasync_crawler.settings")
+    settings.setdict(
+        {
+            "API_BASE_URL": f"{RECORDED}/api/v1",
+            "API_KEY": "a-key",
+            "DATABASE_URL": "postgresql://127.0.0.1:1/nowhere",
+            "EXTENSIONS": {},
+            "TWISTED_REACTOR_ENABLED": False,
+        },
+        priority="cmdline",
+    )
+    crawler = Crawler(EventsSpider, settings)
+    crawler._apply_settings()
+    crawler.spider = EventsSpider.from_crawler(crawler)
+    return crawler.spider
+
+
+def parse(spider: EventsSpider, response: Response) -> object:
+    return spider.parse(response, pass_no=1, first_offset=0, requested=20)
+
+
+def page(spider: EventsSpider, response: Response) -> EventPage:
+    parsed = parse(spider, response)
+    assert isinstance(parsed, EventPage)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"{RECORDED}/{shape}?offset=0&limit=20" for shape in ("full", "data", "list")],
+    ids=["full", "data", "list"],
+)
+def test_each_shape_of_a_page_is_read(spider: EventsSpider, response: Response, url: str) -> None:
+    """With pagination and meta, as {"data": […]} alone and as a bare list: the same twenty events,
+    in order, equal to the data set.
+    """
+    got = page(spider, response)
+    assert (got.key, got.requested, got.received) == ((1, 0), 20, 20)
+    assert got.rejections == []
+    NormalizePipeline().process_item(got)
+    wanted = list(truths(1, 0, 20))
+    assert [event.id for event in got.events] == [truth.id for truth in wanted]
+    assert [event.session_id for event in got.events] == [truth.session_id for truth in wanted]
+    # Without a number in the body, an API says its total in a header: cassettes have none.
+    assert got.total == (20 if url.startswith(f"{RECORDED}/full") else None)
+
+
+@pytest.mark.parametrize("url", [f"{RECORDED}/bad"], ids=["bad"])
+def test_bad_events_are_rejections_beside_good_ones(
+    spider: EventsSpider, response: Response, url: str
+) -> None:
+    """Each event that can't be stored is kept with its place, its reason and its own bytes."""
+    got = NormalizePipeline().process_item(page(spider, response))
+    assert got.received == 8
+    assert [event.id for event in got.events] == ["good-1", "17", "exact", "good-2"]
+    assert list(got.indexes) == [0, 3, 6, 7]
+    rejected = {rejection.index: rejection for rejection in got.rejections}
+    assert sorted(rejected) == [1, 2, 4, 5]
+    assert all(rejection.reason for rejection in got.rejections)
+    assert rejected[2].raw == b'["not", "an object"]'
+    assert rejected[4].raw == b'{"id":"bare time","timestamp":"10:30"}'
+    # A number of thirty digits isn't rounded, an unknown field isn't lost.
+    assert b"123456789012345678901234567890" in bytes(got.events[2].properties or b"")
+    assert b"blue" in bytes(got.events[1].extra or b"")
+
+
+@pytest.mark.parametrize("url", [f"{RECORDED}/full?offset=20&limit=20"], ids=["behind"])
+def test_an_empty_page_behind_the_end_gives_nothing(
+    spider: EventsSpider, response: Response, url: str
+) -> None:
+    """No page, no retry: there is nothing to store and nothing missing."""
+    assert spider.parse(response, pass_no=1, first_offset=20, requested=20) is None
+    assert not retries(spider)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"{RECORDED}/{body}" for body in ("html", "half", "error", "null", "empty", "scalar")],
+    ids=["html", "half", "error", "null", "empty", "scalar"],
+)
+def test_what_isnt_a_page_is_tried_again(
+    spider: EventsSpider, response: Response, url: str
+) -> None:
+    """HTML, half a document, an error object, null, nothing at all and no list, all with status
+    200: the same request again after a wait, and not one event of it.
+    """
+    again = parse(spider, response)
+    assert isinstance(again, scrapy.Request)
+    assert again.url == url
+    assert again.meta["retry_times"] == 1
+    assert 0 < again.meta["delay_s"] <= 60
+    assert retries(spider) == 1
+
+
+def retries(spider: EventsSpider) -> object:
+    assert spider.crawler.stats is not None
+    return spider.crawler.stats.get_value("retry/count")
