@@ -1,0 +1,178 @@
+"""What a user gets for a wrong setting: an exit status, one clear sentence, and no secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import free_port
+from crawling import PROJECT, Crawled, crawl, environment, pages_fetched, start_crawl
+from mockserver import MockServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from databases import Database
+
+CANARY = "kanarienvogel"
+ADDRESS = "http://127.0.0.1:1/api/v1"
+
+
+def assert_says(done: Crawled, status: int, *words: str) -> None:
+    """The status, the words in one line of the output, no traceback and no secret."""
+    assert done.status == status, done.log
+    assert "Traceback" not in done.log, done.log
+    assert CANARY not in done.log, done.log
+    lines = [line for line in done.log.splitlines() if all(word in line for word in words)]
+    assert lines, f"{words} aren't said together:\n{done.log}"
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"API_BASE_URL": "", "API_KEY": CANARY}, ("API_BASE_URL isn't set", "/api/v1", ".env")),
+        ({"API_BASE_URL": ADDRESS, "API_KEY": ""}, ("API_KEY isn't set", "API_KEY_FILE")),
+        ({"API_BASE_URL": "127.0.0.1/api/v1"}, ("API_BASE_URL is '127.0.0.1/api/v1'", "http://")),
+        ({"API_BASE_URL": f"http://u:{CANARY}@h/v1"}, ("API_BASE_URL holds a user", "take it out")),
+        ({"PAGINATION": "random"}, ("PAGINATION is 'random'", "auto, offset, page, cursor")),
+        ({"BULK_PAGE_SIZE": "many"}, ("BULK_PAGE_SIZE is 'many'", "between 1 and 1000000")),
+        ({"DATABASE_URL": f"postgresql://u:x/{CANARY}@h/d"}, ("DATABASE_URL can't be read",)),
+        ({"API_KEY": "", "API_KEY_FILE": CANARY}, ("API_KEY_FILE names a file", "No such file")),
+    ],
+    ids=["no address", "no key", "no scheme", "password in the address", "pagination", "page size",
+         "database url", "key file"],
+)  # fmt: skip
+def test_a_wrong_setting_ends_with_2(env: Mapping[str, str], words: tuple[str, ...]) -> None:
+    """Before any request: exit 2 and a sentence, alone, that names the setting and the way out."""
+    done = crawl(None, None, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, **env})
+    assert_says(done, 2, "datasync-crawler: ", *words)
+    assert len(done.log.splitlines()) == 1, done.log
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["-s", "JOBDIR=/dev/null"], ("JOBDIR is '/dev/null'", "Set it to a folder")),
+        (["-O", "x.xml"], ("format 'xml'", "-O events.jsonl")),
+    ],
+)
+def test_a_wrong_option_ends_with_2(args: list[str], words: tuple[str, ...]) -> None:
+    """Scrapy's own options get the same answer where they can't work."""
+    done = crawl(None, None, *args, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY})
+    assert_says(done, 2, "datasync-crawler: ", *words)
+    assert len(done.log.splitlines()) == 1, done.log
+
+
+def test_a_key_may_end_with_an_equals_sign(database: Database) -> None:
+    """Base64 does; an empty `-s` value is an unset one, this isn't."""
+    with MockServer("--events", "10", key="a2V5==") as mock:
+        done = crawl(
+            mock, database, "-s", "API_KEY=a2V5==", "-s", "WORKERS=", env={"API_KEY": CANARY}
+        )
+    assert_says(done, 0, "complete: proved")
+    assert "a2V5==" not in done.log
+
+
+def test_an_unknown_database_is_refused(database: Database) -> None:
+    """The server answers no: exit 2, and which database it was."""
+    done = crawl(
+        None, database, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, "DB_NAME": "nosuch"}
+    )
+    assert_says(done, 2, "NOT complete", 'database "nosuch" does not exist', "Check DATABASE_URL")
+
+
+def test_a_wrong_password_is_refused_and_not_echoed(database: Database) -> None:
+    """Neither the password of DB_PASSWORD nor that of a DATABASE_URL comes back."""
+    where = database.environment
+    url = (
+        f"postgresql://{where['DB_USER']}:{CANARY}@{where['DB_HOST']}:{where['DB_PORT']}"
+        f"/{where['DB_NAME']}"
+    )
+    for env in ({"DB_PASSWORD": CANARY}, {"DATABASE_URL": url}):
+        done = crawl(None, database, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, **env})
+        assert_says(done, 2, "NOT complete", "password authentication failed", "DB_PASSWORD")
+
+
+def test_an_unreachable_database_ends_with_1() -> None:
+    """Nobody there: not a matter of configuration for sure, so 1, with where it was looked for."""
+    env = {
+        "API_BASE_URL": ADDRESS,
+        "API_KEY": CANARY,
+        "DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:{free_port()}/d",
+    }
+    done = crawl(None, None, env=env)
+    assert_says(done, 1, "NOT complete", "Connection refused", "host=127.0.0.1", "the server runs")
+
+
+def test_a_wrong_key_ends_with_1_and_names_the_setting(database: Database) -> None:
+    """401: the crawl stops at once, says which setting to change, and keeps the key to itself."""
+    with MockServer("--events", "10") as mock:
+        done = crawl(mock, database, env={"API_KEY": CANARY})
+    assert_says(done, 1, "NOT complete", "HTTP 401", "Set API_KEY")
+    assert database.execute("SELECT finish_reason FROM crawl_runs") == [("unauthorized",)]
+
+
+def test_a_path_that_isnt_there_ends_with_1(database: Database) -> None:
+    """404: not retried, and the settings to look at."""
+    with MockServer("--events", "10") as mock:
+        done = crawl(mock, database, env={"BULK_PATH": "/nothing/here"})
+        assert_says(done, 1, "NOT complete", "HTTP 404", "API_BASE_URL", "BULK_PATH")
+        assert pages_fetched(mock) == 0
+
+
+def test_an_api_that_isnt_there_ends_with_1(database: Database) -> None:
+    """Nobody listens: tried again, then the first page is what is missing."""
+    env = {"API_BASE_URL": f"http://127.0.0.1:{free_port()}/api/v1", "API_KEY": CANARY}
+    done = crawl(None, database, "-s", "RETRY_TIMES=1", "-s", "RETRY_BACKOFF_BASE=0.01", env=env)
+    assert_says(done, 1, "NOT complete: missing are the first page")
+
+
+def test_another_api_in_the_schema_is_refused(database: Database) -> None:
+    """One source a schema, or every count would be wrong: exit 2, nothing fetched, nothing lost."""
+    with MockServer("--events", "20") as first, MockServer("--events", "20") as second:
+        assert crawl(first, database).status == 0
+        done = crawl(second, database)
+        assert_says(done, 2, "NOT complete", f"holds the events of {first.url}", "DB_SCHEMA")
+        assert pages_fetched(second) == 0
+        elsewhere = crawl(second, database, env={"DB_SCHEMA": 'an "other" one'})
+        assert elsewhere.status == 0, elsewhere.log
+    assert database.value("SELECT count(*) FROM events") == 20
+    assert database.value('SELECT count(*) FROM "an ""other"" one".events') == 20
+
+
+def test_a_second_crawl_into_the_schema_waits_and_ends_with_1(database: Database) -> None:
+    """One crawl a schema at a time; the first one isn't disturbed."""
+    with MockServer("--events", "3000", "--rate-limit", "2", "--rate-window", "3600") as mock:
+        first = start_crawl(
+            mock, database, "-s", "BULK_PAGE_SIZE=1000", "-s", "RATE_LIMIT_MAX_WAIT=9999"
+        )
+        try:
+            # It pauses for an hour after two pages: until then it holds the lock for sure.
+            assert first.stdout is not None
+            for line in first.stdout:
+                if "Limit learnt" in line:
+                    break
+            done = crawl(mock, database)
+            assert_says(done, 1, "NOT complete", "Another crawl is running", "DB_SCHEMA")
+            assert first.poll() is None
+        finally:
+            first.terminate()
+            first.communicate(timeout=30)
+        assert first.returncode == 1
+
+
+def test_a_spider_that_isnt_there_ends_with_2() -> None:
+    """`scrapy crawl nosuch` says which there is; asked for by the same command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", "crawl", "nosuch"],
+        cwd=PROJECT,
+        env=environment(None, None),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert_says(
+        Crawled(done.returncode, done.stdout + done.stderr), 2, "no spider 'nosuch'", "crawl events"
+    )
