@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import free_port
 from crawling import PROJECT, Crawled, crawl, environment, pages_fetched, start_crawl
 from mockserver import MockServer
+from test_embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
