@@ -45,10 +45,15 @@ class Command(ScrapyCrawl):
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
+        from datasync_crawler.under_scrapyd import refuse_secrets  # noqa: PLC0415  # as in _check
+
         try:
             _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
+            refuse_secrets(self.settings, opts.spargs)
         except ConfigError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
+            if self.settings.get("LOG_FILE"):  # under Scrapyd nobody looks at anything else
+                logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
             return
         if self.settings.get("LOG_LEVEL") != "DEBUG":
