@@ -18,7 +18,8 @@ from scrapy.exceptions import IgnoreRequest
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
-from datasync_crawler.core.ratelimit import RateController
+from datasync_crawler.core.progress import SHORTEST_PAUSE_S
+from datasync_crawler.core.ratelimit import Decision, RateController
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -62,6 +63,7 @@ class PacedDownloadHandler:
         self._timer: asyncio.TimerHandle | None = None
         self._downloads: set[asyncio.Task[Response]] = set()
         self._stopping = False
+        self._paused_at: float | None = None
         crawler.signals.connect(self._on_stopping, signals.stopping)
 
     @classmethod
@@ -132,8 +134,10 @@ class PacedDownloadHandler:
             if decision.delay_s > 0:
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(decision.delay_s, self._let_out)
+                self._tell_wait(decision)
                 return
             self._queue.popleft().set_result(None)
+            self._tell_wait(decision)
 
     def _wake(self) -> None:
         """Something changed: ask again, soon, once."""
@@ -149,11 +153,7 @@ class PacedDownloadHandler:
         body = response.body if response.status in {429, 503} else b""
         self._controller.answered(now, time.time(), response.status, headers, body, sent_at=sent_at)
         self._log_notes()
-        stats = self._crawler.stats
-        if budget := self._controller.budget(now):
-            stats.set_value("rate_limit/limit", budget.limit)
-            stats.set_value("rate_limit/remaining", budget.remaining)
-            stats.set_value("rate_limit/reset_in_s", budget.reset_in_s)
+        self._tell_budget(now)
         if response.status in {401, 403}:
             self._stop(
                 "unauthorized",
@@ -167,6 +167,40 @@ class PacedDownloadHandler:
                 "rate_limited",
                 f"The API asks for a pause of {wait_s:.0f} s, longer than RATE_LIMIT_MAX_WAIT "
                 f"({self._max_wait_s:.0f} s). Run the same command again after {at}.",
+            )
+
+    # --- what others are told, by stats; times in epoch seconds -----------------------------------
+
+    def _tell_budget(self, now: float) -> None:
+        stats = self._crawler.stats
+        stats.set_value("rate_limit/in_flight", self._controller.in_flight)
+        if budget := self._controller.budget(now):
+            reset_in_s = budget.reset_in_s
+            stats.set_value("rate_limit/limit", budget.limit)
+            stats.set_value("rate_limit/remaining", budget.remaining)
+            stats.set_value("rate_limit/reset_in_s", reset_in_s)
+            stats.set_value(
+                "rate_limit/reset_at", None if reset_in_s is None else time.time() + reset_in_s
+            )
+
+    def _tell_wait(self, decision: Decision) -> None:
+        """A pause is a wait for the API that a person would notice."""
+        stats, now = self._crawler.stats, time.monotonic()
+        stats.set_value("rate_limit/in_flight", self._controller.in_flight)
+        waits = decision.reason in {"pause", "budget"}
+        if waits and self._paused_at is None and decision.delay_s >= SHORTEST_PAUSE_S:
+            self._paused_at = now
+            stats.inc_value("rate_limit/pauses")
+        elif not waits and self._paused_at is not None:
+            paused_s = stats.get_value("rate_limit/paused_s", 0.0) + now - self._paused_at
+            stats.set_value("rate_limit/paused_s", round(paused_s, 3))
+            self._paused_at = None
+            stats.set_value("rate_limit/paused_until", None)
+        if self._paused_at is not None:
+            why = self._controller.pause_reason if decision.reason == "pause" else ""
+            stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
+            stats.set_value(
+                "rate_limit/pause_reason", f"rate limit ({why})" if why else "rate limit"
             )
 
     def _log_notes(self) -> None:

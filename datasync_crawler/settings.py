@@ -135,6 +135,7 @@ EXTENSIONS = {
     "scrapy.extensions.logstats.LogStats": None,  # progress says it better
     "datasync_crawler.extensions.stop.StopControl": 0,
     "datasync_crawler.extensions.throttle.LatencyThrottle": 0,
+    "datasync_crawler.extensions.flight.Flight": 0,
     "datasync_crawler.extensions.heartbeat.Heartbeat": 0,
     "datasync_crawler.extensions.progress.Progress": 0,
 }

@@ -1,19 +1,40 @@
-"""What is said of a running crawl: its figures and its lines, out of counts and times.
+"""What is said of a running crawl: its figures and its lines, out of stats and times.
 
-Pure: counts in events, times in seconds (monotonic), rates in events per second.
+Pure: counts in events, times in seconds (monotonic unless `wall` says otherwise: epoch seconds),
+rates in events per second.
 """
 
 from collections import deque
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 #: The rate "now" looks back so far, in seconds.
 RATE_WINDOW_S: Final = 10.0
+#: Waits shorter than this are pacing, not a pause, in seconds.
+SHORTEST_PAUSE_S: Final = 1.0
+#: Upper bounds of the histograms of latency and commit times, in seconds; above the last: "inf".
+HISTOGRAM_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the API lets through. None: it hasn't told. `remaining`: requests left until reset."""
+
+    in_flight: int = 0
+    limit: int | None = None
+    remaining: int | None = None
+    reset_in_s: float | None = None
+    paused_for_s: float = 0.0
+    pause_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A moment of a run. `done`: offsets below the total that are committed."""
+    """A moment of a run. `done`: offsets below the total that are committed.
+
+    `holes`: ranges asked for that didn't come, to be asked for again.
+    """
 
     total: int | None
     done: int
@@ -21,6 +42,8 @@ class Figures:
     rate_now: float
     rate_mean: float
     left_s: float | None
+    holes: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class Meter:
@@ -34,31 +57,101 @@ class Meter:
         self, now: float, *, received: int, done: int, rejected: int, total: int | None
     ) -> Figures:
         """The figures at *now*; *received* counts from the run's start."""
+        rate_now, rate_mean = self._rates(now, received)
+        left_s = None
+        if total is not None and rate_mean > 0:
+            left_s = max(total - done, 0) / rate_mean
+        return Figures(total, done, rejected, rate_now, rate_mean, left_s)
+
+    def read(self, now: float, wall: float, stats: Mapping[str, Any], *, holes: int = 0) -> Figures:
+        """The figures at *now* out of Scrapy's stats."""
+        received, total = stats.get("events/received", 0), stats.get("crawl/total")
+        done = stats.get("crawl/covered_before", 0) + received - stats.get("events/reread", 0)
+        plain = self.figures(
+            now,
+            received=received,
+            done=done if total is None else min(done, total),
+            rejected=stats.get("events/rejected", 0),
+            total=total,
+        )
+        return Figures(
+            total=plain.total,
+            done=plain.done,
+            rejected=plain.rejected,
+            rate_now=plain.rate_now,
+            rate_mean=plain.rate_mean,
+            left_s=plain.left_s,
+            holes=holes,
+            traffic=traffic(wall, stats),
+        )
+
+    def _rates(self, now: float, received: int) -> tuple[float, float]:
         self._points.append((now, received))
         while len(self._points) > 2 and self._points[1][0] <= now - RATE_WINDOW_S:
             self._points.popleft()
         then, before = self._points[0]
         rate_now = (received - before) / (now - then) if now > then else 0.0
         lasted_s = now - self._started_at
-        rate_mean = received / lasted_s if lasted_s > 0 else 0.0
-        left_s = None
-        if total is not None and rate_mean > 0:
-            left_s = max(total - done, 0) / rate_mean
-        return Figures(total, done, rejected, rate_now, rate_mean, left_s)
+        return rate_now, received / lasted_s if lasted_s > 0 else 0.0
+
+
+def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
+    """What the stats ``rate_limit/…`` say at *wall*; times there are epoch seconds."""
+    reset_at, paused_until = stats.get("rate_limit/reset_at"), stats.get("rate_limit/paused_until")
+    paused_for_s = 0.0 if paused_until is None else max(0.0, paused_until - wall)
+    reset_in_s = None if reset_at is None else max(0.0, reset_at - wall)
+    return Traffic(
+        in_flight=stats.get("rate_limit/in_flight", 0),
+        limit=stats.get("rate_limit/limit"),
+        # What is left of a window that is over says nothing of the next.
+        remaining=None if reset_in_s == 0 else stats.get("rate_limit/remaining"),
+        reset_in_s=reset_in_s or None,
+        paused_for_s=paused_for_s,
+        pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
+    )
 
 
 def line(figures: Figures) -> str:
     """One line of progress, for a log."""
-    of = "?" if figures.total is None else f"{figures.total:,}"
-    share = ""
-    if figures.total:
-        share = f" ({min(figures.done / figures.total, 1):.1%})"
-    left = "" if figures.left_s is None else f", {duration(figures.left_s)} left"
-    rejected = f", {figures.rejected:,} rejected" if figures.rejected else ""
     return (
-        f"{figures.done:,} of {of} events{share}, {figures.rate_now:,.0f} events/s now, "
-        f"{figures.rate_mean:,.0f} on average{left}{rejected}"
-    )
+        f"{figures.done:,} of {_total(figures)} events{share(figures)}, "
+        + ", ".join([*_pace(figures), *facts(figures)])
+    )  # fmt: skip
+
+
+def share(figures: Figures) -> str:
+    """The done part as " (12.3%)"; nothing while the total isn't known."""
+    return f" ({min(figures.done / figures.total, 1):.1%})" if figures.total else ""
+
+
+def facts(figures: Figures) -> list[str]:
+    """What there is to say beside the rates: a pause, budget, requests, holes, rejections."""
+    api = figures.traffic
+    said = []
+    if api.paused_for_s:
+        said.append(f"paused {duration(api.paused_for_s)}: {api.pause_reason}")
+    if api.in_flight:
+        said.append(f"{api.in_flight} in flight")
+    if api.remaining is not None:
+        of = "" if api.limit is None else f" of {api.limit:,}"
+        reset = "" if api.reset_in_s is None else f" for {duration(api.reset_in_s)}"
+        said.append(f"budget {api.remaining:,}{of}{reset}")
+    if figures.holes:
+        said.append(f"{figures.holes:,} hole{'s' if figures.holes > 1 else ''}")
+    if figures.rejected:
+        said.append(f"{figures.rejected:,} rejected")
+    return said
+
+
+def _total(figures: Figures) -> str:
+    return "?" if figures.total is None else f"{figures.total:,}"
+
+
+def _pace(figures: Figures) -> list[str]:
+    said = [f"{figures.rate_now:,.0f} events/s now", f"{figures.rate_mean:,.0f} on average"]
+    if figures.left_s is not None:
+        said.append(f"{duration(figures.left_s)} left")
+    return said
 
 
 def duration(seconds: float) -> str:
@@ -69,6 +162,53 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def bucket(seconds: float) -> str:
+    """The name of the histogram's bucket that *seconds* falls into: its upper bound, or "inf"."""
+    return next((f"{bound:g}" for bound in HISTOGRAM_S if seconds <= bound), "inf")
+
+
+class Flight:
+    """Which ranges are asked for: in flight, between answer and commit, or holes for now.
+
+    A range that has left the downloader and isn't committed GRACE_S later was refused, lost on the
+    way or waits to be tried again: a hole, until it is asked for again or committed.
+    """
+
+    GRACE_S: Final = 5.0
+
+    def __init__(self) -> None:
+        self._sent: dict[int, int] = {}
+        self._left: dict[int, tuple[int, float]] = {}
+
+    def sent(self, first: int, count: int) -> None:
+        """A request for [first, first + count) has gone to the downloader."""
+        self._left.pop(first, None)
+        self._sent[first] = count
+
+    def left(self, first: int, now: float) -> None:
+        """Its answer has come, or won't."""
+        count = self._sent.pop(first, None)
+        if count is not None:
+            self._left[first] = (count, now)
+
+    def committed(self, first: int) -> None:
+        """It is in the ledger."""
+        self._sent.pop(first, None)
+        self._left.pop(first, None)
+
+    def under_way(self, now: float) -> list[tuple[int, int]]:
+        """(first, count) of ranges in flight or on their way to the database."""
+        writing = [(at, n) for at, (n, since) in self._left.items() if now - since < self.GRACE_S]
+        return sorted([*self._sent.items(), *writing])
+
+    def holes(self, now: float, total: int | None) -> int:
+        """Ranges below *total* that didn't come and aren't asked for at this moment."""
+        return sum(
+            now - since >= self.GRACE_S and (total is None or first < total)
+            for first, (_, since) in self._left.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,34 +236,66 @@ class Outcome:
     sentence: str | None
 
 
-def summary(outcome: Outcome) -> list[str]:
-    """The last lines of a run: what is there, and if it isn't all, what is missing and what to do.
+def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
+    """How a run ended, out of Scrapy's stats."""
+    reread = stats.get("events/reread", 0)
+    return Outcome(
+        reason=reason,
+        complete=stats.get("crawl/complete", False),
+        total=stats.get("crawl/total"),
+        stored=stats.get("crawl/stored"),
+        received=stats.get("events/received", 0),
+        inserted=stats.get("events/inserted", 0),
+        duplicates=stats.get("events/duplicates", 0) - reread,
+        changed=stats.get("events/changed", 0),
+        reread=reread,
+        rejected_now=stats.get("crawl/rejected_now"),
+        rejected=stats.get("events/rejected", 0),
+        seconds=seconds,
+        missing=stats.get("crawl/missing"),
+        added_since=stats.get("crawl/added_since", 0),
+        sentence=stats.get("crawl/stop_sentence"),
+    )
 
-    Never says "complete" of a run that isn't proved.
-    """
+
+def rows(outcome: Outcome) -> list[tuple[str, str]]:
+    """The summary's figures: name and value."""
     rate = outcome.received / outcome.seconds if outcome.seconds > 0 else 0.0
     rejected = outcome.rejected if outcome.rejected_now is None else outcome.rejected_now
-    lines = []
-    if outcome.stored is not None:
-        lines.append(f"events stored     {outcome.stored:,}")
-    lines += [
-        f"new in this run   {outcome.inserted:,}",
-        f"duplicates        {outcome.duplicates:,}"
-        + (f" ({outcome.changed:,} with other content)" if outcome.changed else ""),
-        f"rejections        {rejected:,}"
-        + (" (table rejected_events: reason and raw bytes)" if rejected else ""),
-        f"seconds           {outcome.seconds:.1f}",
-        f"events/s          {rate:,.0f}",
+    stored = [] if outcome.stored is None else [("events stored", f"{outcome.stored:,}")]
+    return [
+        *stored,
+        ("new in this run", f"{outcome.inserted:,}"),
+        (
+            "duplicates",
+            f"{outcome.duplicates:,}"
+            + (f" ({outcome.changed:,} with other content)" if outcome.changed else ""),
+        ),
+        (
+            "rejections",
+            f"{rejected:,}"
+            + (" (table rejected_events: reason and raw bytes)" if rejected else ""),
+        ),
+        ("seconds", f"{outcome.seconds:.1f}"),
+        ("events/s", f"{rate:,.0f}"),
     ]
+
+
+def verdict(outcome: Outcome) -> list[str]:
+    """The summary's last word. Never says "complete" of a run that isn't proved."""
     if outcome.complete and outcome.reason == "finished":
-        lines.append(f"complete: proved against the API's total ({outcome.total:,})")
+        said = [f"complete: proved against the API's total ({outcome.total:,})"]
         if outcome.added_since:
-            lines.append(
+            said.append(
                 f"{outcome.added_since:,} more were added while the crawl ended: run it again."
             )
-        return lines
-    lines.append(f"NOT complete: {_why(outcome)}")
-    return lines
+        return said
+    return [f"NOT complete: {_why(outcome)}"]
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """The last lines of a run: what is there, and if not all, what is missing and what to do."""
+    return [f"{name:<18}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 
 def _why(outcome: Outcome) -> str:

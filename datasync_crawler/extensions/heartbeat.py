@@ -6,13 +6,17 @@ the crawl here (the writers wait for it): the next beat tries again.
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import msgspec
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler.config import Config
+from datasync_crawler.core import progress
+from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
 from datasync_crawler.store.runs import RunLog
 
@@ -25,8 +29,13 @@ logger = logging.getLogger(__name__)
 
 #: Stats that are written: groups by the part before the slash.
 GROUPS: Final = {
-    "crawl", "database", "downloader", "events", "pages", "rate_limit", "retry", "scheduler"
+    "crawl", "database", "downloader", "events", "latency", "pages", "rate_limit", "retry",
+    "scheduler",
 }  # fmt: skip
+#: Beats between two thinnings of the samples, the first of them at the start.
+THIN_EVERY: Final = 300
+#: Ranges in flight that a beat names at most.
+MOST_RANGES: Final = 64
 
 
 class Heartbeat:
@@ -38,8 +47,10 @@ class Heartbeat:
         self._interval_s = crawler.settings.getfloat("HEARTBEAT_INTERVAL")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._loop = AsyncioLoopingCall(self._beat)
+        self._meter = progress.Meter(time.monotonic())
         self._log: RunLog | None = None
         self._connector: Connector | None = None
+        self._beats = 0
         self._busy = False
         self._away = False
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
@@ -54,20 +65,37 @@ class Heartbeat:
         run_id = self._crawler.stats.get_value("crawl/run_id")
         if run_id is None:
             return  # the database couldn't be opened: the pipeline has said so
+        self._meter = progress.Meter(time.monotonic())
         self._connector = Connector(self._config.database)
         self._log = RunLog(self._connector, self._config.schema, run_id)
         self._loop.start(self._interval_s)
 
-    def _figures(self) -> dict[str, Any]:
+    def _stats(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The run's stats with its figures of now, and what of them is kept over time."""
+        now = time.monotonic()
         stats = self._crawler.stats.get_stats()
-        return {name: value for name, value in stats.items() if name.split("/")[0] in GROUPS}
+        flight = self._crawler.get_extension(Flight)
+        holes = 0 if flight is None else flight.ranges.holes(now, stats.get("crawl/total"))
+        figures = self._meter.read(now, time.time(), stats, holes=holes)
+        written = {name: value for name, value in stats.items() if name.split("/")[0] in GROUPS}
+        written["now"] = msgspec.to_builtins(figures)
+        written["under_way"] = [] if flight is None else flight.ranges.under_way(now)[:MOST_RANGES]
+        return written, _sample(stats, figures)
 
     def _beat(self) -> None:
-        if not self._busy and self._log is not None:
-            self._busy = True
-            figures, log = self._figures(), self._log
-            beating = asyncio.ensure_future(self._in_thread(lambda: log.beat(figures, sample=True)))
-            beating.add_done_callback(self._beaten)
+        if self._busy or self._log is None:
+            return
+        self._busy = True
+        (stats, sample), log, thin = self._stats(), self._log, self._beats % THIN_EVERY == 0
+        self._beats += 1
+
+        def beat() -> None:
+            log.beat(stats, sample)
+            if thin:
+                log.thin()
+
+        beating = asyncio.ensure_future(self._in_thread(beat))
+        beating.add_done_callback(self._beaten)
 
     def _beaten(self, beating: "asyncio.Task[None]") -> None:
         self._busy = False
@@ -81,9 +109,9 @@ class Heartbeat:
             self._loop.stop()
         log, connector = self._log, self._connector
         if log is not None and connector is not None:
-            figures = self._figures()
+            stats, sample = self._stats()
             try:
-                await self._in_thread(lambda: log.finish(reason, figures))
+                await self._in_thread(lambda: log.finish(reason, stats, sample))
             except STORE_ERRORS as error:
                 logger.warning("The run's end can't be written (%s).", type(error).__name__)
             await self._in_thread(log.close)
@@ -92,3 +120,20 @@ class Heartbeat:
 
     async def _in_thread(self, function: "Callable[[], None]") -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+
+def _sample(stats: dict[str, Any], figures: progress.Figures) -> dict[str, Any]:
+    """What is kept of a moment: sums that grow, and the budget. Times in seconds."""
+    api = figures.traffic
+    return {
+        "received": stats.get("events/received", 0),
+        "responses": stats.get("downloader/response_count", 0),
+        "latency_n": stats.get("latency/count", 0),
+        "latency_s": round(stats.get("latency/sum_s", 0.0), 4),
+        "commits": stats.get("database/transactions", 0),
+        "commit_s": stats.get("database/write_s", 0.0),
+        "in_flight": api.in_flight,
+        "remaining": api.remaining,
+        "limit": api.limit,
+        "paused": api.paused_for_s > 0,
+    }

@@ -5,12 +5,13 @@ Settings: PROGRESS_INTERVAL. Reads stats, sends no signals. Must not touch the d
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler.core import progress
+from datasync_crawler.extensions.flight import Flight
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -35,9 +36,6 @@ class Progress:
         """Scrapy's constructor."""
         return cls(crawler)
 
-    def _stat(self, name: str, default: Any = 0) -> Any:
-        return self._crawler.stats.get_value(name, default)
-
     def _spider_opened(self) -> None:
         self._started_at = time.monotonic()
         self._meter = progress.Meter(self._started_at)
@@ -45,37 +43,19 @@ class Progress:
             self._loop.start(self._interval_s, now=False)
 
     def _say(self) -> None:
-        received = self._stat("events/received")
-        total = self._stat("crawl/total", None)
-        done = self._stat("crawl/covered_before") + received - self._stat("events/reread")
-        figures = self._meter.figures(
-            time.monotonic(),
-            received=received,
-            done=done if total is None else min(done, total),
-            rejected=self._stat("events/rejected"),
-            total=total,
-        )
-        logger.info("%s", progress.line(figures))
+        logger.info("%s", progress.line(self._figures()))
+
+    def _figures(self) -> progress.Figures:
+        now, stats = time.monotonic(), self._crawler.stats.get_stats()
+        flight = self._crawler.get_extension(Flight)
+        holes = 0 if flight is None else flight.ranges.holes(now, stats.get("crawl/total"))
+        return self._meter.read(now, time.time(), stats, holes=holes)
 
     def _spider_closed(self, reason: str) -> None:
         if self._loop.running:
             self._loop.stop()
-        outcome = progress.Outcome(
-            reason=reason,
-            complete=self._stat("crawl/complete", default=False),
-            total=self._stat("crawl/total", None),
-            stored=self._stat("crawl/stored", None),
-            received=self._stat("events/received"),
-            inserted=self._stat("events/inserted"),
-            duplicates=self._stat("events/duplicates") - self._stat("events/reread"),
-            reread=self._stat("events/reread"),
-            changed=self._stat("events/changed"),
-            rejected_now=self._stat("crawl/rejected_now", None),
-            rejected=self._stat("events/rejected"),
-            seconds=time.monotonic() - self._started_at,
-            missing=self._stat("crawl/missing", None),
-            added_since=self._stat("crawl/added_since"),
-            sentence=self._stat("crawl/stop_sentence", None),
-        )
-        for line in progress.summary(outcome):
+        lasted_s = time.monotonic() - self._started_at
+        for line in progress.summary(
+            progress.outcome(reason, lasted_s, self._crawler.stats.get_stats())
+        ):
             logger.info("%s", line)

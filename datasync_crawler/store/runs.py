@@ -61,7 +61,7 @@ class RunLog:
             self._connection.autocommit = True
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(self._queries[name], params)
+                cursor.execute(self._queries[name], params or None)
         except psycopg2.Error:
             self.close()
             raise

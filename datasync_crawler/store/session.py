@@ -3,14 +3,12 @@
 Owns the connection that holds the lock. Must not read or write events.
 """
 
-import json
 import logging
 import os
 import platform
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import psycopg2
 
@@ -127,47 +125,3 @@ class Session:
                 f"Schema {self.schema} holds the events of {row[0]}, not of {api_base_url}. "
                 "Set DB_SCHEMA to a new schema for this API, or API_BASE_URL back to that one."
             )
-
-
-class RunLog:
-    """The run's row in ``crawl_runs`` and its samples, on a connection of its own."""
-
-    def __init__(self, connector: Connector, schema_name: str, run_id: int) -> None:
-        self._connector = connector
-        self._run_id = run_id
-        self._connection: Connection | None = None
-        self._queries = queries.load("runs", schema_name)
-
-    def beat(self, stats: Mapping[str, Any], *, sample: bool) -> None:
-        """Writes the heartbeat and the run's figures; with *sample*, a row over time too."""
-        figures = _json(stats)
-        self._execute("beat", {"run_id": self._run_id, "stats": figures})
-        if sample:
-            self._execute("sample", {"run_id": self._run_id, "figures": figures})
-
-    def finish(self, reason: str, stats: Mapping[str, Any]) -> None:
-        """The run's last word."""
-        self._execute(
-            "finish_run", {"run_id": self._run_id, "reason": reason, "stats": _json(stats)}
-        )
-
-    def close(self) -> None:
-        """Closes the connection."""
-        close_quietly(self._connection)
-        self._connection = None
-
-    def _execute(self, name: str, params: Mapping[str, Any]) -> None:
-        """Raises psycopg2.Error or CrawlError; the next call opens a new connection."""
-        if self._connection is None:
-            self._connection = self._connector.connect()
-            self._connection.autocommit = True
-        try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(self._queries[name], params)
-        except psycopg2.Error:
-            self.close()
-            raise
-
-
-def _json(stats: Mapping[str, Any]) -> str:
-    return json.dumps(stats, default=str).replace("\\u0000", "")

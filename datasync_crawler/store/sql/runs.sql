@@ -12,17 +12,42 @@ SELECT api_base_url FROM {schema}.source;
 -- name: start_run
 INSERT INTO {schema}.crawl_runs (host, pid) VALUES (%(host)s, %(pid)s) RETURNING id;
 
--- name: beat
-UPDATE {schema}.crawl_runs SET heartbeat_at = now(), stats = %(stats)s WHERE id = %(run_id)s;
+-- name: running
+-- The run that holds the crawl's lock: the last one that hasn't ended.
+SELECT id, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+FROM {schema}.crawl_runs WHERE finished_at IS NULL ORDER BY id DESC LIMIT 1;
 
--- name: sample
+-- name: beat
+-- One statement, one commit: the run's row and a sample of its figures.
+WITH beaten AS (
+    UPDATE {schema}.crawl_runs SET heartbeat_at = now(), stats = %(stats)s WHERE id = %(run_id)s
+)
 INSERT INTO {schema}.crawl_samples (run_id, figures) VALUES (%(run_id)s, %(figures)s)
 ON CONFLICT DO NOTHING;
 
+-- name: thin_samples
+-- Older than ten minutes: one in ten seconds stays, the last; older than three hours: one a minute.
+WITH numbered AS (
+    SELECT run_id, sampled_at, row_number() OVER (
+        PARTITION BY run_id, sampled_at < now() - interval '3 hours',
+            floor(extract(epoch FROM sampled_at)
+                  / CASE WHEN sampled_at < now() - interval '3 hours' THEN 60 ELSE 10 END)
+        ORDER BY sampled_at DESC) AS place
+    FROM {schema}.crawl_samples
+    WHERE sampled_at < now() - interval '10 minutes'
+)
+DELETE FROM {schema}.crawl_samples AS s
+USING numbered AS n
+WHERE n.place > 1 AND s.run_id = n.run_id AND s.sampled_at = n.sampled_at;
+
 -- name: finish_run
-UPDATE {schema}.crawl_runs
-SET heartbeat_at = now(), finished_at = now(), finish_reason = %(reason)s, stats = %(stats)s
-WHERE id = %(run_id)s;
+WITH finished AS (
+    UPDATE {schema}.crawl_runs
+    SET heartbeat_at = now(), finished_at = now(), finish_reason = %(reason)s, stats = %(stats)s
+    WHERE id = %(run_id)s
+)
+INSERT INTO {schema}.crawl_samples (run_id, figures) VALUES (%(run_id)s, %(figures)s)
+ON CONFLICT DO NOTHING;
 
 -- name: read_salt
 SELECT salt FROM {schema}.source;

@@ -1,0 +1,59 @@
+"""Which ranges are in flight, and how long answers take.
+
+Uses no settings. Listens to Scrapy's signals of requests and items; sets the stats `latency/…`.
+Others ask it for what it knows (`Flight.ranges`). Must not know what is planned: it looks on.
+"""
+
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from scrapy import signals
+
+from datasync_crawler.core import progress
+from datasync_crawler.items import EventPage
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+
+class Flight:
+    """Follows each request from the downloader to the commit of its page."""
+
+    def __init__(self, crawler: "Crawler") -> None:
+        self._crawler = crawler
+        self.ranges = progress.Flight()
+        for handler, signal in (
+            (self._sent, signals.request_reached_downloader),
+            (self._left, signals.request_left_downloader),
+            (self._answered, signals.response_downloaded),
+            (self._committed, signals.item_scraped),
+        ):
+            crawler.signals.connect(handler, signal)
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler") -> Self:
+        """Scrapy's constructor."""
+        return cls(crawler)
+
+    def _sent(self, request: "Request") -> None:
+        asked = request.cb_kwargs
+        if "first_offset" in asked:
+            self.ranges.sent(asked["first_offset"], asked["requested"])
+
+    def _left(self, request: "Request") -> None:
+        if "first_offset" in request.cb_kwargs:
+            self.ranges.left(request.cb_kwargs["first_offset"], time.monotonic())
+
+    def _answered(self, response: "Response", request: "Request") -> None:
+        latency_s = request.meta.get("download_latency")
+        if latency_s is not None:
+            stats = self._crawler.stats
+            stats.inc_value(f"latency/bucket/{progress.bucket(latency_s)}")
+            stats.inc_value("latency/count")
+            stats.set_value("latency/sum_s", stats.get_value("latency/sum_s", 0.0) + latency_s)
+
+    def _committed(self, item: Any) -> None:
+        if isinstance(item, EventPage):
+            self.ranges.committed(item.first_offset)
