@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 from crawling import PROJECT, Crawled, crawl, environment, pages_fetched, start_crawl
 from mockserver import MockServer
-from test_embedded import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +99,7 @@ def test_an_unreachable_database_ends_with_1() -> None:
     env = {
         "API_BASE_URL": ADDRESS,
         "API_KEY": CANARY,
-        "DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:{free_port()}/d",
+        "DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:1/d",
     }
     done = crawl(None, None, env=env)
     assert_says(done, 1, "NOT complete", "Connection refused", "host=127.0.0.1", "the server runs")
@@ -117,14 +116,14 @@ def test_a_wrong_key_ends_with_1_and_names_the_setting(database: Database) -> No
 def test_a_path_that_isnt_there_ends_with_1(database: Database) -> None:
     """404: not retried, and the settings to look at."""
     with MockServer("--events", "10") as mock:
-        done = crawl(mock, database, env={"BULK_PATH": "/nothing/here"})
+        done = crawl(mock, database, env={"BULK_PATH": "/nothing/here", "PAGINATION": "offset"})
         assert_says(done, 1, "NOT complete", "HTTP 404", "API_BASE_URL", "BULK_PATH")
         assert pages_fetched(mock) == 0
 
 
 def test_an_api_that_isnt_there_ends_with_1(database: Database) -> None:
     """Nobody listens: tried again, then the first page is what is missing."""
-    env = {"API_BASE_URL": f"http://127.0.0.1:{free_port()}/api/v1", "API_KEY": CANARY}
+    env = {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": CANARY}
     done = crawl(None, database, "-s", "RETRY_TIMES=1", "-s", "RETRY_BACKOFF_BASE=0.01", env=env)
     assert_says(done, 1, "NOT complete: missing are the first page")
 
