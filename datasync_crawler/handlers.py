@@ -55,7 +55,8 @@ class PacedDownloadHandler:
         self._origin = _origin(config.api_base_url)
         self._max_wait_s = config.rate_limit_max_wait_s
         self._controller = RateController(
-            max_in_flight=config.workers,
+            # How many help is the throttle's business; here it's about the limit alone.
+            max_in_flight=crawler.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
             max_wait_s=config.rate_limit_max_wait_s,
             random=random.random,
         )
@@ -94,6 +95,7 @@ class PacedDownloadHandler:
             self._wake()
         # Latency is measured on the copy; AutoThrottle and the stats read it from the original.
         request.meta.update(sent.meta)
+        request.meta["took_s"] = time.monotonic() - sent_at  # the throttle's measure
         self._answered(response, sent_at)
         return response
 
