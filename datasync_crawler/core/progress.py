@@ -121,7 +121,10 @@ def line(figures: Figures) -> str:
 
 def share(figures: Figures) -> str:
     """The done part as " (12.3%)"; nothing while the total isn't known."""
-    return f" ({min(figures.done / figures.total, 1):.1%})" if figures.total else ""
+    if not figures.total:
+        return ""
+    # Cut, not rounded: 100 % is said of all events and of nothing less.
+    return f" ({min(1000 * figures.done // figures.total, 1000) / 10:.1f}%)"
 
 
 def facts(figures: Figures) -> list[str]:
@@ -295,6 +298,8 @@ def verdict(outcome: Outcome) -> list[str]:
 
 def summary(outcome: Outcome) -> list[str]:
     """The last lines of a run: what is there, and if not all, what is missing and what to do."""
+    if outcome.sentence and not outcome.received:
+        return verdict(outcome)  # it never began: zeros would only hide the sentence
     return [f"{name:<18}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 
@@ -306,4 +311,6 @@ def _why(outcome: Outcome) -> str:
         return f"missing are {outcome.missing}. {again}"
     if outcome.reason == "shutdown":
         return f"stopped by a signal; everything fetched is committed. {again}"
+    if outcome.reason == "finished":
+        return f"it ended without the proof. {again}"
     return f"ended with {outcome.reason}. {again}"
