@@ -44,11 +44,13 @@ def union(ranges: Iterable[Range]) -> list[Range]:
 def holes(committed: Iterable[Range], total: int, *, after: int = 0) -> list[Range]:
     """What *committed* ranges, in any order and overlapping, leave out of [after, total).
 
-    The same rule as the query `holes` in ``ledger.sql``; that one is held against this one.
+    The same rule as `Ledger.holes` follows in SQL; that one is held against this one.
     """
     missing: list[Range] = []
     reached = after
     for piece in sorted(committed):
+        if piece.count <= 0:
+            continue
         if piece.first >= total:
             break
         if piece.first > reached:

@@ -6,6 +6,9 @@ Must not know what is read or written through them.
 import contextlib
 import logging
 import re
+import threading
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,15 +33,65 @@ CONNECT_TIMEOUT_S: Final = 10
 
 #: What libpq says (in English or not, the SQLSTATE isn't given) when the server answered "no".
 _REFUSED: Final = re.compile(
-    r"password|authentication|pg_hba|does not exist|permission denied|no password", re.IGNORECASE
+    r"password|authentication|pg_hba|does not exist|permission denied|not permitted to log in"
+    r"|does not support SSL|certificate|invalid \S+ value|invalid dsn|invalid port",
+    re.IGNORECASE,
+)
+#: A peer that vanished is noticed within about a minute, not two hours: by libpq here, and by the
+#: server, whose backend would hold the crawl's lock and its rows' keys as long.
+_KEEPALIVES: Final = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_SERVER_KEEPALIVES: Final = (
+    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+    "SET tcp_user_timeout = 60000"
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A server process that served a connection of ours; the time tells it from a later pid."""
+
+    pid: int
+    started_at: datetime
+
+    @classmethod
+    def of(cls, connection: "Connection") -> "Backend":
+        """The backend behind *connection*."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            )
+            row = cursor.fetchone()
+        assert row is not None
+        return cls(*row)
+
+    def end(self, connection: "Connection") -> None:
+        """Ends it, if it still runs: its client's end of the connection is gone.
+
+        A server that hasn't noticed that goes on holding its locks. Its transaction ends as it
+        would have: rolled back, or committed if it was just being.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid = %s AND backend_start = %s",
+                (self.pid, self.started_at),
+            )
+
+
 class Connector:
-    """Opens connections to one target; starts the embedded server when it is the target."""
+    """Opens connections to one target; starts the embedded server when it is the target.
+
+    Thread-safe.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._mutex = threading.Lock()
         self._embedded: EmbeddedServer | None = None
 
     def connect(self) -> "Connection":
@@ -46,21 +99,26 @@ class Connector:
         params = self._params()
         try:
             connection: Connection = psycopg2.connect(**params)
+            connection.set_client_encoding("UTF8")  # whatever the URL says
+            if isinstance(self.target, ServerTarget):
+                _keep_alive(connection)
         except UnicodeError:
             raise DatabaseRefused(self._sentence("the answer can't be read")) from None
         except psycopg2.Error as error:
+            if isinstance(self.target, EmbeddedTarget):
+                self._restart_embedded(self.target)
             text = str(error)
             if _REFUSED.search(text) and "starting up" not in text:
                 raise DatabaseRefused(self._sentence(_first_line(text, params))) from None
             raise DatabaseUnreachable(self._sentence(_first_line(text, params))) from None
-        connection.set_client_encoding("UTF8")
         return connection
 
     def release(self) -> None:
         """Lets go of the embedded server; the last one out stops it."""
-        if self._embedded is not None:
-            self._embedded.release()
-            self._embedded = None
+        with self._mutex:
+            if self._embedded is not None:
+                self._embedded.release()
+                self._embedded = None
 
     def _params(self) -> dict[str, Any]:
         common = {
@@ -69,22 +127,21 @@ class Connector:
             "client_encoding": "UTF8",
         }
         if isinstance(self.target, ServerTarget):
-            return {**common, **_keepalives(), **self.target.params}
-        return {**common, **self._embedded_params(self.target)}
-
-    def _embedded_params(self, target: EmbeddedTarget) -> dict[str, str]:
-        from datasync_crawler.store.embedded import (  # noqa: PLC0415  # only where it is used
-            EmbeddedError,
-            ensure_running,
-        )
-
-        try:
+            return {**common, **_KEEPALIVES, **self.target.params}
+        with self._mutex:
             if self._embedded is None:
-                self._embedded = ensure_running(Path(target.data_dir), port=target.port)
-                self._embedded.ensure_database(target.dbname)
-        except EmbeddedError as error:
-            raise DatabaseUnreachable(str(error)) from None
-        return dict(self._embedded.conninfo(target.dbname))
+                self._embedded = _run_embedded(self.target)
+            return {**common, **self._embedded.conninfo(self.target.dbname)}
+
+    def _restart_embedded(self, target: EmbeddedTarget) -> None:
+        """Nobody else would start the embedded server again: joins it, or starts it if it died."""
+        with self._mutex:
+            before, self._embedded = self._embedded, None
+            try:
+                self._embedded = _run_embedded(target)
+            finally:
+                if before is not None:
+                    before.release()
 
     def _sentence(self, cause: str) -> str:
         return (
@@ -94,14 +151,25 @@ class Connector:
         )
 
 
-def _keepalives() -> dict[str, int]:
-    """A peer that vanished is noticed within about a minute, not two hours."""
-    return {
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 60_000,
-    }
+def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":
+    from datasync_crawler.store.embedded import (  # noqa: PLC0415  # only where it is used
+        EmbeddedError,
+        ensure_running,
+    )
+
+    try:
+        running = ensure_running(Path(target.data_dir), port=target.port)
+        running.ensure_database(target.dbname)
+    except EmbeddedError as error:
+        raise DatabaseUnreachable(str(error)) from None
+    return running
+
+
+def _keep_alive(connection: "Connection") -> None:
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(_SERVER_KEEPALIVES)
+    connection.autocommit = False
 
 
 def _first_line(text: str, params: dict[str, Any]) -> str:
@@ -116,14 +184,17 @@ def _first_line(text: str, params: dict[str, Any]) -> str:
 def is_connection_lost(error: psycopg2.Error) -> bool:
     """Whether *error* says that the connection (not the statement) has failed.
 
-    No SQLSTATE: libpq noticed it. Class 08, 57P01–57P05 (shutdown, crash, can't connect now):
-    the server said it. 25006: a standby took over; 53300: too many connections for now.
+    No SQLSTATE: libpq noticed it. Class 08, 57P01–57P05 (shutdown, crash, can't connect now),
+    25P03, 25P04 (idle in, or too long a transaction): the server said it. 25006: a standby took
+    over; 53300: too many connections for now.
     """
     code = error.pgcode
     if code is None:
         return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
     return code.startswith((errorcodes.CLASS_CONNECTION_EXCEPTION, "57P")) or code in {
         "25006",
+        "25P03",
+        "25P04",
         "53300",
     }
 

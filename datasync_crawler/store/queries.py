@@ -18,10 +18,14 @@ def load(file: str, schema: str) -> dict[str, str]:
     """Statements of ``sql/<file>.sql`` by their name, in the file's order.
 
     A statement begins at ``-- name: x``; its comment lines stay with it, so that a server's log
-    says what it is. ``{schema}`` is replaced by the quoted *schema*, ``%`` of it doubled for
-    psycopg2's parameters.
+    says what it is. ``{schema}`` is replaced by the quoted *schema*. A statement that holds a
+    placeholder is run with parameters (its ``%`` are doubled, as psycopg2 wants it), one that holds
+    none is run without.
     """
     text = files("datasync_crawler.store").joinpath("sql", f"{file}.sql").read_text("utf-8")
-    text = text.replace("{schema}", quote_identifier(schema).replace("%", "%%"))
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    quoted = quote_identifier(schema)
+    return {
+        name: body.strip().replace("{schema}", quoted.replace("%", "%%") if "%" in body else quoted)
+        for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }

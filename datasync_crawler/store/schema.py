@@ -39,9 +39,19 @@ def migrate(connection: "Connection", schema: str) -> None:
             for table, statement in queries.load("schema", schema).items():
                 found = _columns(cursor, schema, table)
                 if not found:
-                    cursor.execute(statement.replace("%%", "%"))
-                else:
-                    _check(schema, table, _declared(statement), found)
+                    cursor.execute(statement)
+                    continue
+                wrong = _wrong_columns(_declared(statement), found)
+                key = _declared_key(statement)
+                if key not in _unique_keys(cursor, schema, table):
+                    wrong.append(f"({', '.join(sorted(key))}) has no unique index")
+                if wrong:
+                    raise SchemaConflict(
+                        f"Schema {schema} has a table {table} of another shape "
+                        f"({'; '.join(wrong[:3])}{'; …' if len(wrong) > 3 else ''}). It is left "
+                        "untouched: set DB_SCHEMA to a schema of the crawler's own, or rename "
+                        "that table."
+                    )
     except psycopg2.errors.InsufficientPrivilege as error:
         raise DatabaseRefused(
             f"The tables in schema {schema} can't be made: {describe(error)}. Grant this role "
@@ -49,13 +59,34 @@ def migrate(connection: "Connection", schema: str) -> None:
         ) from None
 
 
-def _columns(cursor: "Cursor", schema: str, table: str) -> dict[str, str]:
+def _qualified(schema: str, table: str) -> str:
+    return f"{queries.quote_identifier(schema)}.{queries.quote_identifier(table)}"
+
+
+def _columns(cursor: "Cursor", schema: str, table: str) -> dict[str, tuple[str, bool]]:
+    """Each column's type, and whether an INSERT that leaves it out fails."""
     cursor.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
+        "SELECT attname, format_type(atttypid, atttypmod), "
+        "       attnotnull AND NOT atthasdef AND attidentity = '' "
+        "FROM pg_attribute "
         "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        (f"{queries.quote_identifier(schema)}.{queries.quote_identifier(table)}",),
+        (_qualified(schema, table),),
     )
-    return dict(cursor.fetchall())
+    return {name: (kind, needed) for name, kind, needed in cursor.fetchall()}
+
+
+def _unique_keys(cursor: "Cursor", schema: str, table: str) -> list[set[str]]:
+    """The columns of each index that keeps rows apart at once and all of them."""
+    cursor.execute(
+        "SELECT array_agg(a.attname::text) FROM pg_index AS i "
+        "JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
+        "     AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) "
+        "WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid "
+        "      AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL "
+        "GROUP BY i.indexrelid",
+        (_qualified(schema, table),),
+    )
+    return [set(columns) for (columns,) in cursor.fetchall()]
 
 
 def _declared(statement: str) -> dict[str, str]:
@@ -65,15 +96,24 @@ def _declared(statement: str) -> dict[str, str]:
     return {name: types.get(kind, kind) for name, kind in names}
 
 
-def _check(schema: str, table: str, wanted: dict[str, str], found: dict[str, str]) -> None:
+def _declared_key(statement: str) -> set[str]:
+    """The primary key's columns as ``schema.sql`` declares them."""
+    whole = re.search(r"PRIMARY KEY \(([^)]*)\)", statement)
+    if whole:
+        return set(whole[1].split(", "))
+    column = re.search(r'^ {4}"?([a-z_]+)"? .*PRIMARY KEY', statement, flags=re.MULTILINE)
+    assert column is not None
+    return {column[1]}
+
+
+def _wrong_columns(wanted: dict[str, str], found: dict[str, tuple[str, bool]]) -> list[str]:
     wrong = [
-        f"{name} is {found.get(name, 'missing')} instead of {kind}"
+        f"{name} is {found[name][0] if name in found else 'missing'} instead of {kind}"
         for name, kind in wanted.items()
-        if found.get(name) != kind
+        if name not in found or found[name][0] != kind
     ]
-    if wrong:
-        raise SchemaConflict(
-            f"Schema {schema} has a table {table} of another shape ({'; '.join(wrong[:3])}"
-            f"{'; …' if len(wrong) > 3 else ''}). It is left untouched: set DB_SCHEMA to a schema "
-            "of the crawler's own, or rename that table."
-        )
+    return wrong + [
+        f"{name} is not ours and must have a value"
+        for name, (_, needed) in found.items()
+        if needed and name not in wanted
+    ]

@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg2
 
-from datasync_crawler.errors import CrawlLocked, SchemaConflict
+from datasync_crawler.errors import (
+    CrawlLocked,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    SchemaConflict,
+)
 from datasync_crawler.store import queries, schema
-from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.store.connection import (
+    Backend,
+    Connector,
+    close_quietly,
+    describe,
+    is_connection_lost,
+)
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -28,11 +39,15 @@ LOCK_WAIT_S: Final = 5.0
 class Session:
     """Opened once a run. Thread-safe: writers on several threads ask it to hold the lock."""
 
-    def __init__(self, connector: Connector, schema_name: str) -> None:
+    def __init__(
+        self, connector: Connector, schema_name: str, *, lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
         self.connector = connector
         self.schema = schema_name
         self.run_id: int | None = None
+        self._lock_wait_s = lock_wait_s
         self._connection: Connection | None = None
+        self._backend: Backend | None = None
         self._mutex = threading.Lock()
         self._queries = queries.load("runs", schema_name)
 
@@ -44,7 +59,9 @@ class Session:
         connection = self.connector.connect()
         try:
             connection.autocommit = True
+            self._check_encoding(connection)
             self._lock(connection)
+            self._backend = Backend.of(connection)
             connection.autocommit = False
             schema.migrate(connection, self.schema)
             connection.autocommit = True
@@ -55,6 +72,9 @@ class Session:
                 )
                 row = cursor.fetchone()
             assert row is not None
+        except psycopg2.Error as error:
+            close_quietly(connection)
+            raise self._told(error) from error
         except BaseException:
             close_quietly(connection)
             raise
@@ -66,7 +86,7 @@ class Session:
         """Takes the lock again when the connection that held it has gone.
 
         Called by a writer that has lost its connection. Raises CrawlLocked when another process
-        was quicker, and what `Connector.connect` raises.
+        was quicker, what `Connector.connect` raises, and psycopg2.Error.
         """
         with self._mutex:
             if self._connection is not None and self._alive(self._connection):
@@ -76,7 +96,10 @@ class Session:
             connection = self.connector.connect()
             connection.autocommit = True
             try:
+                if self._backend is not None:
+                    self._backend.end(connection)  # else it could be us who hold the lock
                 self._lock(connection)
+                self._backend = Backend.of(connection)
             except BaseException:
                 close_quietly(connection)
                 raise
@@ -88,6 +111,26 @@ class Session:
             close_quietly(self._connection)
             self._connection = None
 
+    def _check_encoding(self, connection: "Connection") -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise DatabaseRefused(
+                f"This database's encoding is {encoding}, which can't hold every event. Make one "
+                "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 and set DB_NAME."
+            )
+
+    def _told(self, error: psycopg2.Error) -> DatabaseRefused | DatabaseUnreachable:
+        """What went wrong while opening, as a sentence."""
+        if is_connection_lost(error) and error.pgcode != "25006":
+            return DatabaseUnreachable(
+                f"The database went away at the start: {describe(error)}. Run the crawl again."
+            )
+        return DatabaseRefused(
+            f"The database refuses the crawl (schema {self.schema}): {describe(error)}. Give this "
+            "role the right to read and write all tables of that schema, on a server that can be "
+            "written to."
+        )
+
     def _alive(self, connection: "Connection") -> bool:
         try:
             with connection.cursor() as cursor:
@@ -98,7 +141,7 @@ class Session:
 
     def _lock(self, connection: "Connection") -> None:
         key = schema.advisory_key(self.schema, "crawl")
-        deadline = time.monotonic() + LOCK_WAIT_S
+        deadline = time.monotonic() + self._lock_wait_s
         with connection.cursor() as cursor:
             while True:
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (key,))
@@ -106,10 +149,23 @@ class Session:
                     return
                 if time.monotonic() >= deadline:
                     raise CrawlLocked(
-                        f"Another crawl is running into schema {self.schema} of this database. "
-                        "Wait for it to end, or give this one a schema of its own with DB_SCHEMA."
+                        f"Another crawl is running into schema {self.schema} of this database"
+                        f"{self._holder(connection)}. Wait for it to end, or give this one a "
+                        "schema of its own with DB_SCHEMA."
                     )
                 time.sleep(0.1)
+
+    def _holder(self, connection: "Connection") -> str:
+        """Who runs, as far as the table of runs can be read: it may not have been made yet."""
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(self._queries["running"])
+                row = cursor.fetchone()
+        except psycopg2.Error:
+            return ""
+        return (
+            "" if row is None else f" (run {row[0]}: process {row[2]} on {row[1]}, since {row[3]})"
+        )
 
     def _name_source(self, connection: "Connection", api_base_url: str, pagination: str) -> None:
         with connection.cursor() as cursor:

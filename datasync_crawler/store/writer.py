@@ -1,11 +1,9 @@
 """The fast path into PostgreSQL: pages in, one transaction for rows, rejections and ledger.
 
-Owns COPY, the merge of rows whose ids are there already, the search for a row that PostgreSQL
-refuses, and what happens when the connection or a COMMIT is lost. Must not run on the event loop:
-a Writer belongs to one thread at a time.
+Owns COPY, the merge of rows whose ids are there already, and what happens when the connection or a
+COMMIT is lost. Must not run on the event loop: a Writer belongs to one thread at a time.
 """
 
-import io
 import logging
 import threading
 import time
@@ -17,11 +15,16 @@ import psycopg2
 from psycopg2.extras import execute_values
 
 from datasync_crawler.core import copyrows
-from datasync_crawler.core.events import Event
 from datasync_crawler.errors import DatabaseLost, DatabaseUnreachable
 from datasync_crawler.items import EventPage
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import close_quietly, describe, is_connection_lost
+from datasync_crawler.store.connection import (
+    Backend,
+    close_quietly,
+    describe,
+    is_connection_lost,
+)
+from datasync_crawler.store.refusals import copy_in, find_refused, is_refusal
 from datasync_crawler.store.session import Session
 
 if TYPE_CHECKING:
@@ -32,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 #: Events inserted and events whose stored content differs, of one page.
 Counts = tuple[int, int]
+#: The API's total and page limit as it said them last.
+Source = tuple[int | None, int | None]
 
-#: After a duplicate key so many transactions merge first: a COPY that fails costs its time twice
-#: and bloats the table, and duplicates come in swarms (a refetched range, a lost ledger).
-MERGE_FIRST: Final = 20
-#: Bytes handed to libpq at once. psycopg2's default of 8 KiB takes the GIL 200 times a page.
-COPY_BUFFER_BYTES: Final = 1 << 20
+#: After a duplicate so many transactions merge first: a COPY that fails costs its time twice and
+#: bloats the table, and duplicates come in swarms (a refetched range, a lost ledger).
+MERGE_FIRST: Final = 4
 #: Deadlocks and serialization failures are tried again so often.
 CONFLICT_RETRIES: Final = 10
 #: A transaction under way when the crawl is told to stop may still take so long, in seconds.
@@ -74,7 +77,7 @@ class Writer:
         # Tests kill the process here: before_copy, after_copy, before_commit, after_commit.
         self._crash_point = crash_point
         self._connection: Connection | None = None
-        self._had_connection = False
+        self._backend: Backend | None = None
         self._merge_first = 0
         self._ledger = queries.load("ledger", session.schema)
         columns = ", ".join(queries.quote_identifier(name) for name in copyrows.COLUMNS)
@@ -82,7 +85,7 @@ class Writer:
             name: statement.replace("{columns}", columns)
             for name, statement in queries.load("events", session.schema).items()
         }
-        self._source: tuple[int | None, int | None] = (None, None)
+        self._source: Source = (None, None)
         self.stats = WriteStats()
 
     def write(self, pages: Sequence[EventPage]) -> None:
@@ -114,58 +117,58 @@ class Writer:
     def _write(self, pages: Sequence[EventPage]) -> None:
         conflicts = 0
         lost_at: float | None = None
+        attempt = self._transaction
         while pending := [page for page in pages if not page.committed]:
             try:
                 self._reconnect(pending)
                 pending = [page for page in pending if not page.committed]
                 if pending:
-                    self._transaction(pending)
+                    attempt(pending)
+                attempt = self._transaction
             except DatabaseUnreachable as error:
                 lost_at = self._wait(lost_at, str(error))
+            except UnicodeEncodeError:
+                self._rollback()
+                attempt = self._reject_refused
             except psycopg2.Error as error:
                 self._rollback()
-                if is_connection_lost(error):
+                if is_refusal(error):
+                    if attempt == self._reject_refused:
+                        raise
+                    attempt = self._reject_refused
+                elif self._is_lost(error):
                     self.close()
                     lost_at = self._wait(lost_at, describe(error))
                 elif _is_conflict(error) and conflicts < CONFLICT_RETRIES:
                     conflicts += 1
-                    if isinstance(error, psycopg2.errors.UniqueViolation):
-                        self.close()  # so that the ledger is read again
-                elif _is_refusal(error):
-                    self._write_with_refusals(pending)
+                    self._merge_first = MERGE_FIRST
+                    self.close()  # so that the ledger is read again
                 else:
                     raise
-
-    def _write_with_refusals(self, pages: Sequence[EventPage]) -> None:
-        """PostgreSQL refused a row: page by page, so that it costs itself alone."""
-        if len(pages) > 1:
-            for page in pages:
-                self._write([page])
-            return
-        page = pages[0]
-        refused = self._find_refused(page)
-        if not refused:
-            raise psycopg2.DataError(
-                f"PostgreSQL refuses {page!r}, but none of its rows by itself."
-            )
-        self.stats.refused_rows += len(refused)
-        page.reject(refused)
 
     def _reconnect(self, pages: Sequence[EventPage]) -> None:
         """Connects if need be; then the ledger says which pages a lost COMMIT did commit."""
         if self._connection is not None and not self._connection.closed:
             return
-        if self._had_connection:
+        if self._backend is not None:
             self._session.ensure_locked()
+        connection = self._session.connector.connect()
+        try:
+            with connection, connection.cursor() as cursor:
+                if self._backend is not None:
+                    self._backend.end(connection)
+                cursor.execute("SET synchronous_commit = on")
+                cursor.execute(
+                    self._ledger["committed_ranges"], {"ranges": tuple(page.key for page in pages)}
+                )
+                found = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
+                backend = Backend.of(connection)
+        except BaseException:
+            close_quietly(connection)
+            raise
+        if self._backend is not None:
             self.stats.reconnects += 1
-        self._connection = self._session.connector.connect()
-        self._had_connection = True
-        with self._connection, self._connection.cursor() as cursor:
-            cursor.execute("SET synchronous_commit = on")
-            cursor.execute(
-                self._ledger["committed_ranges"], {"ranges": tuple(page.key for page in pages)}
-            )
-            found = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
+        self._connection, self._backend = connection, backend
         for page in pages:
             if page.key in found:
                 _fill(page, *found[page.key])
@@ -184,8 +187,16 @@ class Writer:
                 f"The database has been away for {away_s:.0f} s ({cause}). What was committed is "
                 "safe: run the crawl again when it is back. DB_MAX_WAIT says how long to wait."
             )
-        time.sleep(min(0.05 + away_s / 4, 2.0))
+        delay_s = min(0.05 + away_s / 4, 2.0)
+        if self._stop.is_set():
+            time.sleep(min(delay_s, 0.1))
+        else:
+            self._stop.wait(delay_s)
         return lost_at
+
+    def _is_lost(self, error: psycopg2.Error) -> bool:
+        broken = self._connection is not None and self._connection.closed
+        return bool(broken) or is_connection_lost(error)
 
     def _rollback(self) -> None:
         if self._connection is not None and not self._connection.closed:
@@ -206,10 +217,11 @@ class Writer:
             for page in pages:
                 self._store_rejections(cursor, page)
             self._store_ledger(cursor, pages, counts)
-            self._learn_source(cursor, pages)
+            learnt = self._learn_source(cursor, pages)
             self._crash_point("before_commit")
             connection.commit()
             self._crash_point("after_commit")
+        self._source = learnt
         for page, (inserted, changed) in zip(pages, counts, strict=True):
             _fill(page, inserted, len(page.events) - inserted, changed, len(page.rejections))
         self.stats.transactions += 1
@@ -222,34 +234,62 @@ class Writer:
         """
         if not any(page.events for page in pages):
             return [(0, 0)] * len(pages)
-        if self._merge_first == 0 and not self._update:
+        if self._merge_first == 0:
             cursor.execute("SAVEPOINT rows")
             try:
-                _copy(cursor, self._events["copy_events"], b"".join(map(_rows, pages)))
+                copy_in(cursor, self._events["copy_events"], b"".join(map(_rows, pages)))
             except psycopg2.errors.UniqueViolation:
                 cursor.execute("ROLLBACK TO SAVEPOINT rows")
-                self._merge_first = MERGE_FIRST
             else:
                 return [(len(page.events), 0) for page in pages]
         counts = self._merge(cursor, pages)
-        if self._merge_first:
-            self._merge_first -= 1
+        clean = all(
+            len(page.events) == inserted for page, (inserted, _) in zip(pages, counts, strict=True)
+        )
+        self._merge_first = max(self._merge_first - 1, 0) if clean else MERGE_FIRST
         return counts
 
     def _merge(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[Counts]:
+        """Stores through a temporary table what isn't stored yet.
+
+        `changed` counts against what was stored before; when the first of several rows of one id
+        is kept, the later ones count against that.
+        """
         self.stats.merges += 1
         cursor.execute(self._events["make_incoming"])
         numbered = [_rows(page, prefix=b"%d\t" % number) for number, page in enumerate(pages)]
-        _copy(cursor, self._events["copy_incoming"], b"".join(numbered))
+        copy_in(cursor, self._events["copy_incoming"], b"".join(numbered))
+        rows = sum(len(page.events) for page in pages)
+        known, changed = self._compare(cursor)
+        inserted = [0] * len(pages)
         if self._update:
-            changed = _by_page(cursor, self._events["count_changed"])
-            inserted = _by_page(cursor, self._events["merge_update"])
-        else:
-            inserted = _by_page(cursor, self._events["merge_keep"])
-            changed = {}
-            if sum(inserted.values()) < sum(len(page.events) for page in pages):
-                changed = _by_page(cursor, self._events["count_changed"])
-        return [(inserted.get(number, 0), changed.get(number, 0)) for number in range(len(pages))]
+            if known < rows or changed:
+                inserted = self._insert(cursor, "merge_update", pages)
+        elif known < rows:
+            inserted = self._insert(cursor, "merge_keep", pages)
+            if known + sum(inserted) < rows:  # the same id twice in here, or another writer's
+                _, changed = self._compare(cursor)
+        return [(inserted[number], changed.get(number, 0)) for number in range(len(pages))]
+
+    def _compare(self, cursor: "Cursor") -> tuple[int, dict[int, int]]:
+        """How many rows' ids are stored, and of each page how many with other content."""
+        cursor.execute(self._events["compare"])
+        found = cursor.fetchall()
+        return sum(row[1] for row in found), {row[0]: row[2] for row in found if row[2]}
+
+    def _insert(self, cursor: "Cursor", statement: str, pages: Sequence[EventPage]) -> list[int]:
+        """Merges, and counts what is new for the page whose row of an id was taken.
+
+        Here, because INSERT doesn't return its source's columns, and a join costs three times this.
+        """
+        cursor.execute(self._events[statement])
+        new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
+        inserted = []
+        for page in reversed(pages) if self._update else pages:
+            before = len(new)
+            new.difference_update([event.id for event in page.events])
+            inserted.append(before - len(new))
+        return inserted[::-1] if self._update else inserted
 
     def _store_rejections(self, cursor: "Cursor", page: EventPage) -> None:
         cursor.execute(
@@ -297,73 +337,38 @@ class Writer:
             ],
         )
 
-    def _learn_source(self, cursor: "Cursor", pages: Sequence[EventPage]) -> None:
+    def _learn_source(self, cursor: "Cursor", pages: Sequence[EventPage]) -> Source:
+        """Returns what `source` says once this is committed."""
         newest = pages[-1]
         learnt = newest.total, newest.page_limit
-        if learnt not in {(None, None), self._source}:
-            cursor.execute(
-                self._ledger["learn_source"],
-                {"total": newest.total, "page_limit": newest.page_limit},
-            )
-            self._source = learnt
+        if learnt in {(None, None), self._source}:
+            return self._source
+        cursor.execute(
+            self._ledger["learn_source"], {"total": newest.total, "page_limit": newest.page_limit}
+        )
+        return learnt
 
     # --- rows that PostgreSQL refuses -------------------------------------------------------------
 
-    def _find_refused(self, page: EventPage) -> list[tuple[int, str]]:
-        """Places in page.events that PostgreSQL refuses, with the reason, by bisection.
-
-        Everything is rolled back: the page is written whole afterwards, without them.
-        """
-        connection = self._connection
-        assert connection is not None  # _reconnect
-        refused: list[tuple[int, str]] = []
-        with connection.cursor() as cursor:
-            cursor.execute(self._events["make_incoming"])
-            halves = [(0, len(page.events))]
-            while halves:
-                start, stop = halves.pop()
-                reason = self._refusal(cursor, page.events[start:stop])
-                if reason is None:
-                    continue
-                if stop - start == 1:
-                    refused.append((start, f"PostgreSQL refuses it: {reason}"[:200]))
-                else:
-                    middle = (start + stop) // 2
-                    halves += [(middle, stop), (start, middle)]
-        connection.rollback()
-        return refused
-
-    def _refusal(self, cursor: "Cursor", events: Sequence[Event]) -> str | None:
-        cursor.execute("SAVEPOINT probe")
-        try:
-            # The merge also meets what the index refuses (54000), and no duplicate key disturbs.
-            _copy(cursor, self._events["copy_incoming"], copyrows.encode(events, prefix=b"0\t"))
-            cursor.execute(self._events["merge_keep"])
-        except psycopg2.Error as error:
-            if not _is_refusal(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT probe")
-            return describe(error)
-        cursor.execute("ROLLBACK TO SAVEPOINT probe")
-        return None
+    def _reject_refused(self, pages: Sequence[EventPage]) -> None:
+        """PostgreSQL refused a row: page by page, so that it costs itself alone."""
+        if len(pages) > 1:
+            for page in pages:
+                self._write([page])
+            return
+        page = pages[0]
+        assert self._connection is not None  # _reconnect
+        refused = find_refused(self._connection, self._events, page.events)
+        if not refused:
+            raise psycopg2.ProgrammingError(
+                f"PostgreSQL refuses {page!r}, but none of its rows by itself."
+            )
+        self.stats.refused_rows += len(refused)
+        page.reject(refused)
 
 
 def _rows(page: EventPage, prefix: bytes = b"") -> bytes:
     return copyrows.encode(page.events, plain=page.plain, prefix=prefix)
-
-
-def _copy(cursor: "Cursor", statement: str, rows: bytes) -> None:
-    cursor.copy_expert(statement, io.BytesIO(rows), COPY_BUFFER_BYTES)
-
-
-def _by_page(cursor: "Cursor", statement: str) -> dict[int, int]:
-    cursor.execute(statement)
-    return dict(cursor.fetchall())
-
-
-def _is_refusal(error: psycopg2.Error) -> bool:
-    """Classes 22 (data exception) and 54 (program limit exceeded): a row is to blame."""
-    return error.pgcode is not None and error.pgcode[:2] in {"22", "54"}
 
 
 def _is_conflict(error: psycopg2.Error) -> bool:

@@ -16,47 +16,48 @@ CREATE TEMP TABLE IF NOT EXISTS incoming (
 -- name: copy_incoming
 COPY pg_temp.incoming (page, {columns}) FROM STDIN;
 
+-- name: compare
+-- Of each page: rows whose id is stored, and those of them whose content differs. LATERAL with
+-- OFFSET 0 is one look into the key per row: the planner knows nothing of the temporary table's
+-- size and else reads all of `events` for a hash (150,000 rows stored: 110 ms a page, not 25).
+SELECT i.page, count(*), count(*) FILTER (WHERE known.differs)
+FROM pg_temp.incoming AS i
+CROSS JOIN LATERAL (
+    SELECT (i.session_id, i.user_id, i.type, i.name, i.properties, i."timestamp", i.session,
+            i.extra)
+        IS DISTINCT FROM
+           (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session,
+            e.extra) AS differs
+    FROM {schema}.events AS e WHERE e.id = i.id
+    OFFSET 0
+) AS known
+GROUP BY i.page;
+
 -- name: merge_keep
 -- The first of each id wins, in the order received (ctid), against the table and among
--- themselves. Sorted by id, so that two writers take their locks in the same order.
-WITH firsts AS (
-    SELECT DISTINCT ON (id) page, {columns} FROM pg_temp.incoming ORDER BY id, ctid
-), stored AS (
-    INSERT INTO {schema}.events ({columns})
-    SELECT {columns} FROM firsts ORDER BY id
-    ON CONFLICT (id) DO NOTHING
-    RETURNING id
-)
-SELECT f.page, count(*) FROM stored JOIN firsts AS f USING (id) GROUP BY f.page;
+-- themselves. Sorted by id, so that two writers take their locks in the same order; by its bytes,
+-- because a collation is slow.
+INSERT INTO {schema}.events ({columns})
+SELECT {columns} FROM pg_temp.incoming ORDER BY id COLLATE "C", ctid
+ON CONFLICT (id) DO NOTHING
+RETURNING id, true;
 
 -- name: merge_update
 -- The last of each id wins (ON_DUPLICATE=update). xmax is 0 for a row that is new.
-WITH lasts AS (
-    SELECT DISTINCT ON (id) page, {columns} FROM pg_temp.incoming ORDER BY id, ctid DESC
-), stored AS (
-    INSERT INTO {schema}.events AS e ({columns})
-    SELECT {columns} FROM lasts ORDER BY id
-    ON CONFLICT (id) DO UPDATE
-    SET session_id = excluded.session_id, user_id = excluded.user_id, type = excluded.type,
-        name = excluded.name, properties = excluded.properties,
-        "timestamp" = excluded."timestamp", session = excluded.session, extra = excluded.extra,
-        ingested_at = now()
-    WHERE (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session, e.extra)
-        IS DISTINCT FROM (excluded.session_id, excluded.user_id, excluded.type, excluded.name,
-                          excluded.properties, excluded."timestamp", excluded.session,
-                          excluded.extra)
-    RETURNING id, xmax = 0 AS is_new
-)
-SELECT l.page, count(*) FROM stored JOIN lasts AS l USING (id) WHERE is_new GROUP BY l.page;
-
--- name: count_changed
--- Rows whose id is stored with other content: after merge_keep, before merge_update.
-SELECT i.page, count(*)
-FROM pg_temp.incoming AS i JOIN {schema}.events AS e USING (id)
-WHERE (i.session_id, i.user_id, i.type, i.name, i.properties, i."timestamp", i.session, i.extra)
-    IS DISTINCT FROM
-      (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session, e.extra)
-GROUP BY i.page;
+INSERT INTO {schema}.events AS e ({columns})
+SELECT {columns} FROM (
+    SELECT DISTINCT ON (id COLLATE "C") {columns}
+    FROM pg_temp.incoming ORDER BY id COLLATE "C", ctid DESC
+) AS lasts
+ON CONFLICT (id) DO UPDATE
+SET session_id = excluded.session_id, user_id = excluded.user_id, type = excluded.type,
+    name = excluded.name, properties = excluded.properties,
+    "timestamp" = excluded."timestamp", session = excluded.session, extra = excluded.extra,
+    ingested_at = now()
+WHERE (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session, e.extra)
+    IS DISTINCT FROM (excluded.session_id, excluded.user_id, excluded.type, excluded.name,
+                      excluded.properties, excluded."timestamp", excluded.session, excluded.extra)
+RETURNING id, xmax = 0;
 
 -- name: clear_rejections
 -- A range fetched again says anew what is rejected in it.
