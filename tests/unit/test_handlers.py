@@ -37,7 +37,7 @@ from scrapy.settings import Settings
 settings = Settings()
 settings.setmodule("datasync_crawler.settings")
 settings.setdict({
-    "ITEM_PIPELINES": {}, "LOG_LEVEL": "DEBUG",
+    "ITEM_PIPELINES": {}, "LOG_LEVEL": "DEBUG", "AUTOTHROTTLE_ENABLED": False,
     "EXTENSIONS": {"datasync_crawler.extensions.stop.StopControl": 0,
                    "scrapy.extensions.telnet.TelnetConsole": None},
     "RETRY_BACKOFF_BASE": 0.001, "RETRY_TIMES": 2,
