@@ -117,5 +117,5 @@ class Ledger:
             self._connection = self._connector.connect()
             self._connection.autocommit = True
         with self._connection.cursor() as cursor:
-            cursor.execute(self._queries[name], params)
+            cursor.execute(self._queries[name], params or None)  # None: see queries.load
             return cursor.fetchall()

@@ -1,7 +1,10 @@
 """The writer against a real PostgreSQL: rows, counts, refusals, lost connections."""
 
 import json
+import os
 import random
+import signal
+import socket
 import threading
 from datetime import UTC, datetime
 
@@ -15,6 +18,11 @@ from rooms import Room, event, page
 
 from datasync_crawler.errors import CrawlLocked, DatabaseLost
 from datasync_crawler.store import writer as writer_module
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.ledger import Ledger
+from datasync_crawler.store.session import Session
+from datasync_crawler.store.targets import EmbeddedTarget
+from datasync_crawler.store.writer import Writer
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 JSON_TEXT = st.recursive(
@@ -343,3 +351,36 @@ def test_instants_are_the_same_under_any_zone_and_date_style(database, monkeypat
             "9999-12-31 23:59:59.999999"]  # fmt: skip
     assert [text for _, text in stored] == said * 2
     room.close()
+
+
+def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
+    """The embedded server dies in mid-COPY: it is started again, and the batch committed once."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    connector = Connector(EmbeddedTarget(tmp_path, port, "datasync"))
+    session = Session(connector, "public")
+    session.open(api_base_url="http://127.0.0.1/api/v1", pagination="offset")
+    killed = []
+
+    def crash_point(where):
+        if where == "after_copy" and not killed:
+            home = connector._embedded.home
+            [pid_file] = home.rglob("postmaster.pid")
+            killed.append(int(pid_file.read_text().split()[0]))
+            os.kill(killed[0], signal.SIGQUIT)  # what pg_ctl stop -m immediate sends
+
+    writer = Writer(
+        session, on_duplicate="keep", max_wait_s=60, stop=threading.Event(), crash_point=crash_point
+    )
+    one = page(["a", "b", "a"])
+    try:
+        writer.write([one])
+        assert killed
+        assert (one.inserted, one.duplicates) == (2, 1)
+        ledger = Ledger(connector, "public", max_wait_s=5, stop=threading.Event())
+        assert (ledger.coverage(3), ledger.sums().inserted) == (3, 2)
+        ledger.close()
+    finally:
+        writer.close()
+        session.close()
+        connector.release()

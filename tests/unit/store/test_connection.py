@@ -1,0 +1,33 @@
+"""What the driver's errors mean."""
+
+import psycopg2
+import pytest
+
+from datasync_crawler.store.connection import describe, is_connection_lost
+
+
+class Failed(psycopg2.OperationalError):
+    """An error with an SQLSTATE, which psycopg2 lets nobody set."""
+
+    pgcode = None
+
+    def __init__(self, code):
+        super().__init__(f"  it says {code}\nand more")
+        self.pgcode = code
+
+
+@pytest.mark.parametrize("code", [None, "08006", "57P01", "57P03", "25P03", "25006", "53300"])
+def test_lost_connections_are_told_from_failed_statements(code):
+    """What ends a connection, or keeps it from being made for now, is worth waiting for."""
+    assert is_connection_lost(Failed(code))
+
+
+@pytest.mark.parametrize("code", ["53100", "22P05", "42P01", "57014", "40P01"])
+def test_failed_statements_are_not_lost_connections(code):
+    """Disk full, bad data, a missing table, a timeout, a deadlock: the connection is there."""
+    assert not is_connection_lost(Failed(code))
+
+
+def test_describe_gives_one_line():
+    """Without a primary message, the first line of the text."""
+    assert describe(Failed("57P01")) == "it says 57P01"
