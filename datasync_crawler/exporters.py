@@ -29,7 +29,8 @@ class EventLinesExporter(BaseItemExporter):
 
     def export_item(self, item: "EventPage") -> None:
         """Writes the page's stored events."""
-        rows = [{name: getattr(event, name) for name in COLUMNS} for event in item.events]
+        rows = [{name: _on_one_line(getattr(event, name)) for name in COLUMNS}
+                for event in item.events]  # fmt: skip
         self._file.write(self._encoder.encode_lines(rows))
 
 
@@ -59,6 +60,13 @@ class _Utf8:
 
     def write(self, text: str) -> int:
         return self._file.write(text.encode())
+
+
+def _on_one_line(value: Any) -> Any:
+    """JSON that was served over several lines, on one; its numbers and texts stay as they are."""
+    if isinstance(value, msgspec.Raw) and (b"\n" in bytes(value) or b"\r" in bytes(value)):
+        return msgspec.Raw(msgspec.json.format(bytes(value), indent=-1))
+    return value
 
 
 def _texts(event: "Event") -> list[str]:
