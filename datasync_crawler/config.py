@@ -8,6 +8,7 @@ nor connect to anything.
 import os
 import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -46,6 +47,9 @@ class Config:
     total_key: str
     on_duplicate: str
     rate_limit_max_wait_s: float
+    dashboard_host: str
+    dashboard_port: int | None
+    dashboard_password: str = field(repr=False)
 
     @classmethod
     def from_settings(cls, settings: "BaseSettings", *, require_api: bool = True) -> "Config":
@@ -59,7 +63,7 @@ class Config:
         data_dir = Path(read.text("DATA_DIR"))
         if not data_dir.is_absolute():
             data_dir = Path(read.text("PROJECT_DIR") or Path.cwd()) / data_dir
-        return cls(
+        config = cls(
             api_base_url=base_url,
             api_key=read.api_key(required=require_api),
             workers=read.whole("WORKERS", 1, 1000) if read.text("WORKERS") else None,
@@ -81,7 +85,40 @@ class Config:
             total_key=read.text("TOTAL_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
+            dashboard_host=read.text("DASHBOARD_HOST"),
+            dashboard_port=read.whole("DASHBOARD_PORT", 0, 65535)
+            if read.text("DASHBOARD_PORT")
+            else None,
+            dashboard_password=read.text("DASHBOARD_PASSWORD"),
         )
+        if config.dashboard_port is not None:
+            config.check_dashboard()
+        return config
+
+    def check_dashboard(self) -> None:
+        """Who serves the page calls it. Raises ConfigError for an open page on the network."""
+        host = self.dashboard_host
+        if not re.fullmatch(r"[\w.:-]{1,253}", host):
+            raise ConfigError(
+                f"DASHBOARD_HOST is {host!r}: set it to an address of this machine, such as "
+                "127.0.0.1 (only from here) or 0.0.0.0 (from everywhere, with a password)."
+            )
+        if not self.dashboard_password and not is_this_machine(host):
+            raise ConfigError(
+                f"DASHBOARD_HOST is {host}, which others can reach: set DASHBOARD_PASSWORD, which "
+                "the page then asks for, or set DASHBOARD_HOST back to 127.0.0.1."
+            )
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether *host* names this machine to itself alone: localhost, 127.0.0.0/8, ::1."""
+    host = host.strip("[]").rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):  # RFC 6761 §6.3
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Reader:

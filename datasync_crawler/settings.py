@@ -69,6 +69,9 @@ EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY", "meta.total")  # spider: dotted path in the body
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
 RATE_LIMIT_MAX_WAIT = _setting("RATE_LIMIT_MAX_WAIT", "3600")  # handler: s, longest pause
+DASHBOARD_HOST = _setting("DASHBOARD_HOST", "127.0.0.1")  # dashboard: where the page listens
+DASHBOARD_PORT = _setting("DASHBOARD_PORT")  # dashboard: empty: no page while crawling; 0: any
+DASHBOARD_PASSWORD = _setting("DASHBOARD_PASSWORD")  # dashboard: needed beyond this machine
 
 # --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
 BOT_NAME = "datasync_crawler"
@@ -138,6 +141,7 @@ EXTENSIONS = {
     "datasync_crawler.extensions.flight.Flight": 0,
     "datasync_crawler.extensions.heartbeat.Heartbeat": 0,
     "datasync_crawler.extensions.progress.Progress": 0,
+    "datasync_crawler.extensions.dashboard.Dashboard": 0,
 }
 FEED_EXPORTERS = {
     "jsonl": "datasync_crawler.exporters.EventLinesExporter",

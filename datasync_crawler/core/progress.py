@@ -172,6 +172,24 @@ def bucket(seconds: float) -> str:
     return next((f"{bound:g}" for bound in HISTOGRAM_S if seconds <= bound), "inf")
 
 
+def quantile(counts: Mapping[str, int], share: float) -> float | None:
+    """The time in seconds that *share* of a histogram's values stay below, by its `bucket` names.
+
+    Interpolated within its bucket, as Prometheus' histogram_quantile does; values above the last
+    bound count as that bound. None when nothing was counted.
+    """
+    wanted = share * sum(counts.values())
+    if wanted <= 0:
+        return None
+    before, lower = 0, 0.0
+    for bound in HISTOGRAM_S:
+        here = counts.get(f"{bound:g}", 0)
+        if here and before + here >= wanted:
+            return lower + (bound - lower) * (wanted - before) / here
+        before, lower = before + here, bound
+    return HISTOGRAM_S[-1]
+
+
 class Flight:
     """Which ranges are asked for: in flight, between answer and commit, or holes for now.
 

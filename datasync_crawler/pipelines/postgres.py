@@ -17,6 +17,7 @@ from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
+from datasync_crawler.core.progress import bucket
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.session import Session
@@ -170,6 +171,9 @@ class PostgresPipeline:
         stats.inc_value("database/refused_rows", done.refused_rows)
         write_s = stats.get_value("database/write_s", 0.0) + done.seconds
         stats.set_value("database/write_s", round(write_s, 3))
+        if done.transactions:
+            commit_s = done.seconds / done.transactions
+            stats.inc_value(f"database/commit_bucket/{bucket(commit_s)}", done.transactions)
         writer.reset_stats()
 
     def _stopping(self) -> None:

@@ -1,0 +1,82 @@
+"""``scrapy dashboard``: the page by itself, for crawls anywhere: running, finished or crashed.
+
+Every ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from scrapy.commands import ScrapyCommand
+
+if TYPE_CHECKING:
+    import argparse
+
+    from datasync_crawler.config import Config
+
+
+class Command(ScrapyCommand):
+    """Serve until told to end; `exitcode` 1 when the address is taken, 2 for a wrong setting."""
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
+
+    def syntax(self) -> str:
+        """Name the arguments in the usage line."""
+        return "[options]"
+
+    def short_desc(self) -> str:
+        """Describe the command in `scrapy --help`."""
+        return "Serve the live page of crawls: running, finished or crashed"
+
+    def long_desc(self) -> str:
+        """Describe the command in `scrapy dashboard --help`."""
+        return (
+            "Serves the live page, /metrics and /healthz from the configured database (or the "
+            "demonstration's when nothing is configured) on DASHBOARD_HOST and DASHBOARD_PORT "
+            "(127.0.0.1, 8765). It only reads. Ctrl-C ends it."
+        )
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Serve."""
+        del opts
+        from datasync_crawler import demonstration  # noqa: PLC0415
+        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.errors import ConfigError, CrawlError  # noqa: PLC0415
+
+        assert self.settings is not None  # Scrapy sets it before run()
+        try:
+            if args:
+                raise ConfigError(f"scrapy dashboard doesn't know {args[0]!r}: see --help.")
+            if demonstration.is_meant(self.settings):
+                self.settings.set("DB_NAME", demonstration.DATABASE, "cmdline")
+            config = Config.from_settings(self.settings, require_api=False)
+            config.check_dashboard()
+        except CrawlError as error:
+            print(f"datasync-crawler: {error}", file=sys.stderr)
+            self.exitcode = error.exit_status
+            return
+        self.exitcode = asyncio.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    from datasync_crawler.dashboard import serving  # noqa: PLC0415
+
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    server = serving.server(config)
+    try:
+        await server.start()
+    except OSError as error:
+        print(f"datasync-crawler: {serving.sentence(error, config)}", file=sys.stderr)
+        await server.stop()
+        return 1
+    print(f"The dashboard: {server.url} (Ctrl-C ends it)", flush=True)
+    await ended.wait()
+    await server.stop()
+    return 0

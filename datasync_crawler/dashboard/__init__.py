@@ -1,0 +1,1 @@
+"""The dashboard: the page, its JSON, and the metrics; one for the extension and the command."""

@@ -1,0 +1,166 @@
+"""What the dashboard and the metrics read: runs, samples, the ledger at a glance, rejections.
+
+Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import psycopg2
+
+from datasync_crawler.store import queries
+from datasync_crawler.store.connection import Connector, close_quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+#: A read that takes longer is given up, in milliseconds: the page must not burden the server.
+STATEMENT_TIMEOUT_MS: Final = 20_000
+
+
+class RunLine(msgspec.Struct, frozen=True):
+    """A run in the list. Times: epoch seconds; `silent_s`: since the last heartbeat."""
+
+    id: int
+    host: str
+    pid: int
+    started_at: float
+    finished_at: float | None
+    lasted_s: float
+    silent_s: float
+    finish_reason: str | None
+    complete: bool
+    inserted: int
+    rejected: int
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One run with the stats that its last heartbeat wrote."""
+
+    id: int
+    host: str
+    pid: int
+    started_at: float
+    finished_at: float | None
+    lasted_s: float
+    silent_s: float
+    finish_reason: str | None
+    stats: dict[str, Any]
+
+
+class LedgerView(msgspec.Struct, frozen=True):
+    """The ledger over [0, total) in cells of `width` offsets.
+
+    `cells`: committed offsets by cell; `rejected`: rejections by cell; both leave out zeros.
+    `gaps`: uncommitted ranges below `reach`, the first of them in `first_gaps` as (first, stop).
+    """
+
+    source: str
+    total: int | None
+    width: int
+    cells: dict[int, int]
+    rejected: dict[int, int]
+    covered: int
+    reach: int
+    gaps: int
+    first_gaps: list[tuple[int, int]]
+    stored: int
+    duplicates: int
+    rejections: int
+    ranges: int
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A rejected event: its reason, how many share it, its offset, the beginning of its bytes."""
+
+    reason: str
+    events: int
+    position: int
+    raw: bytes
+
+
+class DashboardReader:
+    """Reads on a connection of its own, from one thread at a time.
+
+    Each call raises psycopg2.Error or CrawlError when the database is away; the next one opens a
+    new connection. Before the first crawl there are no tables: then there is nothing, no error.
+    """
+
+    def __init__(self, connector: Connector, schema: str) -> None:
+        self._connector = connector
+        self._queries = queries.load("dashboard", schema)
+        self._connection: Connection | None = None
+
+    def runs(self) -> list[RunLine]:
+        """The newest runs, newest first."""
+        return [RunLine(*row) for row in self._fetch("runs", None)]
+
+    def run(self, run_id: int | None) -> Run | None:
+        """One run, the newest for None."""
+        rows = self._fetch("run", {"run_id": run_id})
+        return Run(*rows[0]) if rows else None
+
+    def series(self, run_id: int, points: int) -> list[tuple[float, dict[str, Any]]]:
+        """About *points* samples of a run at most: seconds since its start, and figures."""
+        return [(row[0], row[1]) for row in self._fetch(
+            "series", {"run_id": run_id, "points": points}
+        )]  # fmt: skip
+
+    def ledger(self, most_cells: int) -> LedgerView | None:
+        """The ledger in at most *most_cells* cells; None before the first crawl."""
+        sources, sums = self._fetch("source", None), self._fetch("ledger_sums", None)
+        if not sources or not sums:
+            return None
+        (source, total), (stored, duplicates, rejections, ranges, reach) = sources[0], sums[0]
+        whole = max(reach if total is None else total, 1)
+        width = -(-whole // most_cells)
+        params = {"total": whole, "width": width}
+        cells, covered, view_reach, gaps, first_gaps = self._fetch("ledger", params)[0]
+        return LedgerView(
+            source=source,
+            total=total,
+            width=width,
+            cells={cell: int(count) for cell, count in cells},
+            rejected=dict(self._fetch("rejected_cells", params)),
+            covered=covered,
+            reach=view_reach,
+            gaps=gaps,
+            first_gaps=[(first, stop) for first, stop in first_gaps],
+            stored=stored,
+            duplicates=duplicates,
+            rejections=rejections,
+            ranges=ranges,
+        )
+
+    def rejections(self, most: int) -> list[Example]:
+        """Up to three examples of each of the *most* commonest reasons, commonest first."""
+        rows = self._fetch("rejections", {"most": most})
+        return [
+            Example(reason, events, position, bytes(raw)) for reason, events, position, raw in rows
+        ]
+
+    def close(self) -> None:
+        """Closes the connection and lets go of the embedded server."""
+        close_quietly(self._connection)
+        self._connection = None
+        self._connector.release()
+
+    def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            connection = self._connector.connect()
+            connection.set_session(readonly=True, autocommit=True)
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            self._connection = connection
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(self._queries[name], params)
+                return cursor.fetchall()
+        except psycopg2.errors.UndefinedTable:
+            return []
+        except psycopg2.Error:
+            close_quietly(self._connection)
+            self._connection = None
+            raise

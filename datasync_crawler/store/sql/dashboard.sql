@@ -1,0 +1,99 @@
+-- What the dashboard reads. Nothing here writes. {schema} is replaced by the quoted name of
+-- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
+
+-- name: runs
+-- The newest runs, without their stats but for a few figures.
+SELECT id, host, pid,
+       extract(epoch FROM started_at)::float8 AS started_at,
+       extract(epoch FROM finished_at)::float8 AS finished_at,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
+       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       finish_reason,
+       coalesce((stats->>'crawl/complete')::boolean, false) AS complete,
+       coalesce((stats->>'events/inserted')::bigint, 0) AS inserted,
+       coalesce((stats->>'events/rejected')::bigint, 0) AS rejected
+FROM {schema}.crawl_runs
+ORDER BY id DESC
+LIMIT 20;
+
+-- name: run
+-- One run with its stats; the newest when none is named.
+SELECT id, host, pid,
+       extract(epoch FROM started_at)::float8 AS started_at,
+       extract(epoch FROM finished_at)::float8 AS finished_at,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
+       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       finish_reason, stats
+FROM {schema}.crawl_runs
+WHERE id = coalesce(%(run_id)s, (SELECT max(id) FROM {schema}.crawl_runs));
+
+-- name: series
+-- A run's samples in order, the last of each of about %(points)s equal spans, with their time
+-- since the run's start.
+WITH own AS (
+    SELECT extract(epoch FROM s.sampled_at - r.started_at)::float8 AS at_s, s.figures
+    FROM {schema}.crawl_samples AS s JOIN {schema}.crawl_runs AS r ON r.id = s.run_id
+    WHERE s.run_id = %(run_id)s
+), span AS (
+    SELECT greatest(0.5, max(at_s) / %(points)s) AS span_s FROM own
+)
+SELECT DISTINCT ON (floor(at_s / span_s)) at_s, figures
+FROM own CROSS JOIN span
+ORDER BY floor(at_s / span_s), at_s DESC;
+
+-- name: source
+SELECT api_base_url, total FROM {schema}.source;
+
+-- name: ledger
+-- The ledger in one pass: disjoint committed pieces by a running maximum (ranges of different
+-- passes overlap), summed up in cells of %(width)s offsets; gaps are what lies before a piece.
+WITH committed AS (
+    SELECT first_offset AS first, first_offset + received AS stop,
+           coalesce(max(first_offset + received) OVER (
+               ORDER BY first_offset, received
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
+    FROM {schema}.checkpoint
+    WHERE first_offset < %(total)s
+), pieces AS MATERIALIZED (
+    SELECT greatest(first, reached) AS first, least(stop, %(total)s) AS stop,
+           reached, first > reached AS behind_gap
+    FROM committed
+    WHERE stop > reached AND reached < %(total)s
+), cells AS (
+    SELECT cell, sum(least(stop, (cell + 1) * %(width)s) - greatest(first, cell * %(width)s)) AS n
+    FROM pieces
+    CROSS JOIN LATERAL generate_series(first / %(width)s, (stop - 1) / %(width)s) AS cell
+    GROUP BY cell
+)
+SELECT (SELECT coalesce(json_agg(json_build_array(cell, n) ORDER BY cell), '[]') FROM cells),
+       (SELECT coalesce(sum(stop - first), 0)::bigint FROM pieces) AS covered,
+       (SELECT coalesce(max(stop), 0) FROM pieces) AS reach,
+       (SELECT count(*) FROM pieces WHERE behind_gap) AS gaps,
+       (SELECT coalesce(json_agg(json_build_array(reached, first) ORDER BY reached), '[]')
+        FROM (SELECT reached, first FROM pieces WHERE behind_gap ORDER BY reached LIMIT 20) AS few);
+
+-- name: ledger_sums
+SELECT coalesce(sum(inserted), 0)::bigint AS stored,
+       coalesce(sum(duplicates), 0)::bigint AS duplicates,
+       coalesce(sum(rejected), 0)::bigint AS rejected,
+       count(*) AS ranges,
+       coalesce(max(first_offset + received), 0) AS reach
+FROM {schema}.checkpoint;
+
+-- name: rejected_cells
+SELECT "position" / %(width)s AS cell, count(*)
+FROM {schema}.rejected_events WHERE "position" < %(total)s
+GROUP BY 1 ORDER BY 1;
+
+-- name: rejections
+-- The commonest reasons with their first three events; raw cut by the server.
+WITH reasons AS (
+    SELECT reason, count(*) AS events, (array_agg("position" ORDER BY "position"))[1:3] AS firsts
+    FROM {schema}.rejected_events
+    GROUP BY reason
+    ORDER BY count(*) DESC, reason
+    LIMIT %(most)s
+)
+SELECT r.reason, r.events, e."position", substring(e.raw FROM 1 FOR 600) AS raw
+FROM reasons AS r JOIN {schema}.rejected_events AS e ON e."position" = ANY (r.firsts)
+ORDER BY r.events DESC, r.reason, e."position";
