@@ -1,0 +1,1 @@
+"""The database room: the only one that imports the driver."""

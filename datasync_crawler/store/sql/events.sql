@@ -13,6 +13,10 @@ CREATE TEMP TABLE IF NOT EXISTS incoming (
     properties jsonb, "timestamp" timestamptz, session jsonb, extra jsonb
 ) ON COMMIT DELETE ROWS;
 
+-- name: index_incoming
+-- While refused rows are searched for: COPY meets an oversized id here, and names its line.
+CREATE INDEX ON pg_temp.incoming (id);
+
 -- name: copy_incoming
 COPY pg_temp.incoming (page, {columns}) FROM STDIN;
 
