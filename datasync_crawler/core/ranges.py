@@ -62,11 +62,15 @@ def holes(committed: Iterable[Range], total: int, *, after: int = 0) -> list[Ran
 
 
 def widen(ranges: Iterable[Range], by: int, total: int) -> list[Range]:
-    """*ranges*, each longer by *by* events at its end, within [0, total).
+    """*ranges*, each longer by *by* events on either side, within [0, total).
 
-    When *by* events came in at the front, what used to lie at offset n lies at n + by now.
+    When *by* events came in before them, what used to lie at offset n lies at n + by now; when
+    as many went away, at n - by.
     """
-    return union(Range(piece.first, min(piece.stop + by, total) - piece.first) for piece in ranges)
+    return union(
+        Range(max(piece.first - by, 0), min(piece.stop + by, total) - max(piece.first - by, 0))
+        for piece in ranges
+    )
 
 
 def next_page_size(asked: int, limit: int | None, received: int, behind: int | None) -> int:

@@ -73,6 +73,8 @@ class Plan:
         self._committed_pages = 0
         self._last_page: EventPage | None = None
         self._empty_at: int | None = None
+        self._ended_at: int | None = None
+        self._total_lies = False
         self._unusable: str | None = None
         self._cursor_expired = False
         self._something = asyncio.Event()
@@ -87,6 +89,8 @@ class Plan:
         """The page of a range is in the database."""
         self._committed_pages += 1
         self._last_page = page
+        if page.received < page.requested and page.first_offset + page.received == self.total:
+            self._ended_at = self.total
         self.given_up(page.first_offset)
 
     def given_up(self, first_offset: int) -> None:
@@ -105,7 +109,7 @@ class Plan:
 
     def learn_total(self, said: int | None, received: int) -> None:
         """The API's word on the total (None: nothing usable); an empty page's doesn't count."""
-        if said is None or (not received and self.total is not None):
+        if said is None or self._total_lies or (not received and self.total is not None):
             return
         if self.total is not None and said != self.total:
             logger.info("The API's total is %d now, it was %d.", said, self.total)
@@ -236,7 +240,7 @@ class Plan:
     async def _read_to_the_end(self) -> AsyncIterator[Wanted]:
         """Without any total: page after page until an empty one, and a second look behind it."""
         logger.warning(
-            "The API doesn't say how many events there are: reading until a page is empty."
+            "The API doesn't say reliably how many events there are: reading until a page is empty."
         )
         position = await self._reach()
         while self.total is None:
@@ -267,25 +271,20 @@ class Plan:
         then what was missing lies up to as many offsets to either side of the hole now.
         """
         stalled = growth_rounds = 0
-        known_before = state.total or 0
         while not self._unusable:
             assert self.total is not None
             target, before = self.total, self._committed_pages
-            async for hole in self._holes(target):
-                by = moved if hole.first < known_before and state.reach > 0 else 0
-                for piece in ranges.split(ranges.widen([hole], by, target), self.page_size):
-                    yield self._want(piece)
-            await self._settled()
+            async for wanted in self._fill_once(target, moved, below=state.total or 0):
+                yield wanted
             if self._unusable:
                 return
-            moved = 0
-            target = min(target, self.total)
+            moved, target = 0, min(target, self.total)
             if missing := await self._in_thread(self._ledger.holes, target, most=6):
                 stalled = 0 if self._committed_pages > before else stalled + 1
                 if stalled >= MOST_STALLED_ROUNDS:
                     raise Incomplete(_in_words(missing))
                 continue
-            async for wanted in self._second_look():
+            async for wanted in self._look_past_the_end():
                 yield wanted
             if self.total <= target or growth_rounds >= MOST_GROWTH_ROUNDS:
                 self._stats.set_value("crawl/added_since", max(self.total - target, 0))
@@ -293,23 +292,39 @@ class Plan:
                 return
             growth_rounds += 1
 
-    async def _second_look(self) -> AsyncIterator[Wanted]:
-        """The total has fallen below what it was: is there really nothing behind it?"""
-        assert self.total is not None
-        largest = self._largest_total or 0
-        if self.total >= largest or await self._reach() >= largest:
-            return
-        self._empty_at, before = None, self._committed_pages
-        yield self._want(Range(max(self.total, await self._reach()), self.page_size))
+    async def _fill_once(self, target: int, moved: int, *, below: int) -> AsyncIterator[Wanted]:
+        """Every hole once; those *below* an offset are wider by *moved* to either side."""
+        async for hole in self._holes(target):
+            wide = ranges.widen([hole], moved if hole.first < below else 0, target)
+            for piece in ranges.split(wide, self.page_size):
+                # The last one asks for a whole page: when less comes, that is the end.
+                last = piece.stop >= target
+                yield self._want(Range(piece.first, self.page_size) if last else piece)
         await self._settled()
-        if self._committed_pages == before and self._empty_at is not None:
-            self._largest_total = self.total
+
+    async def _look_past_the_end(self) -> AsyncIterator[Wanted]:
+        """The end is where the offsets reach the total and a page past it is empty (api.md).
+
+        A short last page is as good as an empty one behind it. Where the total has fallen, it is
+        looked at twice; where events come from behind it, the total isn't believed any more.
+        """
+        assert self.total is not None
+        end = max(self.total, await self._reach())
+        if self._ended_at == end:
             return
-        logger.warning(
-            "The API said %d events, then %d, but serves more: %d is believed.",
-            largest, self.total, largest,
-        )  # fmt: skip
-        self.total = largest
+        for _ in range(2 if end < (self._largest_total or 0) else 1):
+            self._empty_at, before = None, self._committed_pages
+            yield self._want(Range(end, self.page_size))
+            await self._settled()
+            if self._committed_pages > before:
+                logger.warning("The API says %d events, but serves more.", self.total)
+                self.total, self._total_lies = None, True
+                async for wanted in self._read_to_the_end():
+                    yield wanted
+                return
+            if self._empty_at is None:
+                raise Incomplete(f"certainty: the page behind the end ({end}) can't be had")
+        self._largest_total = self.total
 
     async def _repair(self) -> AsyncIterator[Wanted]:
         """Offsets that shifted while they were read: read again until nothing new turns up.

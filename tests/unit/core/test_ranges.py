@@ -47,14 +47,13 @@ def test_holes_are_what_is_left_out(pieces, total, after):
 
 
 @given(ANY_RANGES, st.integers(0, 20), TOTALS)
-def test_widen_adds_what_came_in_at_the_front(pieces, by, total):
+def test_widen_adds_what_came_in_or_went_away_before_it(pieces, by, total):
     """Widened ranges hold each of their offsets' places before and after the shift."""
     wide = set(offsets(ranges.widen(pieces, by, total)))
     wanted = {
         offset
         for piece in pieces
-        if piece.first < total
-        for offset in range(piece.first, min(piece.stop + by, total))
+        for offset in range(max(piece.first - by, 0), min(piece.stop + by, total))
     }
     assert wide == wanted
 
