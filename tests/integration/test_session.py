@@ -119,3 +119,22 @@ def test_connecting_tells_no_from_no_answer(database):
         with pytest.raises(wanted) as caught:
             Connector(target).connect()
         assert "canary" not in str(caught.value)
+
+
+def test_the_server_is_told_to_notice_a_vanished_client(database):
+    """The lock of a machine that lost its power is free after a minute, not two hours."""
+    params = {**database.params, "host": "127.0.0.1"}
+    connection = Connector(ServerTarget(params)).connect()
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW tcp_keepalives_idle")
+        assert cursor.fetchone() == ("30",)
+        cursor.execute("SHOW client_encoding")
+        assert cursor.fetchone() == ("UTF8",)
+    connection.close()
+
+
+def test_the_url_cannot_change_the_encoding(database):
+    """COPY's bytes are UTF-8 whatever client_encoding a DATABASE_URL asks for."""
+    connection = Connector(ServerTarget({**database.params, "client_encoding": "LATIN1"})).connect()
+    assert connection.encoding == "UTF8"
+    connection.close()

@@ -384,3 +384,31 @@ def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
         writer.close()
         session.close()
         connector.release()
+
+
+def test_a_full_disk_commits_nothing_and_the_range_is_done_when_there_is_room(room):
+    """Disk full (53100, raised by a trigger here) isn't waited for, and blames no row."""
+    room.query(
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE 'No space left on device' USING ERRCODE = '53100'; END$$"
+    )
+    room.query("CREATE TRIGGER full_disk BEFORE INSERT ON checkpoint EXECUTE FUNCTION full_disk()")
+    writer = room.writer()
+    one = page(["a", None])
+    with pytest.raises(psycopg2.errors.DiskFull):
+        writer.write([one])
+    assert (one.committed, room.ids(), room.counts()) == (False, [], [])
+    assert room.query("SELECT count(*) FROM rejected_events") == [(0,)]
+    room.query("DROP TRIGGER full_disk ON checkpoint")
+    writer.write([one])
+    assert (one.inserted, one.rejected, room.ids()) == (1, 1, ["a"])
+
+
+def test_a_failed_batch_does_not_claim_to_have_told_the_total(room):
+    """The total of a batch that failed is written with the next one that doesn't."""
+    room.query("ALTER TABLE checkpoint ADD CONSTRAINT never CHECK (first_offset <> 7)")
+    writer = room.writer()
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        writer.write([page(["a"], first=7, total=99)])
+    writer.write([page(["a"], total=99)])
+    assert room.query("SELECT total FROM source") == [(99,)]
