@@ -13,6 +13,7 @@ from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.exceptions import UsageError
 
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.options import without_empty
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -31,8 +32,7 @@ class Command(ScrapyCrawl):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """An empty value is an unset one, on the command line too."""
-        # Split at the first "=": a key may end with one.
-        opts.set = [pair for pair in opts.set if "=" not in pair or pair.split("=", 1)[1].strip()]
+        opts.set = without_empty(opts.set)
         super().process_options(args, opts)
         assert self.settings is not None
         if self.settings.get("LOG_LEVEL") != "DEBUG":

@@ -20,6 +20,8 @@ from typing import IO, TYPE_CHECKING, ClassVar
 
 from scrapy.commands import ScrapyCommand
 
+from datasync_crawler.options import without_empty
+
 if TYPE_CHECKING:
     import argparse
     from types import FrameType
@@ -64,6 +66,11 @@ class Command(ScrapyCommand):
         group = parser.add_argument_group(title="Demonstration")
         group.add_argument("--events", metavar="N", help="events to make up (100000)")
         group.add_argument("--mock-port", metavar="PORT", help="port of its mock API (8763)")
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """An empty value is an unset one, on the command line too."""
+        opts.set = without_empty(opts.set)
+        super().process_options(args, opts)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Run the crawl and take over its exit status."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from scrapy.commands import ScrapyCommand
 
+from datasync_crawler.options import without_empty
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
@@ -46,6 +48,11 @@ class Command(ScrapyCommand):
             "configured. The embedded server is started if it isn't running, and stopped when its "
             "last user has gone. Example: scrapy psql -c 'select count(*) from events'"
         )
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """An empty value is an unset one, on the command line too."""
+        opts.set = without_empty(opts.set)
+        super().process_options(args, opts)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Replace this process by psql."""

@@ -22,6 +22,7 @@ from scrapy.settings import Settings
 
 from datasync_crawler.config import Config
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.options import without_empty
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, from_url
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -490,3 +491,9 @@ def test_the_command_line_beats_all(tmp_path: Path) -> None:
     """`-s` is Scrapy's own and stands above environment and .env."""
     command = ["-m", "scrapy", "settings", "--get", "BATCH_ROWS", "-s", "BATCH_ROWS=9"]
     assert run(tmp_path, command, "BATCH_ROWS=7\n", {"BATCH_ROWS": "8"}) == "9\n"
+
+
+def test_an_empty_option_sets_nothing() -> None:
+    """`-s NAME=` leaves the lower levels their say; a value may hold or end with "="."""
+    given = ["A=", "B= ", "C=a2V5==", "D", "E=x"]
+    assert without_empty(given) == ["C=a2V5==", "D", "E=x"]
