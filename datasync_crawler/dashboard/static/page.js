@@ -174,24 +174,24 @@ function drawStrip() {
   const marks = [];
   if (ledger.rejected.length) {
     marks.push(rect("under", 0, 1000, 31, 9));
-    for (const [cell] of ledger.rejected) marks.push(rect("rejected", cell * scale, Math.max(scale, 2.5), 33, 7));
+    for (const [cell] of ledger.rejected) marks.push(rect("rejected", cell * scale, Math.max(scale, 3), 33, 7));
   }
   $("strip-marks").replaceChildren(...marks);
   put("axis-middle", whole.format(Math.round(ledger.whole / 2)));
   put("axis-end", whole.format(ledger.whole));
   const holes = kinds.filter((kind) => kind === "hole").length;
   put("strip-text", `${whole.format(ledger.covered)} of ${whole.format(ledger.whole)} offsets are committed, all up to ${whole.format(ledger.frontier)}; `
-    + `${run.under_way.length} ranges in flight; ${holes ? `holes in ${holes} of ${kinds.length} parts` : "no holes"}; `
+    + `${run.under_way.length} ranges under way; ${holes ? `holes in ${holes} of ${kinds.length} parts` : "no holes"}; `
     + `rejected events in ${ledger.rejected.length} parts.`);
   const live = run.phase === "running";
-  const flights = (live ? run.under_way : []).map(([first, count]) => [whole.format(first), whole.format(first + count - 1), whole.format(count), "in flight"]);
+  const flights = (live ? run.under_way : []).map(([first, count]) => [whole.format(first), whole.format(first + count - 1), whole.format(count), "under way"]);
   const gaps = ledger.first_gaps
     .filter(([first, stop]) => !run.under_way.some(([from, n]) => live && from < stop && from + n > first))
     .map(([first, stop]) => [whole.format(first), whole.format(stop - 1), whole.format(stop - first), "hole"]);
   const rows = [...gaps, ...flights];
   $("ranges-table").replaceChildren(rows.length
     ? table("", ["First offset", "Last offset", "Events", "State"], rows, [0, 1, 2])
-    : element("p", "nothing", `No holes, nothing in flight. All offsets below ${whole.format(ledger.frontier)} are committed, in ${whole.format(ledger.ranges)} ranges.`));
+    : element("p", "nothing", `No holes, nothing under way. All offsets below ${whole.format(ledger.frontier)} are committed, in ${whole.format(ledger.ranges)} ranges.`));
 }
 
 function bar(share, kind) {

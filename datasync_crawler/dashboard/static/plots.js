@@ -2,10 +2,10 @@
 // The four plots, drawn with uPlot; each with a table of the same values. Text by textContent.
 
 const PLOTS = {
-  rate: { title: "Throughput", unit: "events/s", column: "rate", digits: 0, fill: true, height: 190 },
-  budget: { title: "API budget left, and pauses", unit: "requests", column: "remaining", digits: 0, steps: true, bands: true },
-  latency: { title: "Latency of answers", unit: "s", column: "latency", digits: 3 },
-  commit: { title: "Time of a commit", unit: "s", column: "commit", digits: 3 },
+  rate: { title: "Throughput", unit: "events/s", column: "rate", fill: true, height: 190 },
+  budget: { title: "API budget left, and pauses", unit: "requests", column: "remaining", steps: true, bands: true },
+  latency: { title: "Latency of answers", unit: "s", column: "latency", sparse: true },
+  commit: { title: "Time of a commit", unit: "s", column: "commit", sparse: true },
 };
 
 function colour(name) {
@@ -45,6 +45,8 @@ class Plot {
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: colour("--muted"), grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     const series = { stroke: colour("--plot"), width: 1.75, points: { show: false }, spanGaps: false };
+    // Between two answers there is no latency to be seen: the line may bridge that.
+    if (this.what.sparse) Object.assign(series, { spanGaps: true, points: { show: (u) => u.data[1].filter((v) => v !== null).length < 60, size: 4, fill: colour("--plot") } });
     if (this.what.fill) series.fill = colour("--plot-fill");
     if (this.what.steps) series.paths = uPlot.paths.stepped({ align: 1 });
     return {
