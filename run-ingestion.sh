@@ -5,6 +5,7 @@
 #   sh run-ingestion.sh                 ingest
 #   sh run-ingestion.sh --events N      so many events in the demonstration
 #   sh run-ingestion.sh -s NAME=value   any setting of docs/settings.md
+#   sh run-ingestion.sh --docker        the same in containers (docker-compose.yml)
 #
 # Exit status: 0 complete, 1 stopped or incomplete, 2 something has to be set up first.
 set -u
@@ -13,7 +14,8 @@ CDPATH="" cd -- "$(dirname -- "$0")" || exit 2
 
 for argument in "$@"; do
     if [ "$argument" = --docker ]; then
-        fail "--docker isn't there yet: run this without it."
+        . ./scripts/docker.sh
+        run_in_docker "$@"
     fi
 done
 prepare_venv requirements.txt
