@@ -199,11 +199,11 @@ class PacedDownloadHandler:
             self._paused_at = None
             stats.set_value("rate_limit/paused_until", None)
         if self._paused_at is not None:
-            why = self._controller.pause_reason if decision.reason == "pause" else ""
+            # Without the list of headers that said so.
+            why = self._controller.pause_reason.split(",")[0]
+            limited = decision.reason == "budget" or why.startswith("HTTP 429")
             stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
-            stats.set_value(
-                "rate_limit/pause_reason", f"rate limit ({why})" if why else "rate limit"
-            )
+            stats.set_value("rate_limit/pause_reason", "rate limit" if limited else why)
 
     def _log_notes(self) -> None:
         for note in self._controller.take_notes():

@@ -52,7 +52,7 @@ class Plot {
     return {
       width: this.chart.clientWidth || 300,
       height: this.what.height || 160,
-      padding: [8, 8, 0, 0],
+      padding: [8, 24, 0, 0],
       scales: { x: { time: false }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       series: [{}, series],
       axes: [
