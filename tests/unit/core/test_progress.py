@@ -20,6 +20,7 @@ from datasync_crawler.core.progress import (
     facts,
     line,
     outcome,
+    quantile,
     summary,
     traffic,
 )
@@ -258,6 +259,25 @@ def test_holes_are_counted_in_words(holes: int, said: list[str]) -> None:
 def test_a_bucket_is_named_by_its_upper_bound(seconds: float, name: str) -> None:
     """A bound belongs to the bucket below it."""
     assert bucket(seconds) == name
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "seconds"),
+    [
+        ({}, 0.5, None),
+        ({"0.1": 10}, 0.0, None),
+        ({"0.1": 10}, 0.5, 0.075),
+        ({"0.1": 10}, 1.0, 0.1),
+        ({"0.025": 4, "0.5": 4}, 0.5, 0.025),
+        ({"0.025": 4, "0.5": 4}, 0.75, 0.375),
+        ({"1": 1, "inf": 9}, 0.9, 30.0),
+    ],
+)
+def test_a_quantile_is_interpolated_within_its_bucket(
+    counts: dict[str, int], share: float, seconds: float | None
+) -> None:
+    """As Prometheus does; beyond the last bound it is that bound, of nothing it is nothing."""
+    assert quantile(counts, share) == (seconds if seconds is None else pytest.approx(seconds))
 
 
 def test_a_flight_ends_in_the_ledger_or_as_a_hole() -> None:
