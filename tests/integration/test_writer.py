@@ -6,6 +6,7 @@ import random
 import signal
 import socket
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 
 import msgspec
@@ -412,3 +413,22 @@ def test_a_failed_batch_does_not_claim_to_have_told_the_total(room):
         writer.write([page(["a"], first=7, total=99)])
     writer.write([page(["a"], total=99)])
     assert room.query("SELECT total FROM source") == [(99,)]
+
+
+def test_a_deadlock_is_tried_again(room):
+    """Chosen as a deadlock's victim, the writer writes its page again, and counts it rightly."""
+    with closing(room.database.connect()) as other, other.cursor() as cursor:
+        other.autocommit = False
+        cursor.execute("SET deadlock_timeout = '1h'")  # so that the writer is the one that ends
+        cursor.execute("INSERT INTO events (id) VALUES ('y')")
+        one = page(["x", "y", "z"])
+        writing = threading.Thread(target=room.writer().write, args=([one],))
+        writing.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        while room.query(waiting) == [(0,)]:
+            pass
+        cursor.execute("INSERT INTO events (id) VALUES ('x')")
+        other.commit()
+        writing.join(30)
+    assert (one.committed, one.inserted, one.duplicates, one.changed) == (True, 1, 2, 2)
+    assert room.ids() == ["x", "y", "z"]
