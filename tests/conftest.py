@@ -7,6 +7,7 @@ that TEST_DATABASE_URL names.
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-#: Fixed, so that two sessions at once share the server; not the user's own (54329).
-TEST_PORT = 54330
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +35,16 @@ def server() -> Iterator[Server]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield Server.from_url(url)
         return
-    from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+    from datasync_crawler.store.embedded import (  # noqa: PLC0415
+        EmbeddedError,
+        ensure_running,
+    )
 
-    running = ensure_running(PROJECT / ".datasync" / "tests", port=TEST_PORT)
+    data_dir = PROJECT / ".datasync" / "tests"
+    try:
+        running = ensure_running(data_dir, port=free_port())
+    except EmbeddedError:  # another session's tests run on it: join them, whatever their port
+        running = ensure_running(data_dir)
     yield Server(running.conninfo("postgres"))
     running.release()
 

@@ -1,0 +1,237 @@
+"""The gate: where every request waits for its turn. Carries out what the rate controller decides.
+
+Owns the queue, the timer, the memory of limits over runs, and what is told of pauses. Must not
+decide when a request may go (`core.ratelimit` does) nor send it (`handlers` does).
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from scrapy import signals as scrapy_signals
+from scrapy.exceptions import IgnoreRequest
+from scrapy.utils.asyncio import run_in_thread
+
+from datasync_crawler import signals
+from datasync_crawler.core.progress import SHORTEST_PAUSE_S
+from datasync_crawler.core.ratelimit import Decision, RateController
+from datasync_crawler.store.connection import STORE_ERRORS, Connector
+from datasync_crawler.store.limits import LimitMemory
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+    from datasync_crawler.config import Config
+
+logger = logging.getLogger(__name__)
+
+#: A pause of this length is written down when it begins, in seconds: a process that is killed
+#: during it must not run into the closed window again.
+WRITTEN_PAUSE_S: Final = 2.0
+
+
+class CrawlStopping(IgnoreRequest):
+    """The request wasn't sent, or was given up, because the crawl is closing.
+
+    Raised by the gate and the download handler.
+    """
+
+
+class Gate:
+    """First come, first served; one pause holds all. Settings: RATE_LIMIT_MAX_WAIT.
+
+    Stats: rate_limit/…. Asks for the crawl's end when the key is refused or a pause is too long.
+    """
+
+    def __init__(self, crawler: "Crawler", config: "Config") -> None:
+        self._crawler = crawler
+        self._max_wait_s = config.rate_limit_max_wait_s
+        self._controller = RateController(
+            # How many help is the throttle's business; here it's about the limit alone.
+            max_in_flight=crawler.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
+            max_wait_s=config.rate_limit_max_wait_s,
+            random=random.random,
+        )
+        self._queue: deque[asyncio.Future[float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._paused_at: float | None = None
+        self._connector = Connector(config.database)
+        self._memory = LimitMemory(self._connector, config.schema, config.api_key)
+        self._recalling: asyncio.Task[None] | None = None
+        self._remembering: asyncio.Task[None] | None = None
+        crawler.signals.connect(self._stopping, signals.stopping)
+        crawler.signals.connect(self._spider_closed, scrapy_signals.spider_closed)
+
+    # --- one request's way ------------------------------------------------------------------------
+
+    async def turn(self) -> float:
+        """Waits until the next request may go out; returns the moment (monotonic s) it was let go.
+
+        Every turn must end in `answered` or `failed`. Raises CrawlStopping.
+        """
+        if self._recalling is None:
+            self._recalling = asyncio.ensure_future(self._recall())
+        if not self._recalling.done():
+            await asyncio.shield(self._recalling)
+        if self._closed:
+            raise CrawlStopping("the crawl is closing")
+        turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        self._let_out()
+        return await turn
+
+    def failed(self, sent_at: float) -> None:
+        """No answer came to the request let go at *sent_at*."""
+        self._controller.failed(time.monotonic(), sent_at=sent_at)
+        self._wake()
+
+    def answered(self, response: "Response", sent_at: float) -> None:
+        """An answer came to the request let go at *sent_at*."""
+        now = time.monotonic()
+        headers = {
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+            for name, values in response.headers.items()
+        }
+        body = response.body if response.status in {429, 503} else b""
+        self._controller.answered(now, time.time(), response.status, headers, body, sent_at=sent_at)
+        self._log_notes()
+        self._tell_budget(now)
+        if response.status in {401, 403}:
+            self._stop(
+                "unauthorized",
+                f"The API refuses the key (HTTP {response.status}): it is wrong or has expired. "
+                "Everything fetched so far is committed. Set API_KEY to a valid key and run the "
+                "same command again: it goes on where it was.",
+            )
+        self._wake()
+
+    # --- the queue --------------------------------------------------------------------------------
+
+    def _let_out(self) -> None:
+        """Lets out as many as the controller allows, and comes back when it says so."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue and not self._closed:
+            if self._queue[0].done():
+                self._queue.popleft()
+                continue
+            now = time.monotonic()
+            decision = self._controller.ask(now)
+            self._log_notes()
+            self._tell_wait(decision)
+            if decision.delay_s > 0:
+                self._timer = asyncio.get_running_loop().call_later(decision.delay_s, self._let_out)
+                self._check_wait(now)
+                return
+            self._queue.popleft().set_result(now)
+
+    def _wake(self) -> None:
+        """Something changed: ask again, soon."""
+        if self._queue:
+            asyncio.get_running_loop().call_soon(self._let_out)
+
+    def _check_wait(self, now: float) -> None:
+        wait_s = self._controller.wait_too_long(now)
+        if wait_s is not None:
+            at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + wait_s))
+            self._stop(
+                "rate_limited",
+                f"The API asks for a pause of {wait_s:.0f} s, longer than RATE_LIMIT_MAX_WAIT "
+                f"({self._max_wait_s:.0f} s). Run the same command again after {at}.",
+            )
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def _stop(self, reason: str, sentence: str) -> None:
+        self._closed = True  # not one request more, whatever the engine still has
+        self._crawler.signals.send_catch_log(
+            signals.stop_requested, reason=reason, sentence=sentence
+        )
+
+    def _stopping(self) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_exception(CrawlStopping("the crawl is closing"))
+
+    async def _spider_closed(self) -> None:
+        if self._remembering is not None:
+            await self._remembering
+        if self._recalling is not None:
+            await self._remember()
+        await run_in_thread(self._connector.release)
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    async def _recall(self) -> None:
+        """Before the first request: the database is open by then."""
+        try:
+            learnt = await run_in_thread(self._memory.recall)
+        except STORE_ERRORS as error:
+            logger.warning("What was learnt of the limits can't be read (%s).", error)
+            return
+        self._controller.restore(time.monotonic(), time.time(), learnt)
+        self._log_notes()
+
+    async def _remember(self) -> None:
+        now = time.monotonic()
+        learnt = self._controller.snapshot(now, time.time())
+        try:
+            await run_in_thread(
+                self._memory.remember, learnt, paused_for_s=self._controller.paused_for_s(now)
+            )
+        except STORE_ERRORS as error:
+            logger.warning("What was learnt of the limits can't be written (%s).", error)
+
+    def _remember_pause(self, length_s: float) -> None:
+        idle = self._remembering is None or self._remembering.done()
+        if length_s >= WRITTEN_PAUSE_S and idle:
+            self._remembering = asyncio.ensure_future(self._remember())
+
+    # --- what others are told, by stats; times in epoch seconds -----------------------------------
+
+    def _tell_budget(self, now: float) -> None:
+        stats = self._crawler.stats
+        stats.set_value("rate_limit/in_flight", self._controller.in_flight)
+        if budget := self._controller.budget(now):
+            reset_in_s = budget.reset_in_s
+            stats.set_value("rate_limit/limit", budget.limit)
+            stats.set_value("rate_limit/remaining", budget.remaining)
+            stats.set_value("rate_limit/reset_in_s", reset_in_s)
+            stats.set_value(
+                "rate_limit/reset_at", None if reset_in_s is None else time.time() + reset_in_s
+            )
+
+    def _tell_wait(self, decision: Decision) -> None:
+        """A pause is a wait for the API that a person would notice."""
+        stats, now = self._crawler.stats, time.monotonic()
+        stats.set_value("rate_limit/in_flight", self._controller.in_flight)
+        waits = decision.reason in {"pause", "budget"}
+        if waits and self._paused_at is None and decision.delay_s >= SHORTEST_PAUSE_S:
+            self._paused_at = now
+            stats.inc_value("rate_limit/pauses")
+            self._remember_pause(decision.delay_s)
+        elif not waits and self._paused_at is not None:
+            paused_s = stats.get_value("rate_limit/paused_s", 0.0) + now - self._paused_at
+            stats.set_value("rate_limit/paused_s", round(paused_s, 3))
+            self._paused_at = None
+            stats.set_value("rate_limit/paused_until", None)
+        if self._paused_at is not None:
+            why = self._controller.pause_reason if decision.reason == "pause" else ""
+            stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
+            stats.set_value(
+                "rate_limit/pause_reason", f"rate limit ({why})" if why else "rate limit"
+            )
+
+    def _log_notes(self) -> None:
+        for note in self._controller.take_notes():
+            logger.info("%s", note)
