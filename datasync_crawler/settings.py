@@ -6,6 +6,7 @@ and refuses what is wrong with a sentence.
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -17,12 +18,21 @@ _CFG: Final = closest_scrapy_cfg()
 PROJECT_DIR: Final = str(Path(_CFG).parent if _CFG else Path.cwd())
 
 _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if value.strip()}
-_DOTENV: Final = {
-    name: value
-    # No interpolation: a password may hold "${".
-    for name, value in dotenv_values(Path(PROJECT_DIR, ".env"), interpolate=False).items()
-    if value and value.strip()
-}
+
+
+def _read_dotenv() -> dict[str, str]:
+    file = Path(PROJECT_DIR, ".env")
+    try:
+        # No interpolation: a password may hold "${".
+        found = dotenv_values(file, interpolate=False)
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        print(f"datasync-crawler: {file} can't be read ({cause}).", file=sys.stderr)
+        raise SystemExit(2) from None
+    return {name: value for name, value in found.items() if value and value.strip()}
+
+
+_DOTENV: Final = _read_dotenv()
 
 
 def _setting(name: str, default: str = "") -> str:

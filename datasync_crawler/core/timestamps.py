@@ -50,11 +50,12 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 # comment may follow, as mail programs write it: "+0100 (CET)".
 _RFC_5322 = re.compile(
     rf"(?:(?P<weekday>{'|'.join(_DAYS)}), ?)?"
-    rf"(?P<day>[0-9]{{1,2}}) (?P<month>{'|'.join(_MONTHS)}) (?P<year>[0-9]{{4}}) "
-    r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))? "
-    r"(?P<zone>GMT|UTC|[+-][0-9]{4})(?: ?\([^()]*\))?",
+    rf"(?P<date>[0-9]{{1,2}} (?:{'|'.join(_MONTHS)}) [0-9]{{4}} "
+    r"[0-9]{2}:[0-9]{2}(?::[0-9]{2})? (?:GMT|UTC|[+-][0-9]{4}))(?: ?\([^()]*\))?",
     re.ASCII | re.IGNORECASE,
 )
+
+_NO_SUCH_TIME = "timestamp: a date, time or offset that does not exist"
 
 # What stands at positions 4, 7, 10, 13, 16 and 19 of the common ISO forms. One slice tells them
 # from all that datetime.fromisoformat also takes and the rules don't (week dates, any separator,
@@ -145,19 +146,29 @@ def _parse_text(text: str) -> datetime:
         return _parse_number(number)
     if match := _ISO_8601.fullmatch(text):
         parts = match.groupdict()
-        month = int(parts["month"])
-    elif match := _RFC_5322.fullmatch(text):
-        parts = {"fraction": None, **match.groupdict()}
-        month = _MONTHS.index(parts["month"].lower()) + 1
-    else:
-        raise TimestampError("timestamp: text that is neither ISO 8601, RFC 5322 nor an epoch")
+        try:
+            day = datetime(int(parts["year"]), int(parts["month"]), int(parts["day"]), tzinfo=UTC)
+            return day + _time_of_day(parts) - _offset(parts["zone"])
+        except (ValueError, OverflowError):
+            raise TimestampError(_NO_SUCH_TIME) from None
+    if match := _RFC_5322.fullmatch(text):
+        return _parse_mail_date(match["date"], match["weekday"])
+    raise TimestampError("timestamp: text that is neither ISO 8601, RFC 5322 nor an epoch")
+
+
+def _parse_mail_date(text: str, weekday: str | None) -> datetime:
+    """RFC 5322, by python-dateutil. The pattern has left it nothing to guess but a zone's name.
+
+    That it would look up in the machine's own time zone: "GMT" is local time in London.
+    """
+    from dateutil import parser  # noqa: PLC0415 - 20 ms that hardly any crawl needs
+
     try:
-        day = datetime(int(parts["year"]), month, int(parts["day"]), tzinfo=UTC)
-        instant = day + _time_of_day(parts) - _offset(parts["zone"])
+        local = parser.parse(re.sub("[A-Za-z]+$", "+0000", text))
+        instant = local.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise TimestampError("timestamp: a date, time or offset that does not exist") from None
-    weekday = parts.get("weekday")
-    if weekday and weekday.lower() != _DAYS[day.weekday()]:
+        raise TimestampError(_NO_SUCH_TIME) from None
+    if weekday and weekday.lower() != _DAYS[local.weekday()]:
         raise TimestampError("timestamp: a weekday that contradicts the date")
     return instant
 
