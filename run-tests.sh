@@ -8,7 +8,9 @@
 set -u
 CDPATH="" cd -- "$(dirname -- "$0")" || exit 2
 . ./scripts/venv.sh
+. ./scripts/browser.sh
 prepare_venv requirements-dev.txt
+prepare_browser
 bin=$venv/bin
 failed=
 

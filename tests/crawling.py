@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Settings that a developer's own environment may hold and that must not reach a test's crawl.
-OURS = ("API_", "DB_", "DATABASE_URL", "WORKERS", "BULK_", "BATCH_", "DATA_DIR", "PG")
+OURS = ("API_", "DB_", "DATABASE_URL", "WORKERS", "BULK_", "BATCH_", "DATA_DIR", "PG",
+        "DASHBOARD_")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ function drawResponses(run) {
   const parts = rows.length ? [table("By status", ["Status", "Share", "Responses"], rows, [2])] : [element("p", "nothing", "None yet.")];
   const ms = (value) => (value === null ? "–" : value < 1 ? `${Math.round(value * 1000)} ms` : `${number(value)} s`);
   const times = [["Answer", run.latency], ["Commit", run.commits]].map(([name, t]) => [name, ms(t.p50), ms(t.p95), ms(t.p99)]);
-  if (rows.length) parts.push(table("Time, estimated from a histogram", ["", "Half below", "95 % below", "99 % below"], times, [1, 2, 3]));
+  if (rows.length) parts.push(table("Time, estimated from a histogram", ["Step", "Half below", "95 % below", "99 % below"], times, [1, 2, 3]));
   $("responses").replaceChildren(...parts);
 }
 
