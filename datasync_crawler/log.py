@@ -1,5 +1,6 @@
 """What the log says of items: a page's name, never its events."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from scrapy.logformatter import LogFormatter
@@ -24,3 +25,13 @@ class QuietLogFormatter(LogFormatter):
     ) -> "LogFormatterResult | None":
         """No line."""
         return None
+
+    def dropped(  # type: ignore[override]
+        self, item: Any, exception: BaseException, response: Any, spider: "Spider"
+    ) -> "LogFormatterResult":
+        """A page that couldn't be stored: its range stays a hole and is tried again."""
+        return {
+            "level": logging.getLevelName(getattr(exception, "log_level", None) or "WARNING"),
+            "msg": "%(item)r can't be stored for now: %(exception)s.",
+            "args": {"item": item, "exception": exception},
+        }

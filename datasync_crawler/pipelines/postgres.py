@@ -12,14 +12,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self
 
-from scrapy.exceptions import CloseSpider
+from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
 from datasync_crawler.core.progress import bucket
 from datasync_crawler.errors import CrawlError
-from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.connection import STORE_ERRORS, Connector, one_line
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer
 
@@ -85,7 +85,7 @@ class PostgresPipeline:
         ]
 
     async def process_item(self, item: "EventPage") -> "EventPage":
-        """Returns the page when it is committed; raises what kept it from being."""
+        """Returns the page when it is committed; drops it when it can't be: its range stays a hole."""
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
         self._waiting.append((item, committed))
@@ -94,7 +94,12 @@ class PostgresPipeline:
             self._dispatch()
         elif self._timer is None:
             self._timer = loop.call_later(LONGEST_WAIT_S, self._flush)
-        await committed
+        try:
+            await committed
+        except STORE_ERRORS as error:
+            # The crawl's own end has been told; anything else is told page by page.
+            told = isinstance(error, CrawlError)
+            raise DropItem(one_line(error), log_level="DEBUG" if told else "WARNING") from None
         return item
 
     async def close_spider(self) -> None:

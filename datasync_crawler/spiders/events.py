@@ -57,6 +57,7 @@ class EventsSpider(scrapy.Spider):
         spider._set_up(Config.from_settings(crawler.settings))
         for handler, signal in (
             (spider._page_done, scrapy_signals.item_scraped),
+            (spider._page_lost, scrapy_signals.item_dropped),
             (spider._page_lost, scrapy_signals.item_error),
             (spider._room, scrapy_signals.scheduler_empty),
             (spider._stop, signals.stopping),

@@ -205,6 +205,11 @@ def describe(error: psycopg2.Error) -> str:
     return primary or next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def one_line(error: Exception) -> str:
+    """Any of STORE_ERRORS in one line, for the log."""
+    return describe(error) if isinstance(error, psycopg2.Error) else str(error)
+
+
 def close_quietly(connection: "Connection | None") -> None:
     """Closes what may already be broken; nothing is lost by it, all work is committed or void."""
     if connection is not None:
