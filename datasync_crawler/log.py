@@ -26,7 +26,7 @@ class QuietLogFormatter(LogFormatter):
         """No line."""
         return None
 
-    def dropped(  # type: ignore[override]
+    def dropped(
         self, item: Any, exception: BaseException, response: Any, spider: "Spider"
     ) -> "LogFormatterResult":
         """A page that couldn't be stored: its range stays a hole and is tried again."""

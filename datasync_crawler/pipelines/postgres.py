@@ -85,7 +85,7 @@ class PostgresPipeline:
         ]
 
     async def process_item(self, item: "EventPage") -> "EventPage":
-        """Returns the page when it is committed; drops it when it can't be: its range stays a hole."""
+        """Returns the page when it is committed; drops it when it can't be: a hole is left."""
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
         self._waiting.append((item, committed))
