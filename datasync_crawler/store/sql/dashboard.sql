@@ -45,32 +45,38 @@ ORDER BY floor(at_s / span_s), at_s DESC;
 SELECT api_base_url, total FROM {schema}.source;
 
 -- name: ledger
--- The ledger in one pass: disjoint committed pieces by a running maximum (ranges of different
--- passes overlap), summed up in cells of %(width)s offsets; gaps are what lies before a piece.
+-- The ledger in one pass, as islands of what is committed: a range begins one when it lies behind
+-- all that was reached before it (a running maximum: ranges of different passes overlap). Islands
+-- are few, however many ranges there are; they are cut into cells of %(width)s offsets.
 WITH committed AS (
-    SELECT first_offset AS first, first_offset + received AS stop,
+    SELECT first_offset AS first,
            coalesce(max(first_offset + received) OVER (
                ORDER BY first_offset, received
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1) AS reached
     FROM {schema}.checkpoint
     WHERE first_offset < %(total)s
-), pieces AS MATERIALIZED (
-    SELECT greatest(first, reached) AS first, least(stop, %(total)s) AS stop,
-           reached, first > reached AS behind_gap
+), islands AS MATERIALIZED (
+    SELECT first, greatest(reached, 0) AS reached,
+           lead(reached, 1, (
+               SELECT least(max(first_offset + received), %(total)s)
+               FROM {schema}.checkpoint WHERE first_offset < %(total)s
+           )) OVER (ORDER BY first) AS stop
     FROM committed
-    WHERE stop > reached AND reached < %(total)s
+    WHERE first > reached
 ), cells AS (
     SELECT cell, sum(least(stop, (cell + 1) * %(width)s) - greatest(first, cell * %(width)s)) AS n
-    FROM pieces
+    FROM islands
     CROSS JOIN LATERAL generate_series(first / %(width)s, (stop - 1) / %(width)s) AS cell
     GROUP BY cell
+), gaps AS (
+    SELECT reached AS first, first AS stop FROM islands WHERE first > reached
 )
 SELECT (SELECT coalesce(json_agg(json_build_array(cell, n) ORDER BY cell), '[]') FROM cells),
-       (SELECT coalesce(sum(stop - first), 0)::bigint FROM pieces) AS covered,
-       (SELECT coalesce(max(stop), 0) FROM pieces) AS reach,
-       (SELECT count(*) FROM pieces WHERE behind_gap) AS gaps,
-       (SELECT coalesce(json_agg(json_build_array(reached, first) ORDER BY reached), '[]')
-        FROM (SELECT reached, first FROM pieces WHERE behind_gap ORDER BY reached LIMIT 20) AS few);
+       (SELECT coalesce(sum(stop - first), 0)::bigint FROM islands) AS covered,
+       (SELECT coalesce(max(stop), 0) FROM islands) AS reach,
+       (SELECT count(*) FROM gaps) AS gaps,
+       (SELECT coalesce(json_agg(json_build_array(first, stop) ORDER BY first), '[]')
+        FROM (SELECT first, stop FROM gaps ORDER BY first LIMIT 20) AS few);
 
 -- name: ledger_sums
 SELECT coalesce(sum(inserted), 0)::bigint AS stored,

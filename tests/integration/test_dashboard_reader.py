@@ -1,0 +1,123 @@
+"""What the dashboard reads, held against plain Python over any rows; what the heartbeat writes."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg2.extras import execute_values
+from rooms import Room
+
+from datasync_crawler.core import ranges
+from datasync_crawler.core.ranges import Range
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.dashboard import DashboardReader
+from datasync_crawler.store.runs import RunLog
+from datasync_crawler.store.targets import ServerTarget
+
+ROWS = st.dictionaries(
+    st.tuples(st.integers(1, 4), st.integers(0, 60)), st.integers(1, 25), max_size=15
+)
+ANY_ROWS = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.fixture
+def room(database):
+    room = Room(database)
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def reader(room):
+    reader = DashboardReader(Connector(ServerTarget(room.database.params)), "public")
+    yield reader
+    reader.close()
+
+
+@given(rows=ROWS, total=st.integers(1, 100), cells=st.integers(1, 20))
+@ANY_ROWS
+def test_the_strip_is_the_union_of_the_ranges(room, reader, rows, total, cells):
+    """Cells, coverage and gaps are what the committed offsets themselves say, however they lie."""
+    room.truncate()
+    with room.database.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE source SET total = %s", (total,))
+        if rows:
+            execute_values(
+                cursor,
+                "INSERT INTO checkpoint (pass, first_offset, requested, received, inserted, "
+                "duplicates, changed, rejected, run_id) VALUES %s",
+                [(*key, 1, count, count - 1, 1, 0, 0, 1) for key, count in rows.items()],
+            )
+    connection.close()
+    committed = [Range(first, count) for (_, first), count in rows.items()]
+    offsets = {n for piece in committed for n in range(piece.first, piece.stop) if n < total}
+    view = reader.ledger(cells)
+    assert view.covered == len(offsets)
+    assert view.reach == max(offsets, default=-1) + 1
+    assert (total - 1) // view.width < cells
+    for cell in range(total // view.width + 1):
+        inside = sum(n // view.width == cell for n in offsets)
+        assert view.cells.get(cell, 0) == inside
+    holes = ranges.holes([*committed, Range(view.reach, total)], total)
+    assert view.gaps == len(holes)
+    assert view.first_gaps == [(hole.first, hole.stop) for hole in holes[:20]]
+    assert view.stored == sum(count - 1 for count in rows.values())
+    assert (view.duplicates, view.ranges) == (len(rows), len(rows))
+
+
+def test_a_run_is_beaten_thinned_and_finished(room, reader):
+    """One beat is one sample; old samples are thinned, their last of each span stays."""
+    run_id = room.database.value(
+        "INSERT INTO crawl_runs (host, pid, started_at) "
+        "VALUES ('h', 1, now() - '5 hours'::interval) RETURNING id"
+    )
+    room.database.execute(
+        "INSERT INTO crawl_samples SELECT %s, now() - s * '1 second'::interval, "
+        "jsonb_build_object('received', 18000 - s) FROM generate_series(0, 17990) AS s",
+        (run_id,),
+    )
+    log = RunLog(Connector(ServerTarget(room.database.params)), "public", run_id)
+    log.beat({"events/received": 3, "crawl/stop_sentence": "a\0b"}, {"received": 18001})
+    assert reader.run(None).stats["events/received"] == 3
+    assert reader.runs()[0].finished_at is None
+    log.thin()
+    kept = room.database.value("SELECT count(*) FROM crawl_samples")
+    assert 600 + 900 + 110 <= kept <= 600 + 1020 + 130
+    series = reader.series(run_id, 400)
+    assert 300 <= len(series) <= 402
+    assert series[-1][1]["received"] == 18001
+    assert [at for at, _ in series] == sorted(at for at, _ in series)
+    log.finish("shutdown", {"crawl/complete": False}, {"received": 18002})
+    log.close()
+    line = reader.runs()[0]
+    assert (line.finish_reason, line.complete) == ("shutdown", False)
+    assert line.finished_at is not None
+
+
+def test_the_reader_can_write_nothing(room, reader):
+    """Its connection is read-only, whatever would be run over it."""
+    reader.runs()
+    with (
+        pytest.raises(psycopg2.errors.ReadOnlySqlTransaction),
+        reader._connection.cursor() as cursor,
+    ):
+        cursor.execute("DELETE FROM crawl_runs")
+
+
+def test_rejections_are_told_by_reason_with_their_first_events(room, reader):
+    """Commonest first, three examples each by offset, their bytes cut."""
+    room.database.execute(
+        "INSERT INTO rejected_events SELECT n, n, CASE WHEN n % 5 = 0 THEN 'rare' ELSE 'often' END,"
+        " convert_to(repeat('x', 2000), 'UTF8') FROM generate_series(1, 50) AS n"
+    )
+    found = reader.rejections(8)
+    assert [(e.reason, e.events, e.position) for e in found] == [
+        ("often", 40, 1), ("often", 40, 2), ("often", 40, 3),
+        ("rare", 10, 5), ("rare", 10, 10), ("rare", 10, 15),
+    ]  # fmt: skip
+    assert {len(e.raw) for e in found} == {600}
+    assert [e.reason for e in reader.rejections(1)] == ["often"] * 3
