@@ -1,0 +1,82 @@
+"""What docs/operations.md tells people to do: back up, move to another machine, rotate the key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from crawling import PROJECT, assert_equals_truth, crawl, environment, pages_fetched
+from mockserver import MockServer
+
+from datasync_crawler.mockapi.dataset import truths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from databases import Database, Server
+
+EVENTS = 10_000
+SIZE = ("-s", "BULK_PAGE_SIZE=500")
+
+
+def backup(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", str(PROJECT / "scripts" / "backup.sh"), *arguments],
+        cwd=PROJECT,
+        env={**environment(None, database), "DATASYNC_VENV": sys.prefix},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_crawl_moves_to_another_machine_and_goes_on(
+    database: Database, server: Server, tmp_path: Path
+) -> None:
+    """Half a crawl, saved and brought back elsewhere: the rest is fetched, and nothing twice.
+
+    The key is another one by then, after the first was refused in mid-crawl.
+    """
+    other_name = f"{database.params['dbname']}_moved"
+    server.execute(f"CREATE DATABASE {other_name}")
+    other = type(database)({**database.params, "dbname": other_name})
+    file = tmp_path / "a backup.dump"
+    try:
+        with MockServer("--events", str(EVENTS), "--key-expires-after", "8") as mock:
+            stopped = crawl(mock, database, *SIZE)
+            assert stopped.status == 1, stopped.log
+            assert "The API refuses the key (HTTP 401)" in stopped.log
+            saved = backup(database, "save", str(file))
+            assert saved.returncode == 0, saved.stdout + saved.stderr
+            assert file.stat().st_mode & 0o777 == 0o600
+            restored = backup(other, "restore", str(file))
+            assert restored.returncode == 0, restored.stdout + restored.stderr
+            committed = other.value("SELECT count(*) FROM checkpoint")
+            assert committed == database.value("SELECT count(*) FROM checkpoint")
+
+            mock.config(key_expires_after=None)
+            before = pages_fetched(mock)
+            key_file = tmp_path / "key"
+            key_file.write_text(f"{mock.key}\n")
+            done = crawl(mock, other, *SIZE, env={"API_KEY": "", "API_KEY_FILE": str(key_file)})
+            assert done.status == 0, done.log
+            # Besides, the first page and the one behind the end are always looked at.
+            assert pages_fetched(mock) - before == EVENTS // 500 - committed + 2
+            assert_equals_truth(other, truths(1, 0, EVENTS))
+    finally:
+        server.execute(f"DROP DATABASE {other_name} WITH (FORCE)")
+
+
+def test_a_backup_that_fails_says_so_and_leaves_nothing(database: Database, tmp_path: Path) -> None:
+    """No database, a file that is there already, a damaged backup: not 0, and no half file."""
+    file = tmp_path / "backup.dump"
+    gone = type(database)({**database.params, "dbname": "not_there"})
+    assert backup(gone, "save", str(file)).returncode != 0
+    assert list(tmp_path.iterdir()) == []
+    file.write_text("no backup")
+    assert backup(database, "save", str(file)).returncode == 2
+    assert file.read_text() == "no backup"
+    assert backup(database, "restore", str(file)).returncode == 1
+    assert backup(database, "burn", str(file)).returncode == 2
