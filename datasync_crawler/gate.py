@@ -17,7 +17,7 @@ from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler.core.progress import SHORTEST_PAUSE_S
-from datasync_crawler.core.ratelimit import Decision, RateController
+from datasync_crawler.core.ratelimit import Decision, Outcome, RateController
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
 from datasync_crawler.store.limits import LimitMemory
 
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 #: A pause of this length is written down when it begins, in seconds: a process that is killed
 #: during it must not run into the closed window again.
 WRITTEN_PAUSE_S: Final = 2.0
+#: A wait for a spent budget gets log lines from this length on, in seconds: a bucket that gives a
+#: token every few seconds would fill the log. Pauses that the API asks for always get theirs.
+LOGGED_WAIT_S: Final = 10.0
 
 
 class CrawlStopping(IgnoreRequest):
@@ -60,6 +63,8 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._paused_at: float | None = None
+        self._logs_resume = False
+        self._written_until = 0.0  # monotonic s: the pause's end as the database knows it
         self._connector = Connector(config.database)
         self._memory = LimitMemory(self._connector, config.schema, config.api_key)
         self._recalling: asyncio.Task[None] | None = None
@@ -83,22 +88,39 @@ class Gate:
         turn: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         self._let_out()
-        return await turn
+        try:
+            sent_at = await turn
+        except asyncio.CancelledError:
+            # Let out and cancelled before it could say so: its place is free again.
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._unused(turn.result())
+            raise
+        if self._closed:  # between being let out and getting here
+            self._unused(sent_at)
+            raise CrawlStopping("the crawl is closing")
+        return sent_at
+
+    def _unused(self, sent_at: float) -> None:
+        self._controller.sent_nothing(time.monotonic(), sent_at=sent_at)
+        self._wake()
 
     def failed(self, sent_at: float) -> None:
         """No answer came to the request let go at *sent_at*."""
         self._controller.failed(time.monotonic(), sent_at=sent_at)
+        self._log_notes()
         self._wake()
 
-    def answered(self, response: "Response", sent_at: float) -> None:
-        """An answer came to the request let go at *sent_at*."""
+    def answered(self, response: "Response", sent_at: float) -> Outcome:
+        """An answer came to the request let go at *sent_at*; returns what it means."""
         now = time.monotonic()
         headers = {
             name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
             for name, values in response.headers.items()
         }
         body = response.body if response.status in {429, 503} else b""
-        self._controller.answered(now, time.time(), response.status, headers, body, sent_at=sent_at)
+        outcome = self._controller.answered(
+            now, time.time(), response.status, headers, body, sent_at=sent_at
+        )
         self._log_notes()
         self._tell_budget(now)
         if response.status in {401, 403}:
@@ -109,6 +131,7 @@ class Gate:
                 "same command again: it goes on where it was.",
             )
         self._wake()
+        return outcome
 
     # --- the queue --------------------------------------------------------------------------------
 
@@ -192,9 +215,12 @@ class Gate:
         except STORE_ERRORS as error:
             logger.warning("What was learnt of the limits can't be written (%s).", error)
 
-    def _remember_pause(self, length_s: float) -> None:
+    def _remember_pause(self, until: float) -> None:
+        """Writes a pause down when it begins, and again when it has become longer since."""
+        known_until = max(self._written_until, time.monotonic())
         idle = self._remembering is None or self._remembering.done()
-        if length_s >= WRITTEN_PAUSE_S and idle:
+        if idle and until >= known_until + WRITTEN_PAUSE_S:
+            self._written_until = until
             self._remembering = asyncio.ensure_future(self._remember())
 
     # --- what others are told, by stats; times in epoch seconds -----------------------------------
@@ -215,22 +241,41 @@ class Gate:
         """A pause is a wait for the API that a person would notice."""
         stats, now = self._crawler.stats, time.monotonic()
         stats.set_value("rate_limit/in_flight", self._controller.in_flight)
-        waits = decision.reason in {"pause", "budget"}
-        if waits and self._paused_at is None and decision.delay_s >= SHORTEST_PAUSE_S:
-            self._paused_at = now
-            stats.inc_value("rate_limit/pauses")
-            self._remember_pause(decision.delay_s)
-        elif not waits and self._paused_at is not None:
-            paused_s = stats.get_value("rate_limit/paused_s", 0.0) + now - self._paused_at
-            stats.set_value("rate_limit/paused_s", round(paused_s, 3))
-            self._paused_at = None
-            stats.set_value("rate_limit/paused_until", None)
+        if decision.reason not in {"pause", "budget", "pace"}:
+            self._tell_resume(now)
+            return
+        if decision.delay_s >= SHORTEST_PAUSE_S:
+            if self._paused_at is None:
+                self._paused_at = now
+                stats.inc_value("rate_limit/pauses")
+                self._log_wait(decision, now)
+            self._remember_pause(now + decision.delay_s)
         if self._paused_at is not None:
             why = self._controller.pause_reason if decision.reason == "pause" else ""
             stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
             stats.set_value(
                 "rate_limit/pause_reason", f"rate limit ({why})" if why else "rate limit"
             )
+
+    def _tell_resume(self, now: float) -> None:
+        if self._paused_at is None:
+            return
+        stats, lasted_s = self._crawler.stats, now - self._paused_at
+        paused_s = stats.get_value("rate_limit/paused_s", 0.0) + lasted_s
+        stats.set_value("rate_limit/paused_s", round(paused_s, 3))
+        stats.set_value("rate_limit/paused_until", None)
+        self._paused_at = None
+        if self._logs_resume:
+            self._logs_resume = False
+            logger.info("Going on after %.1f s", lasted_s)
+
+    def _log_wait(self, decision: Decision, now: float) -> None:
+        """Of the pauses that the API asks for, and of their end, the controller itself tells."""
+        self._logs_resume = decision.reason != "pause" and decision.delay_s >= LOGGED_WAIT_S
+        if self._logs_resume:
+            budget = self._controller.budget(now)
+            source = budget.learnt_from if budget else "found by trying"
+            logger.info("Limit reached: all wait %.1f s (%s)", decision.delay_s, source)
 
     def _log_notes(self) -> None:
         for note in self._controller.take_notes():

@@ -30,7 +30,8 @@ KEY_HEADER: Final = "X-API-Key"
 class PacedDownloadHandler:
     """Settings: API_BASE_URL, API_KEY or API_KEY_FILE, and the gate's.
 
-    Sets request.meta["took_s"]: from sending to the last byte, for the throttle.
+    Sets in request.meta: "took_s", from sending to the last byte, for the throttle; "limited",
+    whether the answer was the rate limit's, for the retry middleware.
     """
 
     lazy = True  # of the schemes, only the API's gets a handler, and so a gate
@@ -71,7 +72,7 @@ class PacedDownloadHandler:
         # Latency is measured on the copy; AutoThrottle and the stats read it from the original.
         request.meta.update(sent.meta)
         request.meta["took_s"] = time.monotonic() - sent_at
-        self._gate.answered(response, sent_at)
+        request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
         return response
 
     async def close(self) -> None:

@@ -29,10 +29,10 @@ class BackoffRetryMiddleware(RetryMiddleware):
     def process_response(
         self, request: "Request", response: "Response", spider: object = None
     ) -> "Request | Response":
-        """429, and 503 with Retry-After, aren't failures of the page: they go again as they are."""
-        if response.status == 429 or (
-            response.status == 503 and response.headers.get("Retry-After") is not None
-        ):
+        """429, and 503 that says when to come back, aren't failures of the page: they go again
+        as they are. Which answers those are, the rate controller says: it makes all wait for them.
+        """
+        if request.meta.get("limited"):
             self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")
             again: Request = request.copy()
             again.dont_filter = True

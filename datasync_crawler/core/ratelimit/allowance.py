@@ -7,8 +7,11 @@ a fixed window, a sliding window and a token bucket all let that through, as one
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 _MOST_REMEMBERED = 65_536
+# Of these, so many at most are remembered for the next run: a few kB in the database.
+_MOST_HANDED_ON = 1_000
 # Below this share of what was believed, what went through shows that the belief is wrong.
 _WRONG = 0.75
 # A window known to within this share is known well enough: no more 429s to learn it better.
@@ -49,6 +52,17 @@ class Allowance:
         """Start from this: learnt now, or by the run before."""
         self.limit, self.window_s = limit, window_s
         self._believed_rate = limit / window_s
+
+    def ages_s(self, now: float) -> list[float]:
+        """How long ago those were let through that still count, oldest first."""
+        if self.limit is None:
+            return []
+        ages_s = [now - at for at in list(self._log)[-min(self.limit, _MOST_HANDED_ON) :]]
+        return [age_s for age_s in ages_s if age_s < self.window_s]
+
+    def remember(self, now: float, ages_s: Iterable[float]) -> None:
+        """These were let through so long ago, by the run before."""
+        self._log.extend(now - age_s for age_s in sorted(ages_s, reverse=True))
 
     def opens_at(self, limit: int, window_s: float) -> float | None:
         """When fewer than `limit` answers are younger than `window_s`; None: they are already.

@@ -31,10 +31,9 @@ _LONGEST_BLIND_PAUSE_S = 60.0
 _SHORTEST_WAIT_S = 0.001
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
+_REMEMBERED = "remembered from the run before"
 # After a window's end, for the answers of requests that may have gone into either.
 _STRAGGLERS_S = 2.0
-# Waits for the next window that are shorter than this aren't worth a log line.
-_WORTH_A_NOTE_S = 5.0
 
 Kind = Literal["ok", "limited", "refused", "failed"]
 
@@ -280,7 +279,8 @@ class RateController:
         self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)
         if probe:
             if self.pause_reason:
-                self._notes.append("The API answers again: going on")
+                lasted_s = now - self._refused_since
+                self._notes.append(f"The API answers again after {lasted_s:.1f} s: going on")
             self._unproven, self._refused, self._refusals = False, False, 0
             self.pause_reason = ""
 
@@ -294,11 +294,10 @@ class RateController:
             )
 
     def _note_nonsense(self, advice: Advice) -> None:
-        for said in advice.nonsense:
-            name = said.partition(":")[0]
-            if name not in self._noted:
-                self._noted.add(name)
-                self._notes.append(f"Ignored, makes no sense: {said}")
+        new = [said for said in advice.nonsense if said.partition(":")[0] not in self._noted]
+        if new:
+            self._noted.update(said.partition(":")[0] for said in new)
+            self._notes.append(f"Ignored, makes no sense: {'; '.join(new)}")
 
     def _server_epoch_s(
         self, now: float, wall: float, sent: float, headers: Mapping[str, str]
@@ -368,6 +367,7 @@ class RateController:
             "cautious": self._window.cautious,
             "found_limit": self._allowance.limit,
             "found_window_s": self._allowance.window_s,
+            "let_through_at": [round(wall - age_s, 3) for age_s in self._allowance.ages_s(now)],
         }
 
     def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:
@@ -375,14 +375,17 @@ class RateController:
         closed_s = _seconds_until(data.get("closed_until"), wall)
         if closed_s is not None and data.get("remaining") == 0:
             self._window.remaining, self._window.closed_until = 0, now + closed_s
+            self._window.learnt_from = _REMEMBERED
         paused_s = _seconds_until(data.get("paused_until"), wall)
         if paused_s is not None:
-            why = str(data.get("pause_reason") or "remembered from the run before")
+            self._refused_since = now
+            why = str(data.get("pause_reason") or _REMEMBERED)
             self._pause(now, now + paused_s, why, quiet=False)
         self._window.cautious = data.get("cautious") is True
         limit, window_s = _number(data.get("found_limit")), _number(data.get("found_window_s"))
         if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
             self._allowance.believe(int(limit), window_s)
+            self._allowance.remember(now, _ages_s(data.get("let_through_at"), wall))
 
 
 def _wait(delay_s: float, reason: str) -> Decision:
@@ -393,6 +396,13 @@ def _seconds_until(epoch_s: object, wall: float) -> float | None:
     """Seconds from `wall` to a remembered time; None when it is past or makes no sense."""
     at = _number(epoch_s)
     return at - wall if at is not None and 0 < at - wall <= LONGEST_S else None
+
+
+def _ages_s(epochs_s: object, wall: float) -> list[float]:
+    """How long ago remembered times are; what isn't a time of the past is left out."""
+    listed = epochs_s if isinstance(epochs_s, list) else []
+    ages_s = [wall - at for at in map(_number, listed) if at is not None]
+    return [age_s for age_s in ages_s if 0 <= age_s <= LONGEST_S]
 
 
 def _number(value: object) -> float | None:

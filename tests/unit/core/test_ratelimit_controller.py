@@ -102,7 +102,7 @@ def test_one_pause_for_all_then_one_probe(status: int) -> None:
     assert rate.ask(31.4).reason == ""
     notes = rate.take_notes()
     assert f"Pause of 30.0 s for all requests (HTTP {status}, retry-after)" in notes
-    assert notes[-1] == "The API answers again: going on"
+    assert notes[-1] == "The API answers again after 30.3 s: going on"
     assert rate.take_notes() == ()
 
 
