@@ -1,0 +1,121 @@
+"""What it costs to show a crawl: throughput and processor time with and without, in paired rounds.
+
+    python benchmarks/dashboard_cost.py [--rounds 8] [--events 500000]
+
+Arms, in an order that changes each round, each a crawl of the mock API into a schema of its own:
+
+- bare: no progress, one heartbeat
+- page: heartbeat every second, live page with a reader connected (what DASHBOARD_PORT costs)
+- panel: the same, and the live panel in a pseudo-terminal
+
+Said is the median over rounds of each arm's ratio to the bare crawl of the same round, and its
+spread (quartiles): of the wall time that the crawl itself says, and of its processor time, which
+other load on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pty
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from conftest import PROJECT, free_port
+from crawling import environment
+from databases import Database, Server
+from mockserver import MockServer
+
+from datasync_crawler.store.embedded import ensure_running
+
+ARMS = {
+    "bare": ("-s", "PROGRESS_INTERVAL=0", "-s", "HEARTBEAT_INTERVAL=3600"),
+    "page": (),
+    "panel": (),
+}
+
+
+def read_page(port: int, ended: threading.Event) -> None:
+    """A reader of the page's events, as a browser is one."""
+    while not ended.is_set():
+        with (
+            contextlib.suppress(OSError),
+            urlopen(f"http://127.0.0.1:{port}/events", timeout=30) as stream,
+        ):
+            for _ in stream:
+                pass
+        time.sleep(0.05)
+
+
+def measure(arm: str, mock: MockServer, database: Database, schema: str) -> tuple[float, float]:
+    """Events per second of wall time, and processor time in seconds, of one crawl."""
+    port = free_port()
+    env = {**environment(mock, database), "DB_SCHEMA": schema, "TERM": "xterm"}
+    command = [sys.executable, "-m", "scrapy", "crawl", "events", *ARMS[arm]]
+    ended = threading.Event()
+    if arm != "bare":
+        command += ["-s", f"DASHBOARD_PORT={port}"]
+        threading.Thread(target=read_page, args=(port, ended), daemon=True).start()
+    ours, theirs = pty.openpty() if arm == "panel" else os.pipe()
+    process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError), os.fdopen(ours, "rb", buffering=0) as output:
+        while data := output.read(65536):
+            said += data
+    _, status, usage = os.wait4(process.pid, 0)
+    ended.set()
+    assert status == 0, said.decode()
+    said = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", said)
+    rate = re.findall(rb"events/s +([\d,]+)", said)[-1]
+    return float(rate.replace(b",", b"")), usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--events", type=int, default=500_000)
+    options = parser.parse_args()
+    rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    running = ensure_running(PROJECT / ".datasync" / "benchmarks", port=free_port())
+    server = Server(running.conninfo("postgres"))
+    with MockServer("--events", str(options.events), "--cache-mb", "400") as mock:
+        for number in range(options.rounds + 1):  # the first warms mock and server up
+            server.execute("DROP DATABASE IF EXISTS dashboard_cost WITH (FORCE)")
+            server.execute("CREATE DATABASE dashboard_cost")
+            database = Database({**server.params, "dbname": "dashboard_cost"})
+            arms = list(ARMS)
+            order = arms[number % 3 :] + arms[: number % 3]
+            for arm in order:
+                rate, used_s = measure(arm, mock, database, f"cost_{arm}")
+                if number:
+                    rates[arm].append(rate)
+                    seconds[arm].append(used_s)
+    server.execute("DROP DATABASE dashboard_cost WITH (FORCE)")
+    running.release()
+    for arm in ARMS:
+        wall = [ours / bare for ours, bare in zip(rates[arm], rates["bare"], strict=True)]
+        used = [ours / bare for ours, bare in zip(seconds[arm], seconds["bare"], strict=True)]
+        print(
+            f"{arm:6} {statistics.median(rates[arm]):9,.0f} events/s   throughput × {_spread(wall)}"
+            f"   processor time {statistics.median(seconds[arm]):.2f} s × {_spread(used)}"
+        )
+
+
+def _spread(values: list[float]) -> str:
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.3f} ({low:.3f}–{high:.3f})"
+
+
+if __name__ == "__main__":
+    main()
