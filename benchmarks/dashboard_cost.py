@@ -87,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    running = ensure_running(PROJECT / ".datasync" / "benchmarks", port=free_port())
+    running = ensure_running(PROJECT / ".datasync" / "dashboard-cost", port=free_port())
     server = Server(running.conninfo("postgres"))
     with MockServer("--events", str(options.events), "--cache-mb", "400") as mock:
         for number in range(options.rounds + 1):  # the first warms mock and server up

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 #: Time between two readings, in seconds.
 INTERVAL_S: Final = 1.0
+#: A reader isn't left without a word for longer than this, in seconds.
+PATIENCE_S: Final = 2.0
+#: A reading that takes longer means that the database is away or hangs, in seconds.
+SLOW_S: Final = 10.0
 #: A costly reading (the ledger of a million ranges) is repeated so seldom that it takes at most
 #: this share of the time.
 MOST_SHARE: Final = 0.05
@@ -46,14 +50,23 @@ class _Costly:
         self._next_at = time.monotonic() + took_s / MOST_SHARE
 
 
+class _Reading:
+    """One reading of the database, under way or done. Times: monotonic seconds."""
+
+    task: "asyncio.Task[None]"
+
+    def __init__(self, began_at: float) -> None:
+        self.began_at = began_at
+        self.ended_at = began_at
+
+
 class Feed:
     """Reads for the runs that are watched; `parts` says what is known."""
 
     def __init__(self, reader: DashboardReader) -> None:
         self._reader = reader
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dashboard")
-        self._reading = asyncio.Lock()
-        self._read_at: dict[int | None, float] = {}
+        self._readings: dict[int | None, _Reading] = {}
         self._parts: dict[int | None, Parts] = {}
         self._shared: Parts = {}
         self._ledger: LedgerView | None = None
@@ -70,23 +83,33 @@ class Feed:
     async def parts(self, run_id: int | None, *, max_age_s: float = INTERVAL_S * 0.9) -> Parts:
         """What the page of a run (None: the newest) is made of, at most *max_age_s* old.
 
-        With the database away: what was known, and that it is away.
+        With the database away, or so slow that it may be: what was known, and that it is away.
         """
-        async with self._reading:  # who comes second finds it read
-            if time.monotonic() - self._read_at.get(run_id, -1e9) >= max_age_s:
-                await self._read(run_id)
-                self._read_at[run_id] = time.monotonic()
-        away_s = None if self.away_since is None else time.monotonic() - self.away_since
-        health = msgspec.json.encode({"away_s": away_s, "read_at": time.time()})
-        return {**self._shared, **self._parts.get(run_id, {}), "health": health}
+        now = time.monotonic()
+        reading = self._readings.get(run_id)
+        if reading is None or (reading.task.done() and now - reading.ended_at >= max_age_s):
+            reading = self._readings[run_id] = _Reading(now)
+            reading.task = asyncio.ensure_future(self._read(run_id, reading))
+        await asyncio.wait({reading.task}, timeout=PATIENCE_S)
+        return {
+            **self._shared,
+            **self._parts.get(run_id, {}),
+            "health": _json({"away_s": self._away_s(reading), "read_at": time.time()}),
+        }
 
     async def close(self) -> None:
-        """Closes the reader's connection."""
-        async with self._reading:
-            await self._in_thread(self._reader.close)
-            self._thread.shutdown(wait=False)
+        """Closes the reader's connection, when it has answered."""
+        await self._in_thread(self._reader.close)
+        self._thread.shutdown(wait=False)
 
-    async def _read(self, run_id: int | None) -> None:
+    def _away_s(self, reading: "_Reading") -> float | None:
+        now = time.monotonic()
+        if self.away_since is not None:
+            return now - self.away_since
+        hangs = not reading.task.done() and now - reading.began_at >= SLOW_S
+        return now - reading.began_at if hangs else None
+
+    async def _read(self, run_id: int | None, reading: "_Reading") -> None:
         try:
             await self._in_thread(lambda: self._read_all(run_id))
         except STORE_ERRORS as error:
@@ -95,6 +118,8 @@ class Feed:
                 logger.warning("The dashboard can't read the database (%s).", type(error).__name__)
         else:
             self.away_since = None
+        finally:
+            reading.ended_at = time.monotonic()
 
     def _read_all(self, run_id: int | None) -> None:
         """In the thread. What was read before a failure stays."""

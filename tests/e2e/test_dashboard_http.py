@@ -136,10 +136,15 @@ def test_nothing_can_be_written(database: Database, method: str) -> None:
         ({"DASHBOARD_PORT": "70000"}, "DASHBOARD_PORT is '70000'"),
     ],
 )
-def test_an_open_page_is_refused(settings: dict[str, str], sentence: str) -> None:
+@pytest.mark.parametrize("command", [["dashboard"], ["crawl", "events"]], ids=" ".join)
+def test_an_open_page_is_refused(
+    settings: dict[str, str], sentence: str, command: list[str]
+) -> None:
     """On another address a password is needed: a sentence, exit 2, nothing listens."""
+    settings = {"API_BASE_URL": "http://127.0.0.1:1", "API_KEY": "k", "DASHBOARD_PORT": "0",
+                **settings}  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "scrapy", "dashboard"],
+        [sys.executable, "-m", "scrapy", *command],
         cwd=PROJECT, env={**environment(None, None), **settings}, check=False,
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
