@@ -68,7 +68,7 @@ class Panel:
         """The run's end, as a table with the words of the log's lines."""
         table = Table.grid(padding=(0, 2))
         for name, value in rows:
-            table.add_row(Text(name, style="bright_black"), Text(value))
+            table.add_row(Text(name), Text(value))
         style = "bold green" if verdict[0].startswith("complete") else "bold yellow"
         said = [
             Text(line, style=style if number == 0 else "") for number, line in enumerate(verdict)
@@ -84,7 +84,13 @@ def panel(figures: progress.Figures, lasted_s: float, width: int) -> "Renderable
     bar = Table.grid(padding=(0, 1))
     bar.add_row(
         # Without a total nothing is known of its length: an empty bar.
-        ProgressBar(total or 1, figures.done if total else 0, width=max(width - 8, 10)),
+        ProgressBar(
+            total or 1,
+            figures.done if total else 0,
+            width=max(width - 8, 10),
+            complete_style="green",
+            finished_style="green",
+        ),
         Text(share, style="bold"),
     )
     of = "an unknown number of" if total is None else f"{total:,}"
@@ -103,9 +109,7 @@ def panel(figures: progress.Figures, lasted_s: float, width: int) -> "Renderable
 def _fact(text: str) -> Text:
     if text.startswith("paused"):
         return Text(text, style="bold yellow")
-    return Text(
-        text, style="red" if text.endswith(("hole", "holes", "rejected")) else "bright_black"
-    )
+    return Text(text, style="red" if text.endswith(("hole", "holes", "rejected")) else "")
 
 
 class _Above(io.TextIOBase):

@@ -222,14 +222,13 @@ function drawResponses(run) {
 function drawRejections() {
   const open = new Set([...document.querySelectorAll("#rejections details[open]")].map((d) => d.dataset.reason));
   const made = known.rejections.map(({ reason, events, examples }) => {
-    const top = element("div", "top", element("span", "why", reason), element("strong", "", whole.format(events)));
-    const details = element("details", "", element("summary", "", examples.length === 1 ? "Show it" : `Show the first ${examples.length}`));
+    const details = element("details", "reason", element("summary", "", element("span", "why", reason), element("strong", "", whole.format(events))));
     details.dataset.reason = reason;
     details.open = open.has(reason);
     for (const { offset, raw } of examples) {
       details.append(element("div", "example", element("p", "muted", `Offset ${whole.format(offset)}`), element("pre", "", raw)));
     }
-    return element("div", "reason", top, details);
+    return details;
   });
   $("rejections").replaceChildren(...(made.length ? made : [element("p", "nothing", "None: every event that came could be stored.")]));
 }
