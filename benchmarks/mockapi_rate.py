@@ -21,13 +21,13 @@ LIMIT = 5000
 BUFFER_BYTES = 4 << 20
 
 
-def fetch(mock: MockServer, offsets: range) -> None:
+def fetch(mock: MockServer, offsets: range, limit: int = LIMIT) -> None:
     """Read the pages at these offsets over one connection."""
     buffer = bytearray(BUFFER_BYTES)
     with socket.create_connection(("127.0.0.1", mock.port)) as client:
         for offset in offsets:
             client.sendall(
-                f"GET /api/v1/events/bulk?offset={offset}&limit={LIMIT} HTTP/1.1\r\n"
+                f"GET /api/v1/events/bulk?offset={offset}&limit={limit} HTTP/1.1\r\n"
                 f"Host: mock\r\nX-API-Key: {mock.key}\r\n\r\n".encode()
             )
             head = b""
@@ -41,13 +41,13 @@ def fetch(mock: MockServer, offsets: range) -> None:
                 left -= client.recv_into(buffer, min(left, BUFFER_BYTES))
 
 
-def rate(mock: MockServer, events: int, rounds: int, connections: int) -> float:
+def rate(mock: MockServer, events: int, rounds: int, connections: int, limit: int = LIMIT) -> float:
     """Give pages a second for `rounds` times the whole set."""
-    step = LIMIT * connections
+    step = limit * connections
     threads = [
         threading.Thread(
-            target=lambda first=number * LIMIT: [
-                fetch(mock, range(first, events, step)) for _ in range(rounds)
+            target=lambda first=number * limit: [
+                fetch(mock, range(first, events, step), limit) for _ in range(rounds)
             ]
         )
         for number in range(connections)
@@ -57,7 +57,7 @@ def rate(mock: MockServer, events: int, rounds: int, connections: int) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return rounds * (events / LIMIT) / (time.perf_counter() - begun)
+    return rounds * (events / limit) / (time.perf_counter() - begun)
 
 
 def used(pid: int) -> tuple[float, float]:
