@@ -114,6 +114,9 @@ SCRAPER_SLOT_MAX_ACTIVE_SIZE = 20_000_000
 
 AUTOTHROTTLE_ENABLED = True
 
+# A test aid: where in which transaction the process kills itself, such as after_commit:3.
+DATASYNC_CRASH_POINT = _setting("DATASYNC_CRASH_POINT")  # Postgres pipeline
+
 SCHEDULER = "datasync_crawler.scheduler.LedgerScheduler"
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memory
 

@@ -73,6 +73,17 @@ def widen(ranges: Iterable[Range], by: int, total: int) -> list[Range]:
     )
 
 
+def around(positions: Iterable[int], page_size: int) -> list[Range]:
+    """The fewest ranges of at most *page_size* events that hold all *positions* (sorted)."""
+    found: list[Range] = []
+    for position in positions:
+        if found and position < found[-1].first + page_size:
+            found[-1] = Range(found[-1].first, position - found[-1].first + 1)
+        else:
+            found.append(Range(position, 1))
+    return found
+
+
 def next_page_size(asked: int, limit: int | None, received: int, behind: int | None) -> int:
     """The page size that the server really has, learnt from one response.
 

@@ -22,7 +22,7 @@ from datasync_crawler.config import Config
 from datasync_crawler.core.backoff import delay_s
 from datasync_crawler.core.paging import Paging, RepeatWatch, Wanted
 from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
-from datasync_crawler.errors import CrawlError
+from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.items import EventPage
 from datasync_crawler.spiders.plan import Incomplete, Plan
 from datasync_crawler.store.connection import Connector
@@ -45,10 +45,13 @@ NO_ENDPOINT: Final = {404, 405, 501}
 class EventsSpider(scrapy.Spider):
     """Settings: API_BASE_URL, BULK_*, *_PATH, *_PARAM, *_KEY, PAGINATION, and the database's.
 
+    Argument (-a): redrive=1 fetches rejected events again first (`scrapy redrive`).
+
     Stats: crawl/…, pages/…; see docs/architecture.md.
     """
 
     name = "events"
+    redrive: str = ""
 
     @classmethod
     def from_crawler(cls, crawler: "Crawler", *args: Any, **kwargs: Any) -> "EventsSpider":
@@ -96,6 +99,7 @@ class EventsSpider(scrapy.Spider):
             page_size=config.page_size,
             pagination=config.pagination,
             in_flight=config.workers or self.settings.getint("CONCURRENT_REQUESTS"),
+            redrive=self.redrive == "1",
         )
 
     async def start(self) -> AsyncIterator[scrapy.Request]:
@@ -105,6 +109,8 @@ class EventsSpider(scrapy.Spider):
         waits for the signal that the scheduler has nothing left and the downloader has room.
         """
         try:
+            if self.redrive not in {"", "0", "1"}:
+                raise ConfigError(f"redrive is {self.redrive!r}: pass -a redrive=1, or leave it.")
             async for wanted in self._plan.ranges():
                 await self._wanted.wait()
                 self._wanted.clear()

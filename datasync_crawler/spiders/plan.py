@@ -5,15 +5,15 @@ look where the API contradicts itself, repair of shifted offsets, the proof. Ask
 told by the spider what became of each range. Must not know of requests and responses.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from datasync_crawler.core import ranges
 from datasync_crawler.core.paging import Paging, Wanted
 from datasync_crawler.core.ranges import Range
 from datasync_crawler.items import EventPage
+from datasync_crawler.spiders.heard import Heard, Stats
 from datasync_crawler.store.ledger import Ledger, LedgerState, LedgerSums
 
 logger = logging.getLogger(__name__)
@@ -31,20 +31,12 @@ MOST_CURSOR_PASSES: Final = 3
 HOLES_AT_ONCE: Final = 1000
 
 
-class Stats(Protocol):
-    """The part of Scrapy's stats that the plan writes."""
-
-    def set_value(self, key: str, value: Any) -> None: ...  # noqa: D102
-    def inc_value(self, key: str, count: int = 1) -> None: ...  # noqa: D102
-    def get_value(self, key: str, default: Any = None) -> Any: ...  # noqa: D102
-
-
 class Incomplete(Exception):
     """The run ends without a proof; the message says what is missing or in doubt."""
 
 
-class Plan:
-    """One run's plan. Iterate `ranges()`; tell it what became of each by the methods below it."""
+class Plan(Heard):
+    """One run's plan. Iterate `ranges()`; tell it what became of each by `Heard`'s methods."""
 
     def __init__(
         self,
@@ -56,104 +48,18 @@ class Plan:
         page_size: int,
         pagination: str,
         in_flight: int,
+        redrive: bool = False,
     ) -> None:
-        self._ledger, self._in_thread = ledger, in_thread
-        # A function: Scrapy has no stats yet when the spider is made.
-        self._paging, self._late_stats = paging, stats
-        self._asked_page_size = self.page_size = page_size
+        super().__init__(stats, page_size=page_size, may_change=pagination == "auto")
+        self._ledger, self._in_thread, self._paging = ledger, in_thread, paging
         self._by_cursor = pagination == "cursor"
-        self._may_change = pagination == "auto"
         self._in_flight = in_flight
-        self.total: int | None = None
-        self._largest_total: int | None = None
-        self._shrunk = self._changed_total = False
+        self._redrive = redrive
+        # Ids fewer than the total that earlier runs had left: known duplicates of the API.
+        self._short_before = 0
         self._pass_no = self.first_pass = 1
-        # Ranges handed out, whose page is neither committed nor given up.
-        self._outstanding: set[int] = set()
-        self._committed_pages = 0
-        self._last_page: EventPage | None = None
-        self._empty_at: int | None = None
-        self._ended_at: int | None = None
-        self._total_lies = False
-        self._unusable: str | None = None
-        self._cursor_expired = False
-        self._something = asyncio.Event()
-
-    @property
-    def _stats(self) -> Stats:
-        return self._late_stats()
-
-    # --- what the spider tells -------------------------------------------------------------------
-
-    def committed(self, page: EventPage) -> None:
-        """The page of a range is in the database."""
-        self._committed_pages += 1
-        self._last_page = page
-        if page.received < page.requested and page.first_offset + page.received == self.total:
-            self._ended_at = self.total
-        self.given_up(page.first_offset)
-
-    def given_up(self, first_offset: int) -> None:
-        """The range can't be had for now: it stays a hole."""
-        self._outstanding.discard(first_offset)
-        self._something.set()
-
-    def empty(self, first_offset: int) -> None:
-        """An empty page came at or behind the end."""
-        self._empty_at = first_offset
-        self.given_up(first_offset)
-
-    def is_before_the_end(self, first_offset: int) -> bool:
-        """Whether an empty page there would be a hole."""
-        return self.total is not None and first_offset < self.total
-
-    def learn_total(self, said: int | None, received: int) -> None:
-        """The API's word on the total (None: nothing usable); an empty page's doesn't count."""
-        if said is None or self._total_lies or (not received and self.total is not None):
-            return
-        if self.total is not None and said != self.total:
-            logger.info("The API's total is %d now, it was %d.", said, self.total)
-            self._changed_total = True
-            self._shrunk = self._shrunk or said < self.total
-        self.total = said
-        self._largest_total = max(said, self._largest_total or 0)
-        self._stats.set_value("crawl/total", said)
-
-    def learn_page_size(
-        self, first_offset: int, requested: int, limit: int | None, received: int
-    ) -> None:
-        """What came counts: a capped limit changes the plan, with one log line."""
-        behind = None if self.total is None else self.total - first_offset
-        size = ranges.next_page_size(requested, limit, received, behind)
-        if requested != self.page_size or size >= requested or (limit is None and first_offset):
-            return  # a short page in the middle: the rest of it is a hole
-        logger.info("The API serves %d events a page, not %d: the plan follows.", size, requested)
-        self.page_size = size
-
-    @property
-    def has_pages(self) -> bool:
-        """Whether any page has come and been committed in this run."""
-        return self._committed_pages > 0
-
-    @property
-    def learnt_page_size(self) -> int | None:
-        """The page size that the API has taught us, None where it takes what we ask for."""
-        return self.page_size if self.page_size < self._asked_page_size else None
-
-    def bulk_unusable(self, why: str) -> bool:
-        """There is no bulk endpoint, or it ignores offsets. False: PAGINATION says no other way."""
-        if not self._may_change:
-            return False
-        if self._unusable is None:
-            logger.warning("%s: the crawl goes on by cursor, one page after another.", why)
-        self._unusable = why
-        self._something.set()
-        return True
-
-    def cursor_expired(self, first_offset: int) -> None:
-        """The cursor is no longer good: start over."""
-        self._cursor_expired = True
-        self.given_up(first_offset)
+        # First offsets asked for in this pass: a ledger row's key is (pass, first offset).
+        self._asked_in_pass: set[int] = set()
 
     # --- the order of things ---------------------------------------------------------------------
 
@@ -164,6 +70,8 @@ class Plan:
         """
         state: LedgerState = await self._in_thread(self._ledger.state)
         self._pass_no = self.first_pass = state.last_pass + 1
+        if state.total and not await self._in_thread(self._ledger.holes, state.total, most=1):
+            self._short_before = _short(state.total, await self._in_thread(self._ledger.sums))
         if state.page_limit is not None:
             self.page_size = min(self.page_size, state.page_limit)
         if not self._by_cursor:
@@ -185,21 +93,28 @@ class Plan:
             return
         front = self._last_page
         if front is None and self._empty_at != 0:
-            raise Incomplete("the first page, and with it the total")
+            raise Incomplete("the first page couldn't be had, and with it the total")
         await self._say_where(state, front if known_first else None)
         moved = 0
         if front is not None and known_first:
-            moved = abs((self.total or 0) - (state.total or 0))
+            moved = self._moved_since(state, front)
             if front.inserted:
                 async for wanted in self._read_front(front.received, state):
                     yield wanted
+        steps = [self._fill_holes(state, moved), self._repair()]
+        if self._redrive:
+            steps.insert(0, self._read_rejected(moved))
         if self.total is None:
-            async for wanted in self._read_to_the_end():
+            steps.insert(0, self._read_to_the_end())
+        for step in steps:
+            async for wanted in step:
                 yield wanted
-        async for wanted in self._fill_holes(state, moved):
-            yield wanted
-        async for wanted in self._repair():
-            yield wanted
+
+    def _moved_since(self, state: LedgerState, front: EventPage) -> int:
+        """By how many offsets events may have moved since the last run, before a hole of it."""
+        grown = (self.total or 0) - (state.total or 0)
+        self._changed_total = self._changed_total or grown != 0
+        return abs(grown) if front.inserted or grown < 0 else 0
 
     async def _say_where(self, state: LedgerState, reread: EventPage | None) -> None:
         """What the runs before this one have committed, for the log and for progress."""
@@ -237,6 +152,21 @@ class Plan:
                 return
             position += page.received
 
+    async def _read_rejected(self, moved: int) -> AsyncIterator[Wanted]:
+        """The rejected events' ranges again, in a new pass: who is good now leaves the rejections.
+
+        Wider where the set has *moved* since the last run, as holes are.
+        """
+        rejected: list[int] = await self._in_thread(self._ledger.rejected_positions)
+        logger.info("Fetching %d rejected events again.", len(rejected))
+        self._next_pass()
+        pieces = ranges.around(rejected, self.page_size)
+        if self.total is not None:
+            pieces = ranges.widen(pieces, moved, self.total)
+        for piece in ranges.split(pieces, self.page_size):
+            yield self._want(piece)
+        await self._settled()
+
     async def _read_to_the_end(self) -> AsyncIterator[Wanted]:
         """Without any total: page after page until an empty one, and a second look behind it."""
         logger.warning(
@@ -259,7 +189,7 @@ class Plan:
             await self._settled()
             if self._committed_pages == before:
                 if self._empty_at is None:
-                    raise Incomplete(f"the end: the page at offset {end} can't be had")
+                    raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
                 self.total = self._largest_total = end
                 self._stats.set_value("crawl/total", end)
             position = end + self.page_size
@@ -267,20 +197,23 @@ class Plan:
     async def _fill_holes(self, state: LedgerState, moved: int) -> AsyncIterator[Wanted]:
         """Holes first, then the frontier, until none is left or nothing moves any more.
 
-        The set has grown or shrunk by *moved* events since the last run, perhaps at its front:
-        then what was missing lies up to as many offsets to either side of the hole now.
+        The set has grown at its front or shrunk by *moved* events since the last run: then what
+        was missing lies up to as many offsets to either side of the hole now.
         """
         stalled = growth_rounds = 0
         while not self._unusable:
             assert self.total is not None
-            target, before = self.total, self._committed_pages
+            target = self.total
+            before = await self._in_thread(self._ledger.coverage, target)
             async for wanted in self._fill_once(target, moved, below=state.total or 0):
                 yield wanted
             if self._unusable:
                 return
             moved, target = 0, min(target, self.total)
             if missing := await self._in_thread(self._ledger.holes, target, most=6):
-                stalled = 0 if self._committed_pages > before else stalled + 1
+                # Not pages: numbered ones may come short again and again, and fill nothing.
+                covered = await self._in_thread(self._ledger.coverage, target)
+                stalled = 0 if covered > before else stalled + 1
                 if stalled >= MOST_STALLED_ROUNDS:
                     raise Incomplete(_in_words(missing))
                 continue
@@ -306,40 +239,45 @@ class Plan:
         """The end is where the offsets reach the total and a page past it is empty (api.md).
 
         A short last page is as good as an empty one behind it. Where the total has fallen, it is
-        looked at twice; where events come from behind it, the total isn't believed any more.
+        looked at twice. Where events come from behind it, the largest word is believed, and where
+        they come from behind that, none.
         """
         assert self.total is not None
-        end = max(self.total, await self._reach())
-        if self._ended_at == end:
+        end, largest = self.total, self._largest_total or 0
+        if self._ended_at == end and end >= largest:
             return
-        for _ in range(2 if end < (self._largest_total or 0) else 1):
+        for _ in range(2 if end < largest else 1):
             self._empty_at, before = None, self._committed_pages
             yield self._want(Range(end, self.page_size))
             await self._settled()
             if self._committed_pages > before:
-                logger.warning("The API says %d events, but serves more.", self.total)
+                logger.warning("The API says %d events, but serves more.", end)
+                if end < largest:
+                    self.total = self._proved_total = largest
+                    return
                 self.total, self._total_lies = None, True
                 async for wanted in self._read_to_the_end():
                     yield wanted
                 return
             if self._empty_at is None:
-                raise Incomplete(f"certainty: the page behind the end ({end}) can't be had")
-        self._largest_total = self.total
+                raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
+        self._shrunk = self._shrunk or end < largest
+        self.total = self._largest_total = end
 
     async def _repair(self) -> AsyncIterator[Wanted]:
         """Offsets that shifted while they were read: read again until nothing new turns up.
 
         Suspected when the total changed and ids are fewer than it says (events came in before the
         offset: they stand at the front, or anywhere), or when it shrank (events went away before
-        the offset: as many were skipped). Ids that the API serves twice, with a total that stands,
-        are no reason.
+        the offset: as many were skipped). Ids that the API serves twice, with a total that stands
+        or known from the last complete run, are no reason.
         """
         for attempt in range(MOST_REPAIR_PASSES + 1):
             if self._unusable:
                 return
             sums: LedgerSums = await self._in_thread(self._ledger.sums)
             assert self.total is not None
-            short = self.total - sums.inserted - sums.rejected_now
+            short = _short(self.total, sums) - self._short_before
             if not self._shrunk and (short <= 0 or not self._changed_total):
                 return
             if attempt == MOST_REPAIR_PASSES:
@@ -350,19 +288,20 @@ class Plan:
                 sums.inserted + sums.rejected_now, self.total, attempt + 1,
             )  # fmt: skip
             self._stats.inc_value("crawl/repair_passes")
-            self._pass_no += 1
+            self._next_pass()
             self._shrunk = self._changed_total = False
+            total_before = self.total
             for piece in ranges.split([Range(0, self.total)], self.page_size):
                 yield self._want(piece)
             await self._settled()
             after: LedgerSums = await self._in_thread(self._ledger.sums)
-            moved = self._shrunk or self._changed_total
-            if after.inserted == sums.inserted and not moved:
+            if after.inserted == sums.inserted and self.total == total_before:
                 return  # a whole pass without a new id: what is short, the API serves twice
             self._changed_total = True
+        self._stats.set_value("crawl/in_doubt", value=True)
         raise Incomplete(
-            f"certainty: events keep moving while they are read ({MOST_REPAIR_PASSES} passes "
-            "still found new ones)"
+            f"events keep moving while they are read: {MOST_REPAIR_PASSES} more passes still "
+            "found new ones, and others may have been missed"
         )
 
     # --- by cursor -------------------------------------------------------------------------------
@@ -370,6 +309,8 @@ class Plan:
     async def _all_by_cursor(self, state: LedgerState) -> AsyncIterator[Wanted]:
         """One page after another, each named by the one before; the same ledger and proof."""
         cursor, position = await self._in_thread(self._ledger.live_cursor)
+        if self._redrive:  # who was rejected can only be had by reading all again
+            cursor, position = "", 0
         self._pass_no = state.last_pass if cursor else self._pass_no + bool(self._unusable)
         if cursor:
             logger.info("Going on at the cursor behind event %d.", position)
@@ -392,7 +333,7 @@ class Plan:
                 logger.info("The cursor has expired: starting over; nothing is stored twice.")
             self._pass_no += 1
             cursor, position = "", 0
-        raise Incomplete(f"the end: the cursor leads to {position} of {self.total} events")
+        raise Incomplete(f"the cursor leads to {position} of {self.total} events only")
 
     def _reached_the_end(self, position: int) -> bool:
         if self._cursor_expired or (self._last_page is None and self._empty_at is None):
@@ -421,7 +362,14 @@ class Plan:
 
     def _want(self, piece: Range) -> Wanted:
         piece = self._paging.aligned(piece, self.page_size)
+        if piece.first in self._asked_in_pass:  # committed or not: nothing is lost by a new pass
+            self._next_pass()
+        self._asked_in_pass.add(piece.first)
         return Wanted(self._pass_no, self._hand_out(piece))
+
+    def _next_pass(self) -> None:
+        self._pass_no += 1
+        self._asked_in_pass.clear()
 
     def _hand_out(self, piece: Range) -> Range:
         self._outstanding.add(piece.first)
@@ -441,16 +389,13 @@ class Plan:
         state: LedgerState = await self._in_thread(self._ledger.state)
         return state.reach
 
-    async def _settled(self) -> None:
-        await self._fewer_outstanding_than(1)
 
-    async def _fewer_outstanding_than(self, number: int) -> None:
-        while len(self._outstanding) >= number:
-            self._something.clear()
-            await self._something.wait()
+def _short(total: int, sums: LedgerSums) -> int:
+    """How many distinct ids fewer than *total* are stored or rejected."""
+    return max(total - sums.inserted - sums.rejected_now, 0)
 
 
 def _in_words(holes: list[Range]) -> str:
     """Holes for a person: the first few, as first–last."""
     shown = ", ".join(f"{hole.first}–{hole.stop - 1}" for hole in holes[:5])
-    return f"offsets {shown}{', …' if len(holes) > 5 else ''}"
+    return f"missing are offsets {shown}{', …' if len(holes) > 5 else ''}"

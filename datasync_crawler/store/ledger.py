@@ -78,6 +78,10 @@ class Ledger:
         rows = self._fetch("live_cursor", {})
         return (rows[0][0], int(rows[0][1])) if rows else ("", 0)
 
+    def rejected_positions(self) -> list[int]:
+        """Absolute positions of all events that stand rejected, sorted."""
+        return [int(row[0]) for row in self._fetch("rejected_positions", {})]
+
     def sums(self) -> LedgerSums:
         """The ledger's figures."""
         rejected_now = self._fetch("rejected_count", {})[0][0]

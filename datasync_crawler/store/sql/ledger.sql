@@ -74,6 +74,9 @@ FROM {schema}.checkpoint;
 -- Events that stand rejected now (a range fetched again replaces or removes its rejections).
 SELECT count(*) FROM {schema}.rejected_events;
 
+-- name: rejected_positions
+SELECT "position" FROM {schema}.rejected_events ORDER BY "position";
+
 -- name: committed_ranges
 -- Which of these (pass, first_offset) are committed, with their counts: asked after a COMMIT
 -- whose outcome is unknown.

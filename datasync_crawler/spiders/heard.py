@@ -1,0 +1,138 @@
+"""What a run has heard: the API's word on its size, and what became of each range.
+
+Owns the state that the spider fills and `plan` decides by. Must not decide what is fetched, nor ask
+the ledger.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from datasync_crawler.core import ranges
+from datasync_crawler.items import EventPage
+
+logger = logging.getLogger(__name__)
+
+
+#: A total that flips with each response is told so often.
+MOST_TOTALS_LOGGED: Final = 5
+
+
+class Stats(Protocol):
+    """The part of Scrapy's stats that the plan writes."""
+
+    def set_value(self, key: str, value: Any) -> None: ...  # noqa: D102
+    def inc_value(self, key: str, count: int = 1) -> None: ...  # noqa: D102
+    def get_value(self, key: str, default: Any = None) -> Any: ...  # noqa: D102
+
+
+class Heard:
+    """The spider calls the public methods; `plan` reads, and waits for what is under way."""
+
+    def __init__(self, stats: Callable[[], Stats], *, page_size: int, may_change: bool) -> None:
+        # A function: Scrapy has no stats yet when the spider is made.
+        self._late_stats = stats
+        self._asked_page_size = self.page_size = page_size
+        self._may_change = may_change
+        self.total: int | None = None
+        self._largest_total: int | None = None
+        self._shrunk = self._changed_total = False
+        self._total_changes = 0
+        self._proved_total = 0  # the API has served events behind any smaller word
+        # Ranges handed out, whose page is neither committed nor given up.
+        self._outstanding: set[int] = set()
+        self._committed_pages = 0
+        self._last_page: EventPage | None = None
+        self._empty_at: int | None = None
+        self._ended_at: int | None = None
+        self._total_lies = False
+        self._unusable: str | None = None
+        self._cursor_expired = False
+        self._something = asyncio.Event()
+
+    @property
+    def _stats(self) -> Stats:
+        return self._late_stats()
+
+    def committed(self, page: EventPage) -> None:
+        """The page of a range is in the database."""
+        self._committed_pages += 1
+        self._last_page = page
+        if page.received < page.requested and page.first_offset + page.received == self.total:
+            self._ended_at = self.total
+        self.given_up(page.first_offset)
+
+    def given_up(self, first_offset: int) -> None:
+        """The range can't be had for now: it stays a hole."""
+        self._outstanding.discard(first_offset)
+        self._something.set()
+
+    def empty(self, first_offset: int) -> None:
+        """An empty page came at or behind the end."""
+        self._empty_at = first_offset
+        self.given_up(first_offset)
+
+    def is_before_the_end(self, first_offset: int) -> bool:
+        """Whether an empty page there would be a hole."""
+        return self.total is not None and first_offset < self.total
+
+    def learn_total(self, said: int | None, received: int) -> None:
+        """The API's word on the total (None: nothing usable); an empty page's doesn't count."""
+        if said is None or self._total_lies or (not received and self.total is not None):
+            return
+        said = max(said, self._proved_total)
+        if self.total is not None and said != self.total:
+            self._total_changes += 1
+            level = logging.INFO if self._total_changes <= MOST_TOTALS_LOGGED else logging.DEBUG
+            logger.log(level, "The API's total is %d now, it was %d.", said, self.total)
+            self._changed_total = True
+        self.total = said
+        self._largest_total = max(said, self._largest_total or 0)
+        self._stats.set_value("crawl/total", said)
+
+    def learn_page_size(
+        self, first_offset: int, requested: int, limit: int | None, received: int
+    ) -> None:
+        """What came counts: a capped limit changes the plan, with one log line."""
+        behind = None if self.total is None else self.total - first_offset
+        size = ranges.next_page_size(requested, limit, received, behind)
+        if requested != self.page_size or size >= requested or (limit is None and first_offset):
+            return  # a short page in the middle: the rest of it is a hole
+        logger.info("The API serves %d events a page, not %d: the plan follows.", size, requested)
+        self.page_size = size
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether any page has come and been committed in this run."""
+        return self._committed_pages > 0
+
+    @property
+    def learnt_page_size(self) -> int | None:
+        """The page size that the API has taught us, None where it takes what we ask for."""
+        return self.page_size if self.page_size < self._asked_page_size else None
+
+    def bulk_unusable(self, why: str) -> bool:
+        """There is no bulk endpoint, or it ignores offsets. False: PAGINATION says no other way."""
+        if not self._may_change:
+            return False
+        if self._unusable is None:
+            logger.warning("%s: the crawl goes on by cursor, one page after another.", why)
+        self._unusable = why
+        self._something.set()
+        return True
+
+    def cursor_expired(self, first_offset: int) -> None:
+        """The cursor is no longer good: start over."""
+        self._cursor_expired = True
+        self.given_up(first_offset)
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    async def _settled(self) -> None:
+        await self._fewer_outstanding_than(1)
+
+    async def _fewer_outstanding_than(self, number: int) -> None:
+        while len(self._outstanding) >= number:
+            self._something.clear()
+            await self._something.wait()

@@ -1,0 +1,145 @@
+"""The figures of the proof and of the status, all of one instant.
+
+Reads only: its transaction is read-only and sees one snapshot, so that a crawl that goes on
+meanwhile makes no difference between two figures. Must not judge them: `core.report` does.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg2
+
+from datasync_crawler.core.ranges import Range
+from datasync_crawler.core.report import CRASHED_AFTER_S, MOST_NAMED, Figures, Run
+from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.store import queries
+from datasync_crawler.store.connection import (
+    Connector,
+    close_quietly,
+    describe,
+    is_connection_lost,
+)
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+
+#: Reasons and runs that the status names.
+MOST_REASONS: Final = 10
+MOST_RUNS: Final = 5
+
+
+class ProofReader:
+    """A context: one connection, one snapshot.
+
+    Entering it raises what `Connector.connect` raises; each call DatabaseRefused or
+    DatabaseUnreachable.
+    """
+
+    def __init__(self, connector: Connector, schema: str) -> None:
+        self._connector = connector
+        self._schema = schema
+        self._queries = {**queries.load("ledger", schema), **queries.load("verify", schema)}
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        self._connection = self._connector.connect()
+        self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_quietly(self._connection)
+        self._connector.release()
+
+    def source(self) -> tuple[str, int | None]:
+        """The API of this schema and its last known total. Raises CrawlError before any crawl."""
+        rows = self._fetch("known_source", {})
+        if not rows:
+            raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.")
+        return rows[0][0], rows[0][1]
+
+    def figures(self, source: str, total: int | None, said_by: str) -> Figures:
+        """All figures, held against *total* (in events)."""
+        reach = self._fetch("ledger_state", {})[0][1]
+        below = {"total": reach if total is None else total}
+        holes = self._first_holes(below["total"])
+        sums = self._fetch("ledger_sums", {})[0]
+        rows, distinct = self._fetch("stored", {})[0]
+        in_doubt, running = self._fetch("last_outcome", {"crashed_after_s": CRASHED_AFTER_S})[0]
+        return Figures(
+            source=source,
+            total=total,
+            total_said_by=said_by,
+            covered=self._fetch("coverage", below)[0][0],
+            frontier=holes[0].first if holes else max(reach, below["total"]),
+            holes=self._fetch("count_holes", below)[0][0],
+            first_holes=tuple(holes),
+            received=sums[0],
+            inserted=sums[1],
+            duplicates=sums[2],
+            changed=sums[3],
+            rejected=sums[4],
+            ranges=sums[5],
+            unbalanced=self._fetch("unbalanced", {})[0][0],
+            rows=rows,
+            distinct=distinct,
+            rejected_now=self._fetch("rejected_count", {})[0][0],
+            rejections_astray=self._fetch("rejections_astray", {})[0][0],
+            in_doubt=in_doubt,
+            running=running,
+        )
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """The commonest reasons of rejections, with their numbers."""
+        return [
+            (row[0], row[1]) for row in self._fetch("rejection_reasons", {"most": MOST_REASONS})
+        ]
+
+    def runs(self) -> list[Run]:
+        """The newest runs, newest first."""
+        return [
+            Run(
+                run_id,
+                started,
+                lasted_s,
+                silent_s,
+                reason,
+                complete,
+                inserted,
+                received / lasted_s if lasted_s > 0 else 0.0,
+            )
+            for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in self._fetch(
+                "last_runs", {"most": MOST_RUNS}
+            )
+        ]
+
+    def _first_holes(self, total: int) -> list[Range]:
+        bounds = {"total": total, "after": 0, "from": 0, "most": MOST_NAMED}
+        rows = self._fetch("holes", bounds)
+        if len(rows) < MOST_NAMED:
+            reached = self._fetch("reach_below", {"total": total})[0][0]
+            if reached < total:
+                rows.append((reached, total))
+        return [Range(first, stop - first) for first, stop in rows]
+
+    def _fetch(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        assert self._connection is not None  # entered
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(self._queries[name], params or None)  # None: see queries.load
+                return cursor.fetchall()
+        except (psycopg2.errors.UndefinedTable, psycopg2.errors.UndefinedColumn):
+            if name == "known_source":
+                return []
+            raise DatabaseRefused(
+                f"Schema {self._schema} lacks tables of the crawler, or they have another shape: "
+                "check DB_SCHEMA, or run the crawl, which says what is wrong."
+            ) from None
+        except psycopg2.Error as error:
+            if is_connection_lost(error):
+                raise DatabaseUnreachable(
+                    f"The database went away: {describe(error)}. Run this again when it is back."
+                ) from None
+            raise DatabaseRefused(
+                f"The database refuses to be read (schema {self._schema}): {describe(error)}. "
+                "Give this role the right to read all tables of that schema."
+            ) from None

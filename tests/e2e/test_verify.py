@@ -1,0 +1,217 @@
+"""`scrapy verify`, `status` and `redrive`: what they say of a crawl, and how they exit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment
+from mockserver import MockServer
+
+from datasync_crawler.mockapi.dataset import truths
+
+if TYPE_CHECKING:
+    from databases import Database
+
+EVENTS = 3000
+SETTINGS = (
+    "-s", "BULK_PAGE_SIZE=200", "-s", "RETRY_BACKOFF_BASE=0.02", "-s", "RETRY_BACKOFF_CAP=0.05",
+    "-s", "RETRY_TIMES=2",
+)  # fmt: skip
+
+UNBALANCE = """ALTER TABLE checkpoint DROP CONSTRAINT checkpoint_check;
+               UPDATE checkpoint SET inserted = inserted + 1 WHERE first_offset = 0"""
+
+
+def scrapy(
+    mock: MockServer | None, database: Database | None, command: str, *args: str, **env: str
+) -> Crawled:
+    """Runs a command of ours to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", command, *args],
+        cwd=PROJECT,
+        env={**environment(mock, database), **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Crawled(done.returncode, done.stdout + done.stderr)
+
+
+def as_json(done: Crawled) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(done.log)
+    return values
+
+
+def test_a_complete_crawl_is_proved(database: Database) -> None:
+    """Exit 0 with and without the API, a report that adds up, in lines and as JSON."""
+    with MockServer("--events", str(EVENTS)) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        before = mock.stats()["requests"]
+        done = scrapy(mock, database, "verify")
+        assert done.status == 0, done.log
+        assert "COMPLETE: every offset below 3,000 is committed" in done.log
+        assert "the API's word just now" in done.log
+        assert mock.stats()["requests"] - before == 1
+        values = as_json(scrapy(mock, database, "verify", "--offline", "--json"))
+        assert mock.stats()["requests"] - before == 1
+    assert (values["complete"], values["total"], values["covered"]) == (True, EVENTS, EVENTS)
+    assert values["received"] == values["inserted"] + values["duplicates"] + values["rejected"]
+    assert (values["rows"], values["distinct"], values["problems"]) == (EVENTS, EVENTS, [])
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("DELETE FROM events WHERE id IN (SELECT id FROM events LIMIT 3)",
+         "3 stored events are gone"),
+        ("INSERT INTO events (id) VALUES ('alien')", "1 events that no crawl has inserted"),
+        ("DELETE FROM checkpoint WHERE first_offset = 400", "(1 hole: 400–599)"),
+        ("DELETE FROM checkpoint WHERE first_offset >= 2000", "(1 hole: 2000–2999)"),
+        ("DELETE FROM rejected_events WHERE position = 99", "not every rejection"),
+        ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
+        (UNBALANCE,
+         "1 ranges of the ledger don't add up"),
+        ("UPDATE crawl_runs SET stats = stats || '{\"crawl/in_doubt\": true}'", "events moving"),
+    ],
+    ids=["deleted", "alien", "hole", "end", "rejection", "total", "unbalanced", "doubt"],
+)  # fmt: skip
+def test_what_somebody_has_harmed_is_found(database: Database, harm: str, said: str) -> None:
+    """Exit 1, and the sentence that says what is wrong."""
+    fault = "bad-events:kind=no-id,each=100"
+    with MockServer("--events", str(EVENTS), "--fault", fault) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        assert scrapy(mock, database, "verify", "--offline").status == 0
+        database.execute(harm)
+        done = scrapy(mock, database, "verify", "--offline")
+    assert done.status == 1
+    assert said in done.log
+    assert "NOT COMPLETE" in done.log
+
+
+def test_events_that_the_api_has_added_are_missing(database: Database) -> None:
+    """Asked, the API knows of more than the ledger: exit 1; the crawl fetches them, exit 0."""
+    with MockServer("--events", str(EVENTS)) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        mock.config(events=EVENTS + 10)
+        done = scrapy(mock, database, "verify")
+        assert done.status == 1
+        assert "3000–3009" in done.log
+        assert crawl(mock, database, *SETTINGS).status == 0
+        assert scrapy(mock, database, "verify").status == 0
+
+
+def test_verify_without_a_word_from_the_api(database: Database) -> None:
+    """Refused, redirected, unreachable, no page: exit 1, a sentence, no key; by cursor: answered.
+
+    The key never travels to where a redirect leads.
+    """
+    with MockServer("--events", "10") as other, MockServer("--events", str(EVENTS)) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        for fault, said in (
+            ("401:start=1", "the key is wrong"),
+            (f"redirect:to={other.url},every=1", "HTTP 302"),
+            ("html:every=1", "is no page"),
+            ("reset-before:every=1", "can't be asked"),
+        ):
+            mock.config(fault=[fault])
+            done = scrapy(mock, database, "verify")
+            assert (done.status, said in done.log) == (1, True), done.log
+            assert mock.key not in done.log
+        assert other.stats()["requests"] == 0
+        mock.config(fault=[])
+    gone = scrapy(mock, database, "verify")
+    assert gone.status == 1
+    assert "use --offline" in gone.log
+
+
+def test_verify_of_a_crawl_by_cursor(database: Database) -> None:
+    """Without a bulk endpoint the regular one is asked."""
+    with MockServer("--events", "500", "--no-bulk") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        done = scrapy(mock, database, "verify")
+    assert done.status == 0, done.log
+
+
+def test_wrong_settings_and_empty_schemas(database: Database) -> None:
+    """Exit 2 for what is set wrongly, 1 where nothing was crawled; no traceback."""
+    with MockServer("--events", "300") as mock:
+        for command in ("verify", "status"):
+            none = scrapy(mock, database, command)
+            assert (none.status, "Nothing has been crawled" in none.log) == (1, True)
+            odd = scrapy(mock, database, command, "everything")
+            assert (odd.status, "doesn't know 'everything'" in odd.log) == (2, True)
+        assert crawl(mock, database, *SETTINGS).status == 0
+        other = scrapy(
+            mock, database, "verify", "--offline", API_BASE_URL="http://127.0.0.1:1/api/v1"
+        )
+        assert (other.status, "holds the events of" in other.log) == (2, True)
+        unset = scrapy(None, database, "verify")
+        assert (unset.status, "API_BASE_URL isn't set" in unset.log) == (2, True)
+
+
+def test_status_of_a_crawl_with_holes_and_rejections(database: Database) -> None:
+    """Total, done, holes, frontier, rejections by reason, runs and their outcome; no request."""
+    faults = ("--fault", "bad-events:kind=no-id,each=100", "--fault", "html:offset=1000")
+    with MockServer("--events", str(EVENTS), *faults) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 1
+        before = mock.stats()["requests"]
+        done = scrapy(mock, database, "status")
+        values = as_json(scrapy(mock, database, "status", "--json"))
+        assert mock.stats()["requests"] == before
+    assert done.status == 0, done.log
+    assert "1 hole: 1000–1199" in done.log
+    assert "not complete (incomplete)" in done.log
+    assert (values["total"], values["covered"], values["frontier"]) == (EVENTS, EVENTS - 200, 1000)
+    assert [entry["events"] for entry in values["rejections"]] == [28]
+    assert values["rejections"][0]["reason"] in done.log
+    database.execute(
+        "UPDATE crawl_runs SET finished_at = NULL, finish_reason = NULL, "
+        "heartbeat_at = now() - interval '1 minute'"
+    )
+    assert "crashed" in scrapy(None, database, "status").log
+
+
+def test_redrive_mends_what_is_good_now(database: Database) -> None:
+    """Rejected events and a failed range are fetched again; what is good now is stored."""
+    faults = ("--fault", "bad-events:kind=no-id,each=100", "--fault", "html:offset=1000")
+    with MockServer("--events", str(EVENTS), *faults) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 1
+        assert database.value("SELECT count(*) FROM rejected_events") == 28
+        mock.config(fault=["bad-events:kind=no-id,each=1000"])
+        done = scrapy(mock, database, "redrive", *SETTINGS)
+        assert done.status == 0, done.log
+        assert database.execute("SELECT position FROM rejected_events ORDER BY 1") == [
+            (999,), (1999,), (2999,)
+        ]  # fmt: skip
+        mock.config(fault=[])
+        assert scrapy(mock, database, "redrive", *SETTINGS).status == 0
+        assert database.value("SELECT count(*) FROM rejected_events") == 0
+        assert_equals_truth(database, truths(1, 0, EVENTS))
+        assert scrapy(mock, database, "verify").status == 0
+
+
+def test_redrive_by_cursor_reads_all_again(database: Database) -> None:
+    """Positions can't be asked for by cursor: a new pass over everything."""
+    fault = ("--fault", "bad-events:kind=no-id,each=50")
+    with MockServer("--events", "500", "--no-bulk", *fault) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        assert database.value("SELECT count(*) FROM rejected_events") == 10
+        mock.config(fault=[])
+        assert scrapy(mock, database, "redrive", *SETTINGS).status == 0
+    assert_equals_truth(database, truths(1, 0, 500))
+    assert database.value("SELECT count(*) FROM rejected_events") == 0
+
+
+def test_a_wrong_redrive_argument_is_refused(database: Database) -> None:
+    """`-a redrive=yes` ends with 2 and a sentence, before any request."""
+    with MockServer("--events", "10") as mock:
+        done = crawl(mock, database, "-a", "redrive=yes")
+        assert mock.stats()["requests"] == 0
+    assert done.status == 2
+    assert "pass -a redrive=1" in done.log
