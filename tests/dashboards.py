@@ -33,8 +33,12 @@ class DashboardServer:
             text=True,
         )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "http://" in line, line
+        lines = []  # of a database that is away, before the address
+        for line in self.process.stdout:
+            lines.append(line)
+            if "dashboard: http" in line:
+                break
+        assert "http://" in "".join(lines[-1:]), lines
         self.url = line.split("dashboard: ")[1].split(" ")[0]
         return self
 

@@ -76,6 +76,11 @@ async def _serve(config: Config) -> int:
         print(f"datasync-crawler: {serving.sentence(error, config)}", file=sys.stderr)
         await server.stop()
         return 1
+    refusal = await server.refusal()
+    if refusal is not None:
+        print(f"datasync-crawler: {refusal}", file=sys.stderr)
+        await server.stop()
+        return refusal.exit_status
     print(f"The dashboard: {server.url} (Ctrl-C ends it)", flush=True)
     await ended.wait()
     await server.stop()

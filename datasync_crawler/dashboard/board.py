@@ -58,10 +58,10 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
     running = state == "running"
     total = stats.get("crawl/total")
     done = now.get("done", 0)
-    if ledger is not None and not running:
-        # What a crash left unsaid, the ledger knows; what a running crawl says is newer.
+    if ledger is not None:
         total = ledger.total if total is None else total
-        done = ledger.covered
+        # Of a running crawl the newer word counts; what a crash left unsaid, the ledger knows.
+        done = max(done, ledger.covered) if running else ledger.covered
     traffic = now.get("traffic", {}) if running else {}
     return {
         "id": run.id,

@@ -74,6 +74,7 @@ class Feed:
         self._series_rest: dict[int | None, _Costly] = {}
         self.run: Run | None = None
         self.away_since: float | None = None
+        self.problem: Exception | None = None
 
     @property
     def ledger(self) -> LedgerView | None:
@@ -113,11 +114,12 @@ class Feed:
         try:
             await self._in_thread(lambda: self._read_all(run_id))
         except STORE_ERRORS as error:
+            self.problem = error
             if self.away_since is None:
                 self.away_since = time.monotonic()
                 logger.warning("The dashboard can't read the database (%s).", type(error).__name__)
         else:
-            self.away_since = None
+            self.away_since, self.problem = None, None
         finally:
             reading.ended_at = time.monotonic()
 

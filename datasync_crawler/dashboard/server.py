@@ -20,6 +20,7 @@ from aiohttp import web
 from datasync_crawler.config import is_this_machine
 from datasync_crawler.dashboard.board import phase
 from datasync_crawler.dashboard.feed import INTERVAL_S, Feed, Parts
+from datasync_crawler.errors import DatabaseRefused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,7 +65,7 @@ class Dashboard:
         """Listens. Raises OSError when the address can't be had."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/", self._page)
-        app.router.add_get("/events", self._events)
+        app.router.add_get("/events", self._events, allow_head=False)  # it has no end
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         for name in FILES:
@@ -80,6 +81,12 @@ class Dashboard:
         port = self._runner.addresses[0][1]
         host = "localhost" if self._host in {"0.0.0.0", "::"} else self._host  # noqa: S104
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    async def refusal(self) -> DatabaseRefused | None:
+        """What the database says when it refuses us; a database that is only away is waited for."""
+        await self._feed.parts(None)
+        problem = self._feed.problem
+        return problem if isinstance(problem, DatabaseRefused) else None
 
     async def stop(self) -> None:
         """Sends the last word to who is watching, and closes."""

@@ -56,7 +56,7 @@ class Plot {
       scales: { x: { time: false }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       series: [{}, series],
       axes: [
-        { ...axis, values: (u, values) => values.map(seconds), space: 70, size: 26 },
+        { ...axis, values: (u, values) => values.map(seconds), space: 55, size: 26 },
         { ...axis, values: (u, values) => values.map((v) => this.number(v)), size: 58, space: 34 },
       ],
       cursor: { sync: { key: "all" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
