@@ -326,7 +326,7 @@ def _why(outcome: Outcome) -> str:
     if outcome.sentence:
         return outcome.sentence
     if outcome.missing:
-        return f"missing are {outcome.missing}. {again}"
+        return f"{outcome.missing}. {again}"
     if outcome.reason == "shutdown":
         return f"stopped by a signal; everything fetched is committed. {again}"
     if outcome.reason == "finished":

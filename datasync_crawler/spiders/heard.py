@@ -39,6 +39,7 @@ class Heard:
         self._largest_total: int | None = None
         self._shrunk = self._changed_total = False
         self._total_changes = 0
+        self._twice_in_page = 0
         self._proved_total = 0  # the API has served events behind any smaller word
         # Ranges handed out, whose page is neither committed nor given up.
         self._outstanding: set[int] = set()
@@ -59,6 +60,9 @@ class Heard:
         """The page of a range is in the database."""
         self._committed_pages += 1
         self._last_page = page
+        if page.inserted and page.duplicates:
+            # One id twice in one response: that is the API's own, no shift explains it.
+            self._twice_in_page += len(page.events) - len({event.id for event in page.events})
         if page.received < page.requested and page.first_offset + page.received == self.total:
             self._ended_at = self.total
         self.given_up(page.first_offset)

@@ -277,7 +277,7 @@ class Plan(Heard):
                 return
             sums: LedgerSums = await self._in_thread(self._ledger.sums)
             assert self.total is not None
-            short = _short(self.total, sums) - self._short_before
+            short = _short(self.total, sums) - self._short_before - self._twice_in_page
             if not self._shrunk and (short <= 0 or not self._changed_total):
                 return
             if attempt == MOST_REPAIR_PASSES:

@@ -166,3 +166,26 @@ def test_a_page_that_never_comes_is_reported(database: Database) -> None:
         assert again.status == 0, again.log
         assert pages_fetched(mock) - before == 3  # the first page, the hole, behind the end
         assert_equals_truth(database, truths(1, 0, EVENTS))
+
+
+def test_events_inserted_between_two_runs_are_found(database: Database) -> None:
+    """In the middle of a set that was complete: the ids are fewer than the total, all is read."""
+    with MockServer("--events", "3000") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        mock.config(insert=[1500, 30])
+        done = crawl(mock, database, *SETTINGS)
+        assert done.status == 0, done.log
+        assert done.line("new in this run") == "30"
+
+
+def test_ids_that_the_api_serves_twice_are_no_reason_to_read_again(database: Database) -> None:
+    """A set with duplicates that grows is complete, and a second run fetches what was added."""
+    fault = "bad-events:kind=duplicate,each=50"
+    with MockServer("--events", "3000", "--fault", fault) as mock:
+        first = crawl(mock, database, *SETTINGS)
+        assert first.status == 0, first.log
+        before = pages_fetched(mock)
+        mock.config(events=3100)
+        done = crawl(mock, database, *SETTINGS)
+        assert done.status == 0, done.log
+        assert pages_fetched(mock) - before <= 3

@@ -167,7 +167,10 @@ def test_a_run_without_time_has_no_rate() -> None:
     [
         ({"reason": "shutdown", "complete": True}, "stopped by a signal; everything fetched is"),
         ({"reason": "shutdown"}, "stopped by a signal; everything fetched is committed. Run the"),
-        ({"reason": "incomplete", "missing": "offsets 3–5"}, "missing are offsets 3–5. Run the"),
+        (
+            {"reason": "incomplete", "missing": "missing are offsets 3–5"},
+            "missing are offsets 3–5. Run the",
+        ),
         ({"reason": "unauthorized", "sentence": "Set API_KEY."}, "Set API_KEY."),
         ({"reason": "memusage_exceeded"}, "ended with memusage_exceeded. Run the same command"),
         ({"reason": "finished"}, "it ended without the proof. Run the same command again"),

@@ -51,7 +51,11 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
             "stopped",
             "NOT complete: The API refuses the key.",
         ),
-        (run("incomplete", crawl__missing="offsets 3–7"), "stopped", "missing are offsets 3–7"),
+        (
+            run("incomplete", crawl__missing="missing are offsets 3–7"),
+            "stopped",
+            "missing are offsets 3–7",
+        ),
     ],
 )
 def test_each_end_has_its_phase_and_its_words(seen: Run, phase: str, words: str) -> None:
