@@ -17,9 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from conftest import free_port
 from crawling import crawl
 from databases import Database, Server
@@ -30,6 +29,7 @@ from datasync_crawler.store.embedded import EmbeddedError, ensure_running
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+PROJECT = Path(__file__).resolve().parents[1]
 #: 429s that are further apart than this, in seconds, aren't one burst: no pause is shorter.
 BURST_GAP_S = 0.25
 
