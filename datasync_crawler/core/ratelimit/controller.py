@@ -21,8 +21,10 @@ from datasync_crawler.core.ratelimit.window import Window
 # In flight while nothing is known that limits, and how far that may grow by itself.
 _FIRST_IN_FLIGHT = 8
 _MOST_IN_FLIGHT = 64
-# A 429 is never answered at once, whatever Retry-After says.
+# A 429 is never answered at once, whatever Retry-After says; longer when it says so again. Not
+# longer than this: who says 1 s fifty times may mean it, and growth would cost an hour.
 _SHORTEST_PAUSE_S = 0.25
+_LONGEST_FLOOR_S = 0.5
 # Refused without a word on when to come back: 1 s, growing by a third, at most a minute.
 _BLIND_PAUSE_S = 1.0
 _BLIND_SHARE = 0.35
@@ -244,7 +246,7 @@ class RateController:
 
     def _pause_length(self, now: float, advice: Advice) -> tuple[float, str]:
         """How long to wait after a refusal, and who says so."""
-        floor_s = _SHORTEST_PAUSE_S * min(2.0 ** (self._refusals - 1), 240.0)
+        floor_s = _SHORTEST_PAUSE_S if self._refusals < 2 else _LONGEST_FLOOR_S
         if advice.retry_after_s is not None:
             return max(floor_s, advice.retry_after_s), advice.learnt_from
         if advice.reset_in_s is not None:
