@@ -8,6 +8,9 @@ const PLOTS = {
   commit: { title: "Time of a commit", unit: "s", column: "commit", sparse: true },
 };
 
+// Distances between the marks of the time axis, in seconds: 1 s to 2 days.
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800];
+
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -56,7 +59,7 @@ class Plot {
       scales: { x: { time: false }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       series: [{}, series],
       axes: [
-        { ...axis, values: (u, values) => values.map(seconds), space: 55, size: 26 },
+        { ...axis, values: (u, values) => values.map(seconds), incrs: STEPS, space: 55, size: 26 },
         { ...axis, values: (u, values) => values.map((v) => this.number(v)), size: 58, space: 34 },
       ],
       cursor: { sync: { key: "all" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
