@@ -19,6 +19,13 @@ from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target,
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
+#: Seconds that components read by themselves, as Scrapy's do; checked here with the rest.
+INTERVALS: Final = (
+    "HEARTBEAT_INTERVAL",
+    "PROGRESS_INTERVAL",
+    "RETRY_BACKOFF_BASE",
+    "RETRY_BACKOFF_CAP",
+)
 _DB_PARTS: Final = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 
 
@@ -59,6 +66,8 @@ class Config:
         API_KEY may be missing.
         """
         read = _Reader(settings)
+        for name in filter(read.text, INTERVALS):
+            read.seconds(name)
         base_url = read.api_base_url(required=require_api)
         data_dir = Path(read.text("DATA_DIR"))
         if not data_dir.is_absolute():

@@ -165,8 +165,9 @@ class Gate:
             at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + wait_s))
             self._stop(
                 "rate_limited",
-                f"The API asks for a pause of {wait_s:.0f} s, longer than RATE_LIMIT_MAX_WAIT "
-                f"({self._max_wait_s:.0f} s). Run the same command again after {at}.",
+                f"The API's limit asks for a pause of {wait_s:.0f} s, longer than "
+                f"RATE_LIMIT_MAX_WAIT ({self._max_wait_s:.0f} s). Run the same command again "
+                f"after {at}.",
             )
 
     # --- the end ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A 429 waits for the rate controller's pause and costs nothing; other failures ba
 exponentially, with jitter and a cap. Must not wait itself: the scheduler does.
 """
 
+import logging
 import random
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
     from scrapy.settings import BaseSettings
 
+logger = logging.getLogger(__name__)
+
 
 class BackoffRetryMiddleware(RetryMiddleware):
     """Settings: RETRY_TIMES, RETRY_HTTP_CODES, RETRY_BACKOFF_*. Stats: retry/…, rate_limit/…."""
@@ -25,6 +28,8 @@ class BackoffRetryMiddleware(RetryMiddleware):
         super().__init__(settings)
         self._base_s = settings.getfloat("RETRY_BACKOFF_BASE")
         self._cap_s = settings.getfloat("RETRY_BACKOFF_CAP")
+
+        self._said: set[str] = set()
 
     def process_response(
         self, request: "Request", response: "Response", spider: object = None
@@ -55,6 +60,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
     ) -> "Request | None":
         again = super()._retry(request, reason)
         if again is not None:
+            self._say_once(request, reason)
             again.meta["delay_s"] = delay_s(
                 again.meta["retry_times"],
                 base_s=self._base_s,
@@ -62,3 +68,14 @@ class BackoffRetryMiddleware(RetryMiddleware):
                 random=random.random,
             )
         return again
+
+    def _say_once(self, request: "Request", reason: "str | Exception | type[Exception]") -> None:
+        """The first failure of a kind is told at once; the stats `retry/…` count the others."""
+        kind = reason if isinstance(reason, str) else type(reason).__name__
+        if kind not in self._said:
+            self._said.add(kind)
+            cause = str(reason) or kind
+            logger.warning(
+                "No usable answer from %s (%s): such pages are tried again, up to %d times each.",
+                request.url, cause, self.max_retry_times,
+            )  # fmt: skip

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Request.meta: seconds to wait before the request is scheduled. Set by retries.
 DELAY_META: Final = "delay_s"
+#: A file in JOBDIR/requests.queue for as long as a process works with it.
+RUNNING: Final = "running"
 
 
 class LedgerScheduler(Scheduler):
@@ -35,7 +37,15 @@ class LedgerScheduler(Scheduler):
         self.crawler.signals.connect(self._stopping, signals.stopping)
         if self.dqdir:
             self._clear_disk_queue(spider, Path(self.dqdir))
+            # Gone after a clean stop: what a killed process leaves is told from an empty queue.
+            Path(self.dqdir, RUNNING).touch()
         return super().open(spider)
+
+    def close(self, reason: str) -> "Deferred[None] | None":
+        """Scrapy writes active.json here."""
+        if self.dqdir:
+            Path(self.dqdir, RUNNING).unlink(missing_ok=True)
+        return super().close(reason)
 
     def enqueue_request(self, request: "Request") -> bool:
         """Schedules *request*, after ``meta["delay_s"]`` seconds if it has that.

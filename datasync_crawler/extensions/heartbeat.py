@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 #: Stats that are written: groups by the part before the slash.
 GROUPS: Final = {
     "crawl", "database", "downloader", "events", "latency", "pages", "rate_limit", "retry",
-    "scheduler",
+    "scheduler", "throttle",
 }  # fmt: skip
 #: Beats between two thinnings of the samples, the first of them at the start.
 THIN_EVERY: Final = 300
