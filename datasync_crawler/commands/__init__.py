@@ -1,0 +1,1 @@
+"""Commands of `scrapy`: each is imported at every start, so what they need is imported in run()."""
