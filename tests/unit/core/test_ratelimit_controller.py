@@ -121,14 +121,14 @@ def test_fifty_refusals_in_a_row_are_just_waits() -> None:
 
 
 def test_a_refusal_with_retry_after_zero_still_waits() -> None:
-    """Never a wait of zero after a 429, and longer each time."""
+    """Never a wait of zero after a 429, and a longer one when it is said again."""
     rate, waits = controller(), []
     now = 0.0
     for _ in range(4):
         assert rate.ask(now).delay_s == 0
         waits.append(rate.answered(now, WALL, 429, {"retry-after": "0"}, b"", sent_at=now).pause_s)
         now += waits[-1]
-    assert waits == [0.25, 0.5, 1.0, 2.0]
+    assert waits == [0.25, 0.5, 0.5, 0.5]
 
 
 def test_a_refusal_that_tells_only_its_reset_waits_for_that() -> None:
@@ -353,6 +353,24 @@ def test_what_was_learnt_is_remembered() -> None:
     assert fresh.ask(1000.0).delay_s == pytest.approx(29)
     assert fresh.rate_per_s == pytest.approx(rate.rate_per_s)
     assert "retry-after" in fresh.pause_reason
+
+
+def test_what_went_through_is_remembered_with_an_untold_limit() -> None:
+    """Without headers nothing says that the window is closed but what was sent into it."""
+    rate = controller()
+    rate.restore(0.0, WALL, {"found_limit": 2, "found_window_s": 20.0})
+    for now in (1.0, 2.0):
+        rate.ask(now)
+        answer(rate, now, sent_at=now)
+    data = json.loads(json.dumps(rate.snapshot(3.0, WALL + 3)))
+    fresh = controller()
+    fresh.restore(100.0, WALL + 6, data)
+    assert fresh.ask(100.0).reason == "pace"
+    assert fresh.ask(100.0).delay_s == pytest.approx(15)
+    data["let_through_at"] = [None, "x", math.inf, WALL + 1e9, True, []]
+    senseless = controller()
+    senseless.restore(100.0, WALL + 6, data)
+    assert senseless.ask(100.0).delay_s == 0
 
 
 def test_a_spent_window_is_remembered() -> None:

@@ -1,0 +1,77 @@
+"""gate.py by itself: whoever is let out is counted, and is counted no more when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+import scrapy
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+from scrapy.settings import Settings
+from scrapy.statscollectors import MemoryStatsCollector
+
+from datasync_crawler import signals
+from datasync_crawler.config import Config
+from datasync_crawler.gate import CrawlStopping, Gate
+
+if TYPE_CHECKING:
+    from databases import Database
+
+
+def make_gate(database: Database) -> Gate:
+    settings = Settings()
+    settings.setmodule("datasync_crawler.settings")
+    own = {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k", **database.environment}
+    settings.setdict(own, priority="cmdline")
+    crawler = Crawler(scrapy.Spider, settings)
+    crawler._stats = MemoryStatsCollector(crawler)
+    return Gate(crawler, Config.from_settings(settings))
+
+
+async def let_out_next(gate: Gate, sent_at: float) -> None:
+    """Answers the one in flight. On return the waiting one is let out, but hasn't run since."""
+    await asyncio.sleep(0)
+    gate.answered(Response("http://127.0.0.1:1/api/v1", status=200), sent_at)
+    assert gate._controller.in_flight == 0
+    await asyncio.sleep(0)
+    assert gate._controller.in_flight == 1
+
+
+def test_a_request_cancelled_between_turn_and_sending_frees_its_place(database: Database) -> None:
+    """Let out and cancelled in the same moment: nobody is in flight, and the next one goes."""
+
+    async def run() -> None:
+        gate = make_gate(database)
+        sent_at = await gate.turn()
+        waiting = asyncio.ensure_future(gate.turn())  # the first request of all goes alone
+        await let_out_next(gate, sent_at)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert gate._controller.in_flight == 0
+        sent_at = await gate.turn()
+        assert gate._controller.in_flight == 1
+        gate.failed(sent_at)
+        gate._stopping()
+
+    asyncio.run(run())
+
+
+def test_a_request_let_out_as_the_crawl_closes_isnt_sent(database: Database) -> None:
+    """Nothing goes out after the stop, and nothing stays counted."""
+
+    async def run() -> None:
+        gate = make_gate(database)
+        sent_at = await gate.turn()
+        waiting = asyncio.ensure_future(gate.turn())
+        await let_out_next(gate, sent_at)
+        gate._crawler.signals.send_catch_log(signals.stopping)
+        with pytest.raises(CrawlStopping):
+            await waiting
+        assert gate._controller.in_flight == 0
+        with pytest.raises(CrawlStopping):
+            await gate.turn()
+
+    asyncio.run(run())
