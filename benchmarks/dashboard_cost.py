@@ -8,7 +8,11 @@ Arms, in an order that changes each round, each a crawl of the mock API into a s
 - page: heartbeat every second, live page with a reader connected (what DASHBOARD_PORT costs)
 - panel: the same, and the live panel in a pseudo-terminal
 
-Said is the median over rounds of each arm's ratio to the bare crawl of the same round, and its
+First said is what one drawing of the panel and one turn of the page cost of processor time, in this
+process: other load doesn't disturb that. The panel is drawn twice a second, the page's turn comes
+once, with everything read anew (the ledger of the crawl before, 400 points of its series).
+
+Then said is the median over rounds of each arm's ratio to the bare crawl of the same round, and its
 spread (quartiles): of the wall time that the crawl itself says, and of its processor time, which
 other load on the machine disturbs less.
 """
@@ -16,7 +20,9 @@ other load on the machine disturbs less.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
+import io
 import os
 import pty
 import re
@@ -35,7 +41,14 @@ from crawling import environment
 from databases import Database, Server
 from mockserver import MockServer
 
+from datasync_crawler.core import progress
+from datasync_crawler.dashboard.feed import INTERVAL_S, Feed, _Costly
+from datasync_crawler.extensions.progress import PANEL_INTERVAL_S
+from datasync_crawler.extensions.terminal import Panel
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.dashboard import DashboardReader
 from datasync_crawler.store.embedded import ensure_running
+from datasync_crawler.store.targets import ServerTarget
 
 ARMS = {
     "bare": ("-s", "PROGRESS_INTERVAL=0", "-s", "HEARTBEAT_INTERVAL=3600"),
@@ -80,6 +93,42 @@ def measure(arm: str, mock: MockServer, database: Database, schema: str) -> tupl
     return float(rate.replace(b",", b"")), usage.ru_utime + usage.ru_stime
 
 
+class Tty(io.StringIO):
+    """A terminal that swallows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def panel_share() -> float:
+    """Processor time of drawing, as a share of the time."""
+    figures = progress.Figures(
+        3_000_000, 812_000, 3, 61_234.5, 60_000.1, 36.4, 1,
+        progress.Traffic(8, 20, 3, 7.5, 4.2, "rate limit"),
+    )  # fmt: skip
+    panel = Panel(Tty())
+    panel.start()
+    began_s = time.process_time()
+    for number in range(200):
+        panel.show(figures, float(number))
+    took_s = (time.process_time() - began_s) / 200
+    panel.stop()
+    return took_s / PANEL_INTERVAL_S
+
+
+async def page_share(database: Database, schema: str) -> float:
+    """Processor time of reading and encoding all parts of the page, as a share of the time."""
+    feed = Feed(DashboardReader(Connector(ServerTarget(database.params)), schema))
+    await feed.parts(None)
+    began_s = time.process_time()
+    for _ in range(100):
+        feed._ledger_rest, feed._rejections_rest, feed._series_rest = _Costly(), _Costly(), {}
+        await feed.parts(None, max_age_s=0.0)
+    took_s = (time.process_time() - began_s) / 100
+    await feed.close()
+    return took_s / INTERVAL_S
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
@@ -98,6 +147,9 @@ def main() -> None:
             order = arms[number % 3 :] + arms[: number % 3]
             for arm in order:
                 rate, used_s = measure(arm, mock, database, f"cost_{arm}")
+                if number == 0 and arm == "page":
+                    page = asyncio.run(page_share(database, "cost_page"))
+                    print(f"panel {panel_share():.2%}, page {page:.2%} of a core", flush=True)
                 if number:
                     rates[arm].append(rate)
                     seconds[arm].append(used_s)

@@ -137,6 +137,8 @@ def test_a_killed_crawl_is_called_crashed_and_its_successor_followed(
         browser.wait(lambda: "complete" in browser.text("runs"), "the list of runs stayed behind")
         browser.open(f"{dashboard.url}?run=1")
         browser.wait_text("phase", "Crashed")
+        marked = "return document.querySelector('tr[aria-current]')?.textContent"
+        browser.wait(lambda: "crashed" in (browser.script(marked) or ""), "run 1 isn't marked")
         assert browser.complaints() == []
 
 

@@ -16,6 +16,7 @@ let lastHeard = Date.now();
 let ended = false;
 let source = null;
 let plots = null;
+let runShown = null;
 
 function number(value) {
   if (value === null || value === undefined) return "–";
@@ -96,6 +97,7 @@ function drawRun() {
   put("left", run.phase !== "running" ? "" : run.left_s === null ? "" : run.left_s < 1 ? "Almost done" : `About ${duration(run.left_s)} left`);
   put("rate-now", run.phase === "running" ? whole.format(run.rate_now) : "–");
   put("rate-mean", whole.format(run.rate_mean));
+  put("lasted-name", run.phase === "running" ? "Running for" : "Lasted");
   put("lasted", duration(run.lasted_s));
   $("bar-fill").setAttribute("width", String((share || 0) * 1000));
   const bar = $("bar");
@@ -106,8 +108,8 @@ function drawRun() {
   put("in-flight", run.phase === "running" ? number(run.in_flight) : "–");
   put("retries", `${whole.format(run.retries)} retries`);
   put("budget", run.remaining === null ? "–" : run.limit === null ? number(run.remaining) : `${number(run.remaining)} of ${number(run.limit)}`);
-  put("reset", run.reset_in_s === null ? (run.remaining === null ? "not told" : "") : `resets in ${duration(run.reset_in_s)}`);
-  put("paused", run.paused_for_s ? duration(run.paused_for_s) : "no");
+  put("reset", run.reset_in_s === null ? (run.remaining === null && run.phase === "running" ? "not told" : "") : `resets in ${duration(run.reset_in_s)}`);
+  put("paused", run.paused_for_s ? duration(run.paused_for_s) : run.phase === "running" ? "no" : "–");
   put("pauses", run.pauses ? `${whole.format(run.pauses)} so far, ${duration(run.paused_s)}` : "never so far");
   put("inserted", whole.format(run.inserted));
   put("stored", ledger ? `${whole.format(ledger.stored)} by all runs` : "");
@@ -239,9 +241,9 @@ function drawRuns() {
   if (chosen) {
     const link = element("a", "", "Show the newest run");
     link.href = "./";
-    $("following").replaceChildren(`Run ${chosen} is shown. `, link);
+    $("following").replaceChildren(`Run ${chosen} is shown; progress, offsets and rejections are those of all runs. `, link);
   }
-  const shown = known.run ? known.run.id : null;
+  runShown = known.run?.id;
   const focused = document.activeElement && document.activeElement.dataset.run;
   const rows = known.runs.map((run) => {
     const link = element("a", "", String(run.id));
@@ -254,7 +256,7 @@ function drawRuns() {
   });
   const made = table("", ["Run", "Outcome", "Start", "End", "Lasted", "New events", "Rejected", "Host"], rows, [4, 5, 6]);
   known.runs.forEach((run, i) => {
-    if (run.id === shown) made.tBodies[0].rows[i].setAttribute("aria-current", "true");
+    if (run.id === runShown) made.tBodies[0].rows[i].setAttribute("aria-current", "true");
   });
   $("runs").replaceChildren(made);
   if (focused) made.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
@@ -287,6 +289,7 @@ function listen() {
     drawRun();
     drawStrip();
     if (!plots) drawPlots();
+    if (runShown !== known.run?.id) drawRuns();
   });
   hear("health", () => {
     put("read-at", known.health.away_s === null ? `Read at ${time(known.health.read_at)}` : "");
