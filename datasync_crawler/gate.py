@@ -45,7 +45,7 @@ class CrawlStopping(IgnoreRequest):
 
 
 class Gate:
-    """First come, first served; one pause holds all. Settings: RATE_LIMIT_MAX_WAIT.
+    """First come, first served; one pause holds all. Settings: RATE_LIMIT_MAX_WAIT, WORKERS.
 
     Stats: rate_limit/…. Asks for the crawl's end when the key is refused or a pause is too long.
     """
@@ -54,8 +54,9 @@ class Gate:
         self._crawler = crawler
         self._max_wait_s = config.rate_limit_max_wait_s
         self._controller = RateController(
-            # How many help is the throttle's business; here it's about the limit alone.
-            max_in_flight=crawler.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
+            # How many help is the throttle's business; here it's about the most.
+            max_in_flight=config.workers
+            or crawler.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
             max_wait_s=config.rate_limit_max_wait_s,
             random=random.random,
         )

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from databases import Database
 
 
-def make_gate(database: Database) -> Gate:
+def make_gate(database: Database, **own: str) -> Gate:
     settings = Settings()
     settings.setmodule("datasync_crawler.settings")
-    own = {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k", **database.environment}
+    own |= {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k", **database.environment}
     settings.setdict(own, priority="cmdline")
     crawler = Crawler(scrapy.Spider, settings)
     crawler._stats = MemoryStatsCollector(crawler)
@@ -73,5 +73,23 @@ def test_a_request_let_out_as_the_crawl_closes_isnt_sent(database: Database) -> 
         assert gate._controller.in_flight == 0
         with pytest.raises(CrawlStopping):
             await gate.turn()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("workers", [2, 100])
+def test_workers_is_the_most_that_is_let_out(database: Database, workers: int) -> None:
+    """Also above the HTTP pool's size: who asks for a hundred in flight gets them."""
+
+    async def run() -> None:
+        gate = make_gate(database, WORKERS=str(workers))
+        gate.answered(Response("http://127.0.0.1:1/api/v1", status=200), await gate.turn())
+        turns = [asyncio.ensure_future(gate.turn()) for _ in range(workers + 1)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sum(turn.done() for turn in turns) == workers
+        gate._stopping()
+        with pytest.raises(CrawlStopping):
+            await turns[-1]
 
     asyncio.run(run())
