@@ -64,7 +64,6 @@ def test_what_isnt_known_isnt_exposed() -> None:
     text = exposed(silent)
     assert "rate_limit_remaining" in exposed(RUN)
     assert "rate_limit_remaining" not in text
-    assert "source_events" not in text
     assert "datasync_database_up 0.0" in exposed(None, up=False)
 
 
