@@ -25,8 +25,8 @@ class Figures:
     whose word it is. `frontier`: below it all is committed. `holes`: how many there are, the first
     of them in `first_holes`. `unbalanced`: ranges whose received isn't inserted + duplicates +
     rejected. `rows` and `distinct` count `events`; `rejected_now` counts `rejected_events`, and
-    `rejections_astray` the ranges whose rejections aren't all there. `in_doubt`: the last run that
-    ended found events moving until it gave up.
+    `rejections_astray` the ranges whose rejections aren't all there. `in_doubt`: a run
+    found events moving, and none has proved since that nothing was missed.
     """
 
     source: str
@@ -115,8 +115,8 @@ def problems(figures: Figures) -> list[str]:
         )
     if f.in_doubt:
         found.append(
-            "The last crawl found the API's events moving while it read them, until it gave up: "
-            "run it again when the API is quieter."
+            "A crawl has seen the API's events moving while it read them, and hasn't made sure yet "
+            "that it has missed none: run it again."
         )
     return found
 

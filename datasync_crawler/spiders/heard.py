@@ -94,6 +94,13 @@ class Heard:
         self.total = said
         self._largest_total = max(said, self._largest_total or 0)
         self._stats.set_value("crawl/total", said)
+        self._say_doubt()
+
+    def _say_doubt(self) -> None:
+        """By the heartbeat, to a run after this one: whether the offsets have moved."""
+        shrunk = self._shrunk or (self._largest_total or 0) > (self.total or 0)
+        if shrunk or self._changed_total:
+            self._stats.set_value("crawl/in_doubt", "shrunk" if shrunk else "changed")
 
     def learn_page_size(
         self, first_offset: int, requested: int, limit: int | None, received: int

@@ -95,12 +95,10 @@ class Plan(Heard):
         if front is None and self._empty_at != 0:
             raise Incomplete("the first page couldn't be had, and with it the total")
         await self._say_where(state, front if known_first else None)
-        moved = 0
-        if front is not None and known_first:
-            moved = self._moved_since(state, front)
-            if front.inserted:
-                async for wanted in self._read_front(front.received, state):
-                    yield wanted
+        moved = await self._moved_since(state, front)
+        if front is not None and known_first and front.inserted:
+            async for wanted in self._read_front(front.received, state):
+                yield wanted
         steps = [self._fill_holes(state, moved), self._repair()]
         if self._redrive:
             steps.insert(0, self._read_rejected(moved))
@@ -110,11 +108,22 @@ class Plan(Heard):
             async for wanted in step:
                 yield wanted
 
-    def _moved_since(self, state: LedgerState, front: EventPage) -> int:
-        """By how many offsets events may have moved since the last run, before a hole of it."""
-        grown = (self.total or 0) - (state.total or 0)
-        self._changed_total = self._changed_total or grown != 0
-        return abs(grown) if front.inserted or grown < 0 else 0
+    async def _moved_since(self, state: LedgerState, front: EventPage | None) -> int:
+        """By how many offsets events may have moved since the last run, before a hole of it.
+
+        What an earlier run saw moving and didn't live to read again is this one's doubt, too.
+        """
+        doubt = await self._in_thread(self._ledger.standing_doubt)
+        grown = 0
+        if state.reach and state.total is not None and self.total is not None:
+            grown = self.total - state.total
+        if grown < 0:  # a crawl that wasn't through may have read some pages after that
+            left = await self._in_thread(self._ledger.holes, state.total, most=1)
+            self._shrunk = self._shrunk or bool(left)
+        self._changed_total = self._changed_total or grown != 0 or doubt is not None
+        self._shrunk = self._shrunk or doubt == "shrunk"
+        self._say_doubt()
+        return abs(grown) if front is None or front.inserted or grown < 0 else 0
 
     async def _say_where(self, state: LedgerState, reread: EventPage | None) -> None:
         """What the runs before this one have committed, for the log and for progress."""
@@ -298,7 +307,6 @@ class Plan(Heard):
             if after.inserted == sums.inserted and self.total == total_before:
                 return  # a whole pass without a new id: what is short, the API serves twice
             self._changed_total = True
-        self._stats.set_value("crawl/in_doubt", value=True)
         raise Incomplete(
             f"events keep moving while they are read: {MOST_REPAIR_PASSES} more passes still "
             "found new ones, and others may have been missed"
@@ -354,6 +362,7 @@ class Plan(Heard):
             ("crawl/total", self.total),
             ("crawl/stored", sums.inserted),
             ("crawl/rejected_now", sums.rejected_now),
+            ("crawl/in_doubt", None),
             ("crawl/complete", True),
         ):
             self._stats.set_value(name, value)

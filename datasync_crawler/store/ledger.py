@@ -78,6 +78,11 @@ class Ledger:
         rows = self._fetch("live_cursor", {})
         return (rows[0][0], int(rows[0][1])) if rows else ("", 0)
 
+    def standing_doubt(self) -> str | None:
+        """How offsets moved in a run that ended before it could read again: changed or shrunk."""
+        rows = self._fetch("standing_doubt", {})
+        return str(rows[0][0]) if rows else None
+
     def rejected_positions(self) -> list[int]:
         """Absolute positions of all events that stand rejected, sorted."""
         return [int(row[0]) for row in self._fetch("rejected_positions", {})]

@@ -26,6 +26,7 @@ from datasync_crawler.store.connection import (
     describe,
     is_connection_lost,
 )
+from datasync_crawler.store.pooling import backend_pid, refuse_shared_backend
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -60,6 +61,7 @@ class Session:
         try:
             connection.autocommit = True
             self._check_encoding(connection)
+            self._check_pooling(connection)
             self._lock(connection)
             self._backend = Backend.of(connection)
             connection.autocommit = False
@@ -118,6 +120,16 @@ class Session:
                 f"This database's encoding is {encoding}, which can't hold every event. Make one "
                 "with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 and set DB_NAME."
             )
+
+    def _check_pooling(self, connection: "Connection") -> None:
+        if connection.info.backend_pid == backend_pid(connection):
+            return  # what the server said at the start and what it says now: nobody in between
+        other = self.connector.connect()
+        try:
+            other.autocommit = True
+            refuse_shared_backend(connection, other)
+        finally:
+            close_quietly(other)
 
     def _told(self, error: psycopg2.Error) -> DatabaseRefused | DatabaseUnreachable:
         """What went wrong while opening, as a sentence."""

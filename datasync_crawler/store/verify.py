@@ -64,7 +64,6 @@ class ProofReader:
         holes = self._first_holes(below["total"])
         sums = self._fetch("ledger_sums", {})[0]
         rows, distinct = self._fetch("stored", {})[0]
-        in_doubt, running = self._fetch("last_outcome", {"crashed_after_s": CRASHED_AFTER_S})[0]
         return Figures(
             source=source,
             total=total,
@@ -84,8 +83,8 @@ class ProofReader:
             distinct=distinct,
             rejected_now=self._fetch("rejected_count", {})[0][0],
             rejections_astray=self._fetch("rejections_astray", {})[0][0],
-            in_doubt=in_doubt,
-            running=running,
+            in_doubt=bool(self._fetch("standing_doubt", {})),
+            running=self._fetch("is_running", {"crashed_after_s": CRASHED_AFTER_S})[0][0],
         )
 
     def reasons(self) -> list[tuple[str, int]]:
@@ -96,6 +95,7 @@ class ProofReader:
 
     def runs(self) -> list[Run]:
         """The newest runs, newest first."""
+        rows = self._fetch("last_runs", {"most": MOST_RUNS})
         return [
             Run(
                 run_id,
@@ -107,9 +107,7 @@ class ProofReader:
                 inserted,
                 received / lasted_s if lasted_s > 0 else 0.0,
             )
-            for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in self._fetch(
-                "last_runs", {"most": MOST_RUNS}
-            )
+            for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in rows
         ]
 
     def _first_holes(self, total: int) -> list[Range]:

@@ -77,7 +77,7 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
         (UNBALANCE,
          "1 ranges of the ledger don't add up"),
-        ("UPDATE crawl_runs SET stats = stats || '{\"crawl/in_doubt\": true}'", "events moving"),
+        ("UPDATE crawl_runs SET stats = stats || '{\"crawl/in_doubt\": \"shrunk\", \"crawl/complete\": false}'", "events moving"),
     ],
     ids=["deleted", "alien", "hole", "end", "rejection", "total", "unbalanced", "doubt"],
 )  # fmt: skip

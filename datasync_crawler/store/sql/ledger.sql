@@ -77,6 +77,15 @@ SELECT count(*) FROM {schema}.rejected_events;
 -- name: rejected_positions
 SELECT "position" FROM {schema}.rejected_events ORDER BY "position";
 
+-- name: standing_doubt
+-- How offsets were seen to move ("changed" or "shrunk"), when no run since has proved that nothing
+-- was missed: no row, or the doubt. The heartbeat writes it, within a second.
+SELECT doubt
+FROM (SELECT stats->>'crawl/in_doubt' AS doubt FROM {schema}.crawl_runs
+      WHERE stats->>'crawl/in_doubt' IS NOT NULL OR (stats->>'crawl/complete')::boolean
+      ORDER BY id DESC LIMIT 1) AS newest
+WHERE doubt IS NOT NULL;
+
 -- name: committed_ranges
 -- Which of these (pass, first_offset) are committed, with their counts: asked after a COMMIT
 -- whose outcome is unknown.

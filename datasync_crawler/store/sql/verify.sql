@@ -44,11 +44,8 @@ WHERE c.rejected > 0
                         >= c.first_offset - (SELECT max(received) FROM {schema}.checkpoint)
                     AND later.first_offset + later.received > c.first_offset);
 
--- name: last_outcome
--- Whether the last run that came to its end left the offsets in doubt, and whether one runs now.
-SELECT coalesce((SELECT (stats->>'crawl/in_doubt')::boolean FROM {schema}.crawl_runs
-                 WHERE finish_reason IN ('finished', 'incomplete') ORDER BY id DESC LIMIT 1), false),
-       EXISTS (SELECT 1 FROM {schema}.crawl_runs
+-- name: is_running
+SELECT EXISTS (SELECT 1 FROM {schema}.crawl_runs
                WHERE finished_at IS NULL
                  AND heartbeat_at > now() - %(crashed_after_s)s * interval '1 second');
 

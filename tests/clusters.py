@@ -1,0 +1,98 @@
+"""A PostgreSQL cluster of a test's own, to be stopped, stalled and filled up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import psycopg2
+from databases import Database
+
+from datasync_crawler.store.pghome import find_home
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+class Cluster:
+    """Runs from `start` to `stop`; *room_mb*: on a file system of that size, which needs root."""
+
+    def __init__(self, *, room_mb: int | None = None) -> None:
+        self._home = find_home(PROJECT / ".datasync" / "tests")
+        self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
+        self._mounted = False
+        if room_mb is not None:
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={room_mb}m", "tmpfs", str(self.folder)]
+            subprocess.run(mount, check=True, capture_output=True)
+            self._mounted = True
+        if self._home.account is not None:
+            os.chown(self.folder, self._home.account.uid, self._home.account.gid)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.database = Database(
+            {"host": "127.0.0.1", "port": str(self.port), "user": "postgres", "dbname": "postgres"}
+        )
+
+    def __enter__(self) -> Self:
+        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self.stop()
+        if self._mounted:
+            subprocess.run(["umount", str(self.folder)], check=True)
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *args: str) -> None:
+        subprocess.run(
+            [str(self._home.server_bin / program), f"--pgdata={self.folder / 'data'}", *args],
+            check=True, capture_output=True, cwd="/", env={"PATH": os.environ["PATH"]},
+            **self._switch,
+        )  # fmt: skip
+
+    @property
+    def _switch(self) -> dict[str, Any]:
+        return self._home.switch()
+
+    def start(self) -> Self:
+        """Starts it and waits until it answers."""
+        self._process = subprocess.Popen(
+            [str(self._home.server_bin / "postgres"), "-D", str(self.folder / "data"),
+             "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
+             "-c", "unix_socket_directories=", "-c", "max_wal_size=32MB"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd="/", env={"PATH": os.environ["PATH"]}, **self._switch,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.database.execute("SELECT 1")
+            except psycopg2.OperationalError:
+                assert self._process.poll() is None, "the cluster has ended"
+                assert time.monotonic() < deadline, "the cluster doesn't answer"
+                time.sleep(0.05)
+            else:
+                return self
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """SIGQUIT is what `pg_ctl stop -m immediate` sends."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(60)
+
+    def stall(self, how: signal.Signals) -> None:
+        """SIGSTOP or SIGCONT for the server and each of its children."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in [pid, *map(int, children)]:
+            os.kill(each, how)

@@ -1,0 +1,77 @@
+"""Crashes at chosen points of a transaction, and two processes at once: nothing lost or twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from crawling import assert_equals_truth, crawl, start_crawl
+from mockserver import MockServer
+
+from datasync_crawler.mockapi.dataset import truths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from databases import Database
+
+EVENTS = 4000
+SETTINGS = ("-s", "BULK_PAGE_SIZE=200", "-s", "BATCH_ROWS=400", "-s", "WORKERS=4")
+POINTS = ("before_copy", "after_copy", "before_commit", "after_commit")
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_point_twice_and_while_resuming(
+    database: Database, tmp_path: Path, point: str
+) -> None:
+    """SIGKILL there in the third transaction, in the first of the resume, and once more: complete.
+
+    What was committed up to the COMMIT is there, what wasn't isn't; the ledger says which.
+    """
+    jobdir = ("-s", f"JOBDIR={tmp_path / 'state'}")
+    with MockServer("--events", str(EVENTS)) as mock:
+        for occurrence in (3, 1, 2):
+            crash = {"DATASYNC_CRASH_POINT": f"{point}:{occurrence}"}
+            killed = crawl(mock, database, *SETTINGS, *jobdir, env=crash)
+            assert killed.status == -signal.SIGKILL, killed.log
+            inserted = database.value("SELECT coalesce(sum(inserted), 0) FROM checkpoint")
+            assert database.value("SELECT count(*) FROM events") == inserted
+        done = crawl(mock, database, *SETTINGS, *jobdir)
+        assert done.status == 0, done.log
+        assert_equals_truth(database, truths(1, 0, EVENTS))
+
+
+def test_a_crash_point_that_is_none_is_refused(database: Database) -> None:
+    """A slip in the test aid's name doesn't pass for a crawl without a crash: exit 2."""
+    with MockServer("--events", "10") as mock:
+        done = crawl(mock, database, env={"DATASYNC_CRASH_POINT": "after_commmit:1"})
+    assert done.status == 2
+    assert "DATASYNC_CRASH_POINT" in done.log
+
+
+def test_a_second_process_harms_neither_jobdir_nor_schema(
+    database: Database, tmp_path: Path
+) -> None:
+    """With the JOBDIR and the schema of a running crawl the second ends with 1, the first with 0.
+
+    The first one's queue on disk is left alone.
+    """
+    jobdir = ("-s", f"JOBDIR={tmp_path / 'state'}")
+    with MockServer("--events", "30000", "--latency-ms", "100") as mock:
+        first = start_crawl(mock, database, *SETTINGS, *jobdir)
+        deadline = time.monotonic() + 60
+        while database.value("SELECT to_regclass('checkpoint')") is None or not database.value(
+            "SELECT count(*) FROM checkpoint"
+        ):
+            assert time.monotonic() < deadline, "the first crawl doesn't begin"
+        second = crawl(mock, database, *SETTINGS, *jobdir)
+        assert first.poll() is None, "the first crawl was too quick for this test"
+        mock.config(latency_ms=0)
+        log, _ = first.communicate(timeout=120)
+    assert second.status == 1, second.log
+    assert "Another crawl is running" in second.log
+    assert first.returncode == 0, log
+    assert "Traceback" not in log
+    assert_equals_truth(database, truths(1, 0, 30_000))

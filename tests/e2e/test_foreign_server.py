@@ -1,0 +1,193 @@
+"""Other servers of this kind by settings alone: json-server, numbered pages, other names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
+
+import pytest
+from crawling import crawl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from databases import Database
+
+EVENTS = 2500
+PACKAGE = "json-server@0.17.4"
+#: What a server makes of a query: status-200 headers and body.
+Answer = tuple[dict[str, str], Any]
+
+
+def events(number: int) -> list[dict[str, Any]]:
+    return [
+        {"id": index + 1, "sessionId": f"s{index % 7}", "type": "click", "name": f"n{index}",
+         "properties": {"page": f"/{index}"}, "timestamp": 1_769_541_612_369 + index}
+        for index in range(number)
+    ]  # fmt: skip
+
+
+def assert_all_there(database: Database, number: int = EVENTS) -> None:
+    """Each event once, with its content."""
+    rows = database.execute(
+        "SELECT id, session_id, name, properties->>'page', "
+        'round(extract(epoch FROM "timestamp") * 1000)::bigint FROM events'
+    )
+    assert len(rows) == number
+    assert set(rows) == {
+        (str(one["id"]), one["sessionId"], one["name"], one["properties"]["page"], one["timestamp"])
+        for one in events(number)
+    }
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[str, Mapping[str, str]], Answer | None]) -> Iterator[str]:
+    """A server that answers (path, query) in JSON, None with 404; gives its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            found = answer(parts.path, query)
+            headers, content = found or ({}, {"error": "Not Found"})
+            body = json.dumps(content).encode()
+            self.send_response(200 if found else 404)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def settings(**named: object) -> list[str]:
+    return [word for name, value in named.items() for word in ("-s", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a json-server from npm that serves our events."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("npm isn't installed: json-server can't be had")
+    folder: Path = tmp_path_factory.mktemp("json-server")
+    installed = subprocess.run(
+        [npm, "install", "--silent", "--no-audit", "--no-fund", PACKAGE],
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    if installed.returncode:
+        pytest.skip(f"npm can't install {PACKAGE}: {installed.stderr[-200:]}")
+    (folder / "db.json").write_text(json.dumps({"events": events(EVENTS)}))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [str(folder / "node_modules/.bin/json-server"), "--quiet", "--host", "127.0.0.1",
+         "--port", str(port), "db.json"],
+        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    try:
+        while True:
+            try:
+                urlopen(f"{url}/events?_limit=1", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "json-server has ended"
+                assert time.monotonic() < deadline, "json-server doesn't answer"
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_json_server(database: Database, json_server: str) -> None:
+    """`_start`/`_limit`, a bare list, numeric ids, a header for the total; run twice."""
+    args = settings(BULK_PATH="/events", OFFSET_PARAM="_start", LIMIT_PARAM="_limit",
+                    BULK_PAGE_SIZE=200)  # fmt: skip
+    env = {"API_BASE_URL": json_server, "API_KEY": "unused"}
+    done = crawl(None, database, *args, env=env)
+    assert done.status == 0, done.log
+    assert_all_there(database)
+    again = crawl(None, database, *args, env=env)
+    assert again.status == 0, again.log
+    assert again.line("new in this run") == "0"
+
+
+def test_json_server_by_numbered_pages(database: Database, json_server: str) -> None:
+    """The same server by `_page`/`_limit`, which it counts from 1."""
+    args = settings(BULK_PATH="/events", OFFSET_PARAM="_page", LIMIT_PARAM="_limit",
+                    BULK_PAGE_SIZE=300, PAGINATION="page")  # fmt: skip
+    done = crawl(None, database, *args, env={"API_BASE_URL": json_server, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database)
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("with_total", [True, False])
+def test_numbered_pages(database: Database, start: int, *, with_total: bool) -> None:
+    """Pages numbered from 0 or 1, with a total or none at all; one comes short the first time."""
+    everything = events(1100)
+    short = [True]
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        size = int(query["size"])
+        first = (int(query["page"]) - start) * size
+        page = everything[first : first + size] if first >= 0 else []
+        if first == 3 * size and short:
+            short.clear()
+            page = page[:-7]
+        return {"X-Total-Count": "1100"} if with_total else {}, {"data": page}
+
+    args = settings(PAGINATION="page", PAGE_START=start, OFFSET_PARAM="page", LIMIT_PARAM="size",
+                    BULK_PAGE_SIZE=100)  # fmt: skip
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 1100)
+
+
+def test_an_offset_called_cursor_and_other_keys(database: Database) -> None:
+    """OFFSET_PARAM=cursor, and list and total elsewhere in the body."""
+    everything = events(1100)
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        if path != "/v2/log/all":
+            return None
+        first, count = int(query["cursor"]), int(query["count"])
+        return {}, {
+            "result": {"items": everything[first : first + count]},
+            "info": {"count": {"all": len(everything)}},
+        }
+
+    args = settings(OFFSET_PARAM="cursor", LIMIT_PARAM="count", BULK_PATH="/log/all",
+                    EVENTS_KEY="result.items", TOTAL_KEY="info.count.all", PAGINATION="offset",
+                    BULK_PAGE_SIZE=150)  # fmt: skip
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": f"{url}/v2", "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 1100)
