@@ -34,8 +34,13 @@ restore)
     [ -r "$file" ] || fail "$file can't be read."
     FROM=$file TO=$(mktemp) || exit 1
     rm -f "$TO"
-    DO="$bin/pg_restore"
-    RUN='"$DO" --no-owner --no-privileges --exit-on-error --single-transaction --dbname="$PGDATABASE" "$FROM" && touch "$TO"'
+    DO="$bin/pg_restore" PSQL="$bin/psql"
+    # In one transaction. Servers before 17 don't know transaction_timeout. A damaged backup must not
+    # be committed half: it is followed by a statement that fails.
+    RUN='{ "$DO" --no-owner --no-privileges --file=- "$FROM" || echo "SELECT 1/0;"; } |
+        sed "/^SET transaction_timeout = 0;\$/d" |
+        "$PSQL" -X -q -v ON_ERROR_STOP=1 --single-transaction >/dev/null && touch "$TO"'
+    export PSQL
     ;;
 *) usage ;;
 esac

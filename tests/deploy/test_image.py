@@ -70,6 +70,7 @@ class Image:
         self.config: dict[str, Any] = inspected["Docker"]["config"]
         self._container = buildah("from", "--pull-never", tag)
         self.root = Path(buildah("mount", self._container))
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
         """Runs *command* as Docker would: in this root, as its user, with its environment alone,
@@ -79,15 +80,20 @@ class Image:
         user = f"--userspec={self.config['User']}"
         inside = ["env", "-i", *self.config["Env"], *(f"{k}={v}" for k, v in environment.items())]
         inside += ["sh", "-c", f'cd {self.config["WorkingDir"]} && exec "$@"', "sh", *command]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*isolation, user, str(self.root), *inside],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._started.append(process)
+        return process
 
     def remove(self) -> None:
+        for process in self._started:  # those that a failed test has left
+            process.kill()  # and with it, by --kill-child, what it runs
+            process.wait()
         buildah("rm", self._container)
 
 
@@ -123,7 +129,7 @@ def scrapyd_image(base: None, context: Path) -> Iterator[Image]:
 
 @pytest.fixture
 def mock() -> Iterator[MockServer]:
-    with MockServer("--events", str(EVENTS), "--latency-ms", "20") as server:
+    with MockServer("--events", str(EVENTS), "--latency-ms", "200") as server:
         yield server
 
 
@@ -158,7 +164,7 @@ def test_sigterm_reaches_scrapy_and_the_next_container_goes_on(
     """As process 1 it stops within Docker's ten seconds, with status 1 and all that it fetched
     committed; the next one completes. Meanwhile the health check tells the truth.
     """
-    size = ["-s", "BULK_PAGE_SIZE=500", "-s", "WORKERS=4"]
+    size = ["-s", "BULK_PAGE_SIZE=500", "-s", "WORKERS=1"]
     process = image.start([*entry_point(image), *size], crawl_of(mock, database))
 
     def committed() -> int:
