@@ -36,6 +36,7 @@ class Allowance:
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
+        self._is_new = False  # the belief: no turn has confirmed it
         self._believed_rate = 0.0  # requests per s, then
         self._closed_until = 0.0  # the server surely was closed then
         # The window is known to be longer than this; a remembered one isn't shortened.
@@ -81,6 +82,13 @@ class Allowance:
         opens_at = self.opens_at(self.limit - in_flight, self.window_s)
         return 0.0 if opens_at is None else max(0.0, opens_at - now)
 
+    @property
+    def most_in_flight(self) -> float:
+        """While a belief is new, as many as were let through since: it doubles with each round
+        trip. A bucket opens for one token, a window for all: a burst into it would be refused.
+        """
+        return max(1, self._accepted) if self._is_new else math.inf
+
     def delay_s(self, now: float, in_flight: int) -> float:
         """As `full_for_s`, but zero when it is time to try one more than we believe."""
         wait_s = self.full_for_s(now, in_flight)
@@ -106,6 +114,7 @@ class Allowance:
         self._accepted += 1
         if self.limit is None:
             return
+        self._is_new = self._is_new and self._accepted < self.limit
         if alone and self._trial:
             self.limit += self._trial_step
             self._trial_step *= 2
@@ -141,7 +150,7 @@ class Allowance:
                 oldest = self.opens_at(self.limit, 0.0)
                 self.window_s = max(self.window_s, at - (at if oldest is None else oldest))
         self._too_short_s = min(self._too_short_s, self.window_s)
-        self._opened_at, self._accepted = at, 0
+        self._opened_at, self._accepted, self._is_new = at, 0, True
         self.believe(self.limit, self.window_s)
         self._trial, self._trial_step = False, 1
         self._trial_at = self._turns + self._patience

@@ -102,12 +102,13 @@ class RateController:
             return _wait(self._paused_until - now, "pause")
         if self._probe_sent_at is not None:
             return Decision(_ASK_AGAIN_S, "probe")
-        if self.in_flight >= self.in_flight_limit:
+        untold = self._window.remaining is None
+        most = self._allowance.most_in_flight if untold else math.inf
+        if self.in_flight >= min(most, self.in_flight_limit):
             return Decision(_ASK_AGAIN_S, "in flight")
         wait_s = self._budget_wait_s(now)
         if wait_s > 0:
             return _wait(wait_s, "budget")
-        untold = self._window.remaining is None
         wait_s = self._allowance.delay_s(now, self.in_flight) if untold else 0.0
         if wait_s > 0:
             return _wait(wait_s, "pace")

@@ -355,6 +355,26 @@ def test_what_was_learnt_is_remembered() -> None:
     assert "retry-after" in fresh.pause_reason
 
 
+def test_a_new_belief_is_tried_with_care() -> None:
+    """A bucket opens for one token, a window for all: twice as many each round trip, no burst."""
+    rate = controller()
+    for _ in range(10):
+        rate.ask(0.0)
+        answer(rate, 0.0, sent_at=0.0)
+    refuse(rate, 10.0, 50)
+    rate.ask(60.0)
+    answer(rate, 60.1, sent_at=60.0)
+    sent, now = [], 60.1
+    for _ in range(4):
+        sent.append(0)
+        while rate.ask(now).delay_s == 0:
+            sent[-1] += 1
+        for _ in range(sent[-1]):
+            answer(rate, now + 0.1, sent_at=now)
+        now += 0.1
+    assert sent == [1, 2, 4, 2]  # with the probe, the ten that went through before
+
+
 def test_what_went_through_is_remembered_with_an_untold_limit() -> None:
     """Without headers nothing says that the window is closed but what was sent into it."""
     rate = controller()
