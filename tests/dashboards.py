@@ -38,7 +38,9 @@ class DashboardServer:
             lines.append(line)
             if "dashboard: http" in line:
                 break
-        assert "http://" in "".join(lines[-1:]), lines
+        else:
+            self.process.kill()
+            raise AssertionError(f"the dashboard didn't start: {lines}")
         self.url = line.split("dashboard: ")[1].split(" ")[0]
         return self
 
