@@ -76,7 +76,7 @@ class Image:
         """Runs *command* as Docker would: in this root, as its user, with its environment alone,
         as process 1 of a namespace of its own; the network is this machine's.
         """
-        isolation = ["unshare", "--pid", "--fork", "--kill-child", "chroot"]
+        isolation = ["unshare", "--pid", "--fork", "chroot"]
         user = f"--userspec={self.config['User']}"
         inside = ["env", "-i", *self.config["Env"], *(f"{k}={v}" for k, v in environment.items())]
         inside += ["sh", "-c", f'cd {self.config["WorkingDir"]} && exec "$@"', "sh", *command]
@@ -92,8 +92,11 @@ class Image:
 
     def remove(self) -> None:
         for process in self._started:  # those that a failed test has left
-            process.kill()  # and with it, by --kill-child, what it runs
-            process.wait()
+            if process.poll() is None:
+                os.kill(process_one(process), signal.SIGKILL)  # ends its namespace
+                process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
         buildah("rm", self._container)
 
 
