@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -214,8 +215,7 @@ class Writer:
         with connection.cursor() as cursor:
             counts = self._store_rows(cursor, pages)
             self._crash_point("after_copy")
-            for page in pages:
-                self._store_rejections(cursor, page)
+            self._store_rejections(cursor, pages)
             self._store_ledger(cursor, pages, counts)
             learnt = self._learn_source(cursor, pages)
             self._crash_point("before_commit")
@@ -291,25 +291,30 @@ class Writer:
             inserted.append(before - len(new))
         return inserted[::-1] if self._update else inserted
 
-    def _store_rejections(self, cursor: "Cursor", page: EventPage) -> None:
-        cursor.execute(
-            self._events["clear_rejections"],
-            {"first": page.first_offset, "stop": page.first_offset + page.received},
-        )
-        if page.rejections:
-            execute_values(
-                cursor,
-                self._events["insert_rejections"],
-                [
-                    (
-                        page.first_offset + rejection.index,
-                        page.first_offset,
-                        rejection.reason,
-                        rejection.raw,
-                    )
-                    for rejection in page.rejections
-                ],
+    def _store_rejections(self, cursor: "Cursor", pages: Sequence[EventPage]) -> None:
+        """What these pages reject takes the place of what their ranges did.
+
+        In one statement for all: a round trip for each of fifty small pages costs more than their
+        rows. Where two of them overlap, the later one has the word.
+        """
+        spans = sorted((page.first_offset, page.first_offset + page.received) for page in pages)
+        if any(stop > first for (_, stop), (first, _) in pairwise(spans)):
+            for page in pages:
+                self._store_rejections(cursor, [page])
+            return
+        execute_values(cursor, self._events["clear_rejections"], spans, page_size=len(spans))
+        rejected = [
+            (
+                page.first_offset + rejection.index,
+                page.first_offset,
+                rejection.reason,
+                rejection.raw,
             )
+            for page in pages
+            for rejection in page.rejections
+        ]
+        if rejected:
+            execute_values(cursor, self._events["insert_rejections"], rejected)
 
     def _store_ledger(
         self, cursor: "Cursor", pages: Sequence[EventPage], counts: Sequence[Counts]

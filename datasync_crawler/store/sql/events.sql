@@ -64,9 +64,10 @@ WHERE (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.s
 RETURNING id, xmax = 0;
 
 -- name: clear_rejections
--- A range fetched again says anew what is rejected in it.
-DELETE FROM {schema}.rejected_events
-WHERE "position" >= %(first)s AND "position" < %(stop)s;
+-- A range fetched again says anew what is rejected in it. %%s is execute_values' place.
+DELETE FROM {schema}.rejected_events AS r
+USING (VALUES %s) AS fetched (first, stop)
+WHERE r."position" >= fetched.first AND r."position" < fetched.stop;
 
 -- name: insert_rejections
 -- %%s is execute_values' place.
