@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from contextlib import closing
@@ -237,7 +238,7 @@ def run(
 ) -> tuple[str, float, float]:
     """Runs Python with *command*: what it printed, its CPU seconds, its most memory in MB."""
     search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    with (PROJECT / ".datasync" / "benchmark" / "errors").open("w+") as errors:
+    with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, *map(str, command)], cwd=PROJECT, stdin=subprocess.PIPE,
             env={**(env or os.environ), "PYTHONPATH": search},
@@ -341,9 +342,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="write the bars as SVG")
     parser.add_argument("--only", nargs="*", help="loads whose name holds one of these words")
     parser.add_argument("-s", dest="settings", action="append", default=[], metavar="NAME=value")
+    parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
     options = parser.parse_args()
     events = max(1, options.events // LIMIT) * LIMIT
-    folder = PROJECT / ".datasync" / "benchmark"
+    folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     # 350 bytes an event: all of it, so that no page is made up while it is asked for.
     memory = str(events * 400 // 1_000_000 + 64)
