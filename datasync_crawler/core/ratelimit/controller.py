@@ -261,6 +261,8 @@ class RateController:
     def _probe_failed(self, now: float, why: str) -> float:
         """A probe that didn't get through proves nothing: wait, then send another."""
         self._refusals += 1
+        if self._refusals == 1:
+            self._refused_since = now
         self._unproven = True
         wait_s = delay_s(self._refusals, base_s=0.5, cap_s=10.0, random=self._random)
         self._pause(now, now + wait_s, f"probe failed: {why}", quiet=self._refusals > 1)

@@ -548,3 +548,16 @@ class AnyServer(RuleBasedStateMachine):
 
 TestAnyServer = AnyServer.TestCase
 TestAnyServer.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def test_a_failed_probe_s_pause_is_counted_from_its_failure() -> None:
+    """The note at its end says how long it lasted, not how long the machine has been up."""
+    controller = RateController(max_in_flight=4, max_wait_s=3600, random=lambda: 0.0)
+    started = 5000.0
+    assert controller.ask(started).delay_s == 0.0
+    controller.failed(started + 1, sent_at=started)
+    again = started + 1 + controller.ask(started + 1).delay_s
+    assert controller.ask(again).delay_s == 0.0
+    controller.answered(again + 1, 0.0, 200, {}, b"", sent_at=again)
+    lines = [note for note in controller.take_notes() if "answers again" in note]
+    assert lines == ["The API answers again after 1.2 s: going on"], lines
