@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -95,4 +96,5 @@ class Cluster:
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         for each in [pid, *map(int, children)]:
-            os.kill(each, how)
+            with contextlib.suppress(ProcessLookupError):  # a child that has just ended
+                os.kill(each, how)

@@ -51,6 +51,16 @@ class Paging:
             return wanted
         return Range(wanted.first - wanted.first % page_size, page_size)
 
+    def behind(self, end: int, page_size: int) -> list[Range]:
+        """Where to look whether there is anything from *end* on.
+
+        A numbered page that holds *end* may have come short: it is asked for again, and the next.
+        """
+        looks = [Range(end, page_size)]
+        if self.numbered_from is not None and end % page_size:
+            looks.append(Range(end + page_size, page_size))
+        return looks
+
 
 class RepeatWatch:
     """Notices a server that answers different offsets with the same page.

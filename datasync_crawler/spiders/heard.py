@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from datasync_crawler.core import ranges
+from datasync_crawler.core.ranges import Range
 from datasync_crawler.items import EventPage
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class Heard:
         self._may_change = may_change
         self.total: int | None = None
         self._largest_total: int | None = None
+        self._total_before: int | None = None  # the last run's, and whether it left holes
+        self._left_before = False
         self._shrunk = self._changed_total = False
         self._total_changes = 0
         self._twice_in_page = 0
@@ -44,6 +47,7 @@ class Heard:
         # Ranges handed out, whose page is neither committed nor given up.
         self._outstanding: set[int] = set()
         self._committed_pages = 0
+        self._reread: list[Range] | None = None  # what has come since the repair's pass began
         self._last_page: EventPage | None = None
         self._empty_at: int | None = None
         self._ended_at: int | None = None
@@ -60,6 +64,8 @@ class Heard:
         """The page of a range is in the database."""
         self._committed_pages += 1
         self._last_page = page
+        if self._reread is not None:
+            self._reread.append(Range(page.first_offset, page.received))
         if page.inserted and page.duplicates:
             # One id twice in one response: that is the API's own, no shift explains it.
             self._twice_in_page += len(page.events) - len({event.id for event in page.events})
@@ -91,6 +97,11 @@ class Heard:
             level = logging.INFO if self._total_changes <= MOST_TOTALS_LOGGED else logging.DEBUG
             logger.log(level, "The API's total is %d now, it was %d.", said, self.total)
             self._changed_total = True
+        if self.total is None and self._total_before not in {None, said}:
+            self._changed_total = True
+            # A crawl that wasn't through has read some pages before that, and some after.
+            fell = said < (self._total_before or 0)
+            self._shrunk = self._shrunk or (self._left_before and fell)
         self.total = said
         self._largest_total = max(said, self._largest_total or 0)
         self._stats.set_value("crawl/total", said)

@@ -70,8 +70,7 @@ class Plan(Heard):
         """
         state: LedgerState = await self._in_thread(self._ledger.state)
         self._pass_no = self.first_pass = state.last_pass + 1
-        if state.total and not await self._in_thread(self._ledger.holes, state.total, most=1):
-            self._short_before = _short(state.total, await self._in_thread(self._ledger.sums))
+        await self._recall(state)
         if state.page_limit is not None:
             self.page_size = min(self.page_size, state.page_limit)
         if not self._by_cursor:
@@ -95,7 +94,7 @@ class Plan(Heard):
         if front is None and self._empty_at != 0:
             raise Incomplete("the first page couldn't be had, and with it the total")
         await self._say_where(state, front if known_first else None)
-        moved = await self._moved_since(state, front)
+        moved = self._moved_since(front)
         if front is not None and known_first and front.inserted:
             async for wanted in self._read_front(front.received, state):
                 yield wanted
@@ -108,21 +107,21 @@ class Plan(Heard):
             async for wanted in step:
                 yield wanted
 
-    async def _moved_since(self, state: LedgerState, front: EventPage | None) -> int:
-        """By how many offsets events may have moved since the last run, before a hole of it.
-
-        What an earlier run saw moving and didn't live to read again is this one's doubt, too.
-        """
+    async def _recall(self, state: LedgerState) -> None:
+        """What an earlier run saw moving and didn't live to read again is this one's doubt, too."""
+        if state.reach and state.total is not None:
+            self._total_before = state.total
+            self._left_before = bool(await self._in_thread(self._ledger.holes, state.total, most=1))
         doubt = await self._in_thread(self._ledger.standing_doubt)
-        grown = 0
-        if state.reach and state.total is not None and self.total is not None:
-            grown = self.total - state.total
-        if grown < 0:  # a crawl that wasn't through may have read some pages after that
-            left = await self._in_thread(self._ledger.holes, state.total, most=1)
-            self._shrunk = self._shrunk or bool(left)
-        self._changed_total = self._changed_total or grown != 0 or doubt is not None
-        self._shrunk = self._shrunk or doubt == "shrunk"
-        self._say_doubt()
+        self._changed_total, self._shrunk = doubt is not None, doubt == "shrunk"
+        if state.total and not self._left_before and doubt is None:
+            self._short_before = _short(state.total, await self._in_thread(self._ledger.sums))
+
+    def _moved_since(self, front: EventPage | None) -> int:
+        """By how many offsets events may have moved since the last run, before a hole of it."""
+        if self._total_before is None or self.total is None:
+            return 0
+        grown = self.total - self._total_before
         return abs(grown) if front is None or front.inserted or grown < 0 else 0
 
     async def _say_where(self, state: LedgerState, reread: EventPage | None) -> None:
@@ -193,12 +192,13 @@ class Plan(Heard):
                 stalled = 0 if self._committed_pages > before else stalled + 1
             await self._settled()
             end = await self._reach()
-            self._empty_at, before = None, self._committed_pages
-            yield self._want(Range(end, self.page_size))
-            await self._settled()
-            if self._committed_pages == before:
-                if self._empty_at is None:
-                    raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
+            serves = False
+            for look in self._paging.behind(end, self.page_size):
+                self._empty_at = self._last_page = None
+                yield self._want(look)
+                await self._settled()
+                serves = serves or self._serves_behind(end)
+            if not serves:
                 self.total = self._largest_total = end
                 self._stats.set_value("crawl/total", end)
             position = end + self.page_size
@@ -256,10 +256,10 @@ class Plan(Heard):
         if self._ended_at == end and end >= largest:
             return
         for _ in range(2 if end < largest else 1):
-            self._empty_at, before = None, self._committed_pages
+            self._empty_at = self._last_page = None
             yield self._want(Range(end, self.page_size))
             await self._settled()
-            if self._committed_pages > before:
+            if self._serves_behind(end):
                 logger.warning("The API says %d events, but serves more.", end)
                 if end < largest:
                     self.total = self._proved_total = largest
@@ -268,10 +268,35 @@ class Plan(Heard):
                 async for wanted in self._read_to_the_end():
                     yield wanted
                 return
-            if self._empty_at is None:
-                raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
         self._shrunk = self._shrunk or end < largest
         self.total = self._largest_total = end
+
+    async def _read_again(self, total: int) -> AsyncIterator[Wanted]:
+        """All of [0, *total*) once more. Raises Incomplete when a part of it can't be had now."""
+        came = self._reread = []
+        stalled = 0
+        while missing := ranges.holes(came, min(total, self.total or total)):
+            for piece in ranges.split(missing, self.page_size):
+                yield self._want(piece)
+            await self._settled()
+            self._reread = came = ranges.union(came)
+            left = ranges.holes(came, total)
+            stalled = stalled + 1 if left == missing else 0
+            if stalled >= MOST_STALLED_ROUNDS:
+                raise Incomplete(
+                    f"events moved while they were read, and {_in_words(missing)} couldn't be had "
+                    "again: others may have been missed"
+                )
+
+    def _serves_behind(self, end: int) -> bool:
+        """Whether the page asked for at *end* brought events. Raises Incomplete when none came.
+
+        Of numbered pages it can be the last page once more, with nothing new in it.
+        """
+        page = self._last_page
+        if page is None and self._empty_at is None:
+            raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
+        return page is not None and page.first_offset + page.received > end
 
     async def _repair(self) -> AsyncIterator[Wanted]:
         """Offsets that shifted while they were read: read again until nothing new turns up.
@@ -300,9 +325,8 @@ class Plan(Heard):
             self._next_pass()
             self._shrunk = self._changed_total = False
             total_before = self.total
-            for piece in ranges.split([Range(0, self.total)], self.page_size):
-                yield self._want(piece)
-            await self._settled()
+            async for wanted in self._read_again(self.total):
+                yield wanted
             after: LedgerSums = await self._in_thread(self._ledger.sums)
             if after.inserted == sums.inserted and self.total == total_before:
                 return  # a whole pass without a new id: what is short, the API serves twice

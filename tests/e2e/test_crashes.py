@@ -59,7 +59,7 @@ def test_a_second_process_harms_neither_jobdir_nor_schema(
     The first one's queue on disk is left alone.
     """
     jobdir = ("-s", f"JOBDIR={tmp_path / 'state'}")
-    with MockServer("--events", "30000", "--latency-ms", "100") as mock:
+    with MockServer("--events", "30000", "--latency-ms", "1500") as mock:
         first = start_crawl(mock, database, *SETTINGS, *jobdir)
         deadline = time.monotonic() + 60
         while database.value("SELECT to_regclass('checkpoint')") is None or not database.value(
