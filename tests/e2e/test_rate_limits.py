@@ -176,7 +176,7 @@ def test_a_pause_is_remembered_over_a_kill(database: Database, headers: str) -> 
 
 
 def test_an_untold_limit_is_remembered_for_the_next_run(database: Database) -> None:
-    """What was found by trying costs 429s once: the next run hardly meets any."""
+    """What was found by trying costs a burst of 429s once: the next run tries one more at most."""
     limit = ("--rate-limit", "4", "--rate-window", "2", "--rate-headers", "none")
     with mock(12, *limit) as server:
         assert_complete(crawl(server, database, *SETTINGS), database, 12)
@@ -188,7 +188,9 @@ def test_an_untold_limit_is_remembered_for_the_next_run(database: Database) -> N
         assert done.status == 0, done.log
         second = statuses(server)[len(first) :]
     assert second.count(200) >= 12
-    assert second.count(429) * 2 <= first.count(429)  # a few trials for more
+    assert second[:4] == [200] * 4
+    # A trial for more now and then: never a burst, as there was when nothing was known.
+    assert ", 429, 429, 429" not in str(second)
 
 
 @pytest.mark.parametrize("say", ["text", "negative", "absurd"])
@@ -228,7 +230,7 @@ def test_a_refused_key_stops_at_once(database: Database, status: int) -> None:
     with mock(60, "--fault", f"{status}:start=20") as server:
         done = crawl(server, database, *SETTINGS, "-s", "WORKERS=4")
         assert done.status == 1
-        assert done.log.count(f"The API refuses the key (HTTP {status})") == 1
+        assert f"The API refuses the key (HTTP {status})" in done.log
         assert "Set API_KEY" in done.log
         assert 1 <= statuses(server).count(status) <= 4
         assert database.value("SELECT count(*) FROM checkpoint") == server.stats()["pages"]
