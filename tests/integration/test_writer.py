@@ -191,6 +191,12 @@ def test_writer_replaces_rejections_of_a_range_fetched_again(room):
     assert room.ids() == ["a", "b"]
 
 
+def test_the_later_of_overlapping_pages_in_one_batch_says_what_is_rejected(room):
+    """What an earlier page of the same transaction rejected is removed where it is good now."""
+    room.write(page(["a", None, None]), page(["b", None], first=1))
+    assert room.query("SELECT position, page_offset FROM rejected_events") == [(2, 1)]
+
+
 def test_two_writers_in_opposite_order_end_without_loss(room):
     """Two writers that store the same ids in opposite order both end, and every id is there."""
     ids = [f"id {number}" for number in range(3000)]
