@@ -280,7 +280,7 @@ class Plan(Heard):
                 yield self._want(piece)
             await self._settled()
             self._reread = came = ranges.union(came)
-            left = ranges.holes(came, total)
+            left = ranges.holes(came, min(total, self.total or total))
             stalled = stalled + 1 if left == missing else 0
             if stalled >= MOST_STALLED_ROUNDS:
                 raise Incomplete(
@@ -331,6 +331,7 @@ class Plan(Heard):
             if after.inserted == sums.inserted and self.total == total_before:
                 return  # a whole pass without a new id: what is short, the API serves twice
             self._changed_total = True
+            self._shrunk = self.total < total_before  # in the pass itself
         raise Incomplete(
             f"events keep moving while they are read: {MOST_REPAIR_PASSES} more passes still "
             "found new ones, and others may have been missed"

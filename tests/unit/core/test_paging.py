@@ -67,3 +67,12 @@ def test_pages_that_say_nothing_are_let_pass() -> None:
     assert not any(watch.repeats(offset, None, None, 5) for offset in range(9))
     assert not watch.repeats(0, "a", "b", 2)
     assert not any(watch.repeats(offset, "c", "d", 2) for offset in range(9))
+
+
+def test_behind_a_short_numbered_page_stands_the_next_one() -> None:
+    """Offsets look at the end itself; numbered pages at the last one again, and the next."""
+    offsets = Paging("", "", "offset", "limit", "cursor")
+    numbered = Paging("", "", "page", "size", "cursor", numbered_from=1)
+    assert offsets.behind(12, 5) == [Range(12, 5)]
+    assert numbered.behind(15, 5) == [Range(15, 5)]
+    assert numbered.behind(12, 5) == [Range(12, 5), Range(17, 5)]

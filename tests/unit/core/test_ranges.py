@@ -75,3 +75,13 @@ def test_widen_adds_what_came_in_or_went_away_before_it(pieces, by, total):
 def test_next_page_size_learns_a_cap(asked, limit, received, behind, size):
     """A silent cap is learnt from what came; a page that is short for another reason isn't one."""
     assert ranges.next_page_size(asked, limit, received, behind) == size
+
+
+@given(st.sets(st.integers(0, 200)), st.integers(1, 40))
+def test_around_holds_every_position_in_pages(positions, page_size):
+    """Positions come back in ranges of a page at most, that begin and end at one of them."""
+    found = ranges.around(sorted(positions), page_size)
+    assert positions <= set(offsets(found))
+    assert all(piece.count <= page_size for piece in found)
+    assert all(piece.first in positions and piece.stop - 1 in positions for piece in found)
+    assert all(left.first + page_size <= right.first for left, right in pairwise(found))
