@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from databases import Database, Server
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# How quick a machine is says nothing about the code: no deadline, no "generation is slow".
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 
 def free_port() -> int:
