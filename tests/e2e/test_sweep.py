@@ -86,3 +86,13 @@ def test_the_key_stands_nowhere(database: Database, tmp_path: Path) -> None:
     found = [name for name, content in kept.items() if canary.encode() in content]
     assert not found
     assert not any(canary.encode() in content for content in said)
+
+
+def test_a_body_without_end_is_cut_and_tried_again(database: Database) -> None:
+    """It costs at most DOWNLOAD_MAXSIZE or DOWNLOAD_TIMEOUT; then the page comes: complete."""
+    fault = ("--fault", "endless:start=5,times=2")
+    with MockServer("--events", "2000", *fault) as mock:
+        done = crawl(mock, database, *SETTINGS, "-s", "DOWNLOAD_MAXSIZE=5000000")
+    assert done.status == 0, done.log
+    assert "Traceback" not in done.log, done.log
+    assert_equals_truth(database, truths(1, 0, 2000))
