@@ -1,15 +1,15 @@
 """How many requests in flight help: learnt from how long answers take.
 
-Pure. The idea is TCP Vegas' (Brakmo and Peterson, 1994): with more in flight than the server, the
-network and we can work on, the rest queues somewhere and every answer takes longer. What queues is
-in_flight x (1 - shortest / present time); a few queued keep everybody busy, more only wait.
+Pure. The idea is TCP Vegas' (Brakmo and Peterson, 1994), with room for answers that take longer
+because we are busy ourselves: more in flight than the server, the network and we can work on only
+queue, and every answer takes longer. What queues is in_flight x (1 - shortest / present time).
 """
 
+import math
 from typing import Final
 
-#: Requests that may queue: below the first another one helps, above the second one is too many.
-FEW_QUEUED: Final = 3.0
-MANY_QUEUED: Final = 6.0
+#: Answers may take so many times the shortest before it counts as a queue.
+TOLERANCE: Final = 1.5
 #: Weight of one answer in the present time.
 _WEIGHT: Final = 0.2
 
@@ -38,10 +38,13 @@ class InFlight:
         self._shortest_s = min(self._shortest_s, took_s)
         self._present_s += (took_s - self._present_s) * _WEIGHT
         self._since_change += 1
-        queued = self.limit * (1 - self._shortest_s / max(self._present_s, self._shortest_s))
-        if queued < FEW_QUEUED:
+        usual_s = min(TOLERANCE * self._shortest_s, self._present_s)
+        queued = self.limit * (1 - usual_s / self._present_s)
+        # A few queued keep everybody busy: the root of the number, more with many than with few.
+        few = math.sqrt(self.limit)
+        if queued < few:
             self._move(1)
-        elif queued > MANY_QUEUED and self._since_change >= self.limit:
+        elif queued > few + 2 and self._since_change >= self.limit:
             self._move(-1)
         return self.limit
 

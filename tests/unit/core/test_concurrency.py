@@ -14,13 +14,13 @@ def settle(policy: InFlight, latency_s: float, service_s: float, answers: int = 
 
 
 def test_a_slow_server_gets_as_many_as_help() -> None:
-    """300 ms away and 10 ms of work an answer: about thirty in flight keep it busy."""
-    assert 28 <= settle(InFlight(first=4, most=64), 0.3, 0.01) <= 40
+    """300 ms away and 10 ms of work an answer: thirty-one keep it busy, twice as many only wait."""
+    assert 31 <= settle(InFlight(first=4, most=200), 0.3, 0.01) <= 62
 
 
 def test_a_near_server_gets_a_few() -> None:
     """When answers are all work and no waiting, more in flight only queue."""
-    assert 2 <= settle(InFlight(first=4, most=64), 0.0, 0.01) <= 10
+    assert 2 <= settle(InFlight(first=4, most=64), 0.0, 0.01) <= 12
 
 
 def test_workers_is_the_most() -> None:
