@@ -24,7 +24,8 @@ from datasync_crawler.core.paging import Paging, RepeatWatch, Wanted
 from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
 from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.items import EventPage
-from datasync_crawler.spiders.plan import Incomplete, Plan
+from datasync_crawler.spiders.heard import Incomplete
+from datasync_crawler.spiders.plan import Plan
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
 

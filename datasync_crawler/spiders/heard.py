@@ -28,6 +28,10 @@ class Stats(Protocol):
     def get_value(self, key: str, default: Any = None) -> Any: ...  # noqa: D102
 
 
+class Incomplete(Exception):
+    """The run ends without a proof; the message says what is missing or in doubt."""
+
+
 class Heard:
     """The spider calls the public methods; `plan` reads, and waits for what is under way."""
 

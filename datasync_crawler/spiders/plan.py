@@ -13,7 +13,8 @@ from datasync_crawler.core import ranges
 from datasync_crawler.core.paging import Paging, Wanted
 from datasync_crawler.core.ranges import Range
 from datasync_crawler.items import EventPage
-from datasync_crawler.spiders.heard import Heard, Stats
+from datasync_crawler.spiders import cursor
+from datasync_crawler.spiders.heard import Heard, Incomplete, Stats
 from datasync_crawler.store.ledger import Ledger, LedgerState, LedgerSums
 
 logger = logging.getLogger(__name__)
@@ -25,14 +26,8 @@ MOST_STALLED_ROUNDS: Final = 2
 MOST_GROWTH_ROUNDS: Final = 5
 #: Passes over everything when offsets have shifted, until one finds nothing new.
 MOST_REPAIR_PASSES: Final = 3
-#: Times that a crawl by cursor starts over (expired cursors, an early end).
-MOST_CURSOR_PASSES: Final = 3
 #: Holes read from the ledger at once: a million holes cost no memory.
 HOLES_AT_ONCE: Final = 1000
-
-
-class Incomplete(Exception):
-    """The run ends without a proof; the message says what is missing or in doubt."""
 
 
 class Plan(Heard):
@@ -80,7 +75,7 @@ class Plan(Heard):
                     await self._settled()
                     break
         if self._by_cursor or self._unusable:
-            async for wanted in self._all_by_cursor(state):
+            async for wanted in cursor.pages(self, state):
                 yield wanted
         await self._prove()
 
@@ -336,42 +331,6 @@ class Plan(Heard):
             f"events keep moving while they are read: {MOST_REPAIR_PASSES} more passes still "
             "found new ones, and others may have been missed"
         )
-
-    # --- by cursor -------------------------------------------------------------------------------
-
-    async def _all_by_cursor(self, state: LedgerState) -> AsyncIterator[Wanted]:
-        """One page after another, each named by the one before; the same ledger and proof."""
-        cursor, position = await self._in_thread(self._ledger.live_cursor)
-        if self._redrive:  # who was rejected can only be had by reading all again
-            cursor, position = "", 0
-        self._pass_no = state.last_pass if cursor else self._pass_no + bool(self._unusable)
-        if cursor:
-            logger.info("Going on at the cursor behind event %d.", position)
-        for _ in range(MOST_CURSOR_PASSES):
-            while True:
-                self._last_page, self._empty_at, self._cursor_expired = None, None, False
-                yield Wanted(self._pass_no, self._hand_out(Range(position, self.page_size)), cursor)
-                await self._settled()
-                page = self._last_page
-                if page is None:
-                    break
-                position += page.received
-                cursor = page.next_cursor or ""
-                if not cursor:
-                    break
-            if self._reached_the_end(position):
-                self.total = position if self.total is None else self.total
-                return
-            if self._cursor_expired:
-                logger.info("The cursor has expired: starting over; nothing is stored twice.")
-            self._pass_no += 1
-            cursor, position = "", 0
-        raise Incomplete(f"the cursor leads to {position} of {self.total} events only")
-
-    def _reached_the_end(self, position: int) -> bool:
-        if self._cursor_expired or (self._last_page is None and self._empty_at is None):
-            return False
-        return self.total is None or position >= self.total
 
     # --- the proof -------------------------------------------------------------------------------
 

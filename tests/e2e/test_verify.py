@@ -22,6 +22,8 @@ SETTINGS = (
     "-s", "RETRY_TIMES=2",
 )  # fmt: skip
 
+DOUBT = """UPDATE crawl_runs SET stats = stats
+           || '{"crawl/in_doubt": "shrunk", "crawl/complete": false}'"""
 UNBALANCE = """ALTER TABLE checkpoint DROP CONSTRAINT checkpoint_check;
                UPDATE checkpoint SET inserted = inserted + 1 WHERE first_offset = 0"""
 
@@ -77,7 +79,7 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
         (UNBALANCE,
          "1 ranges of the ledger don't add up"),
-        ("UPDATE crawl_runs SET stats = stats || '{\"crawl/in_doubt\": \"shrunk\", \"crawl/complete\": false}'", "events moving"),
+        (DOUBT, "events moving"),
     ],
     ids=["deleted", "alien", "hole", "end", "rejection", "total", "unbalanced", "doubt"],
 )  # fmt: skip

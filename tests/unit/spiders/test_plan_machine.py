@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from datasync_crawler.core import ranges
 from datasync_crawler.core.paging import Paging, Wanted
 from datasync_crawler.core.ranges import Range
-from datasync_crawler.spiders.plan import Incomplete, Plan
+from datasync_crawler.spiders.heard import Incomplete
+from datasync_crawler.spiders.plan import Plan
 from datasync_crawler.store.ledger import LedgerState, LedgerSums
 
 PAGE = 5

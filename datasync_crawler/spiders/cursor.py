@@ -1,0 +1,57 @@
+"""The second road: by cursor, one page after another, where offsets lead nowhere.
+
+Owns the order of its pages and its starting over. Must not know of requests and responses.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
+
+from datasync_crawler.core.paging import Wanted
+from datasync_crawler.core.ranges import Range
+from datasync_crawler.spiders.heard import Incomplete
+from datasync_crawler.store.ledger import LedgerState
+
+if TYPE_CHECKING:
+    from datasync_crawler.spiders.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+#: Times that a crawl by cursor starts over (expired cursors, an early end).
+MOST_CURSOR_PASSES: Final = 3
+
+
+async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
+    """One page after another, each named by the one before; the same ledger and proof."""
+    cursor, position = await plan._in_thread(plan._ledger.live_cursor)
+    if plan._redrive:  # who was rejected can only be had by reading all again
+        cursor, position = "", 0
+    plan._pass_no = state.last_pass if cursor else plan._pass_no + bool(plan._unusable)
+    if cursor:
+        logger.info("Going on at the cursor behind event %d.", position)
+    for _ in range(MOST_CURSOR_PASSES):
+        while True:
+            plan._last_page, plan._empty_at, plan._cursor_expired = None, None, False
+            yield Wanted(plan._pass_no, plan._hand_out(Range(position, plan.page_size)), cursor)
+            await plan._settled()
+            page = plan._last_page
+            if page is None:
+                break
+            position += page.received
+            cursor = page.next_cursor or ""
+            if not cursor:
+                break
+        if _reached_the_end(plan, position):
+            plan.total = position if plan.total is None else plan.total
+            return
+        if plan._cursor_expired:
+            logger.info("The cursor has expired: starting over; nothing is stored twice.")
+        plan._pass_no += 1
+        cursor, position = "", 0
+    raise Incomplete(f"the cursor leads to {position} of {plan.total} events only")
+
+
+def _reached_the_end(plan: "Plan", position: int) -> bool:
+    if plan._cursor_expired or (plan._last_page is None and plan._empty_at is None):
+        return False
+    return plan.total is None or position >= plan.total
