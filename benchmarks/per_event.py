@@ -7,6 +7,7 @@ JOB as for loaders.py. Prints the seconds from the spider's opening to the last 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
@@ -44,13 +45,15 @@ class CopyPipeline:
     def open_spider(self) -> None:
         self.began = time.perf_counter()
         self.connection = psycopg2.connect(JOB["dsn"])
+        self.one_at_a_time = asyncio.Lock()
         self.waiting: list[dict[str, Any]] = []
 
     async def process_item(self, item: dict[str, Any]) -> dict[str, Any]:
         self.waiting.append(item)
         if len(self.waiting) >= BATCH_ROWS:
             rows, self.waiting = self.waiting, []
-            await run_in_thread(copy_events, self.connection, rows)
+            async with self.one_at_a_time:
+                await run_in_thread(copy_events, self.connection, rows)
         return item
 
     def close_spider(self) -> None:
