@@ -28,7 +28,7 @@ check lint-imports "$bin/lint-imports"
 "$bin/coverage" erase
 # Crawls run in processes of their own; coverage follows them (pyproject.toml, patch = subprocess).
 # A worker a core: most of a crawl test is waiting for processes to start.
-check pytest "$bin/coverage" run -m pytest --numprocesses auto "$@"
+check pytest "$bin/coverage" run -m pytest --numprocesses auto --dist worksteal "$@"
 echo "== coverage"
 "$bin/coverage" combine --quiet
 "$bin/coverage" report || failed="$failed coverage"
