@@ -202,15 +202,6 @@ def test_busy_mock_port_is_said(stranger):
     assert len(output.splitlines()) == 2  # the other says that it is a demonstration
 
 
-def test_docker_is_not_there_yet(stranger):
-    """--docker says so, exit 2."""
-    status, output = stranger.run("--docker", port=False)
-    assert (status, output) == (
-        2,
-        "datasync-crawler: --docker isn't there yet: run this without it.\n",
-    )
-
-
 FAKE_PYTHONS = {
     "there is no Python": None,
     "Python 3.9.2 is too old": 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac',

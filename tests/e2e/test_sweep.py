@@ -67,11 +67,11 @@ def test_the_key_stands_nowhere(database: Database, tmp_path: Path) -> None:
             log_file = tmp_path / f"log {number}"
             with log_file.open("w") as log:
                 process = start_crawl(mock, database, *SETTINGS, *files, log=log)
+                said.append(Path(f"/proc/{process.pid}/cmdline").read_bytes())
                 deadline = time.monotonic() + 60
                 goal = mock.stats()["requests"] + 8
                 while mock.stats()["requests"] < goal and process.poll() is None:
                     assert time.monotonic() < deadline, "the crawl doesn't move"
-                said.append(Path(f"/proc/{process.pid}/cmdline").read_bytes())
                 if number == 0:
                     process.send_signal(signal.SIGKILL)
                 process.wait(120)
