@@ -75,7 +75,7 @@ def test_the_key_stands_nowhere(database: Database, tmp_path: Path) -> None:
                 if number == 0:
                     process.send_signal(signal.SIGKILL)
                 process.wait(120)
-        assert mock.stats()["requests"] > 10
+        assert mock.stats()["requests"] >= 10  # the tenth is redirected, which ends the crawl
     kept = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert any("log 1" in name and content for name, content in kept.items())
     for table in ALL_TABLES:
