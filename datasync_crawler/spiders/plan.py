@@ -90,7 +90,9 @@ class Plan(Heard):
             raise Incomplete("the first page couldn't be had, and with it the total")
         await self._say_where(state, front if known_first else None)
         moved = self._moved_since(front)
-        if front is not None and known_first and front.inserted:
+        # What lies behind the set that was known has been appended, not put in front.
+        appended = 0 if front is None else max(front.received - state.reach, 0)
+        if front is not None and known_first and front.inserted > appended:
             async for wanted in self._read_front(front.received, state):
                 yield wanted
         steps = [self._fill_holes(state, moved), self._repair()]

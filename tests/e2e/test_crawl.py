@@ -53,6 +53,17 @@ def test_events_added_at_the_end_are_all_that_a_second_run_fetches(database: Dat
         assert_equals_truth(database, truths(1, 0, 3700))
 
 
+def test_a_set_smaller_than_a_page_that_grows_at_its_end(database: Database) -> None:
+    """New events on the first page behind the known ones aren't taken for new ones in front."""
+    with MockServer("--events", "300") as mock:
+        assert crawl(mock, database, "-s", "BULK_PAGE_SIZE=500").status == 0
+        mock.config(events=2100)
+        again = crawl(mock, database, "-s", "BULK_PAGE_SIZE=500")
+        assert again.status == 0, again.log
+        assert "at the front" not in again.log
+        assert_equals_truth(database, truths(1, 0, 2100))
+
+
 def test_events_added_at_the_front_are_found(database: Database) -> None:
     """In newest-first order the front is read until a page is all known, and the end once."""
     with MockServer("--events", "5000", "--order", "newest-first") as mock:
