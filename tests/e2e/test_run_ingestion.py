@@ -114,7 +114,7 @@ def until(condition, what):
 @pytest.fixture
 def stranger(tmp_path):
     folder = tmp_path / "closed" / "a project"
-    unwanted = (".git", ".venv", ".env", ".datasync", ".*_cache", "__pycache__")
+    unwanted = (".git", ".venv", ".env", ".datasync", ".*_cache", ".coverage*", "__pycache__")
     shutil.copytree(PROJECT, folder, ignore=shutil.ignore_patterns(*unwanted))
     folder.parent.chmod(0o700)
     folder.chmod(0o700)

@@ -430,7 +430,10 @@ def test_a_deadlock_is_tried_again(room):
         one = page(["x", "y", "z"])
         writing = threading.Thread(target=room.writer().write, args=([one],))
         writing.start()
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
         while room.query(waiting) == [(0,)]:
             pass
         cursor.execute("INSERT INTO events (id) VALUES ('x')")
