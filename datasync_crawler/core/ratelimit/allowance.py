@@ -19,15 +19,19 @@ _KNOWN_WELL = 0.05
 # A wait longer than this share of the window is the end of a turn: one goes first after it.
 _TURN = 0.1
 _MOST_PATIENCE = 16
+# Waits that a token's time could be as well, and the care's whole length, in seconds. Said as 1 s,
+# a wait can be anything below: too rough to go by.
+_CARE_FROM_S, _CARE_TO_S, _MOST_CARE_S = 1.5, 9.5, 25.0
 
 
 class Allowance:
     """`limit` requests in any `window_s` seconds; `limit` None until the first refusal.
 
-    Learnt when refusals end: what went through between two openings, and how long that took.
+    Learnt when refusals end: what went through between two openings, and how long that took: for
+    each kind of limiter that is its rate, the better known the longer it went well.
     Raised (AIMD): the window is shortened towards the longest one known to be too short, and
-    every few turns one request more is tried; it costs one 429 at most, and the turns between
-    two such trials double.
+    every few turns one request more is tried. Both risk a 429, so a whole burst's worth of
+    requests goes through first, and the turns between two trials double.
     """
 
     def __init__(self) -> None:
@@ -36,18 +40,22 @@ class Allowance:
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
+        self._burst = 1  # the most that went through in one go, before the first refusal
+        self._safe = 0  # let through since a 429 was last risked
         self._is_new = False  # the belief: no turn has confirmed it
         self._believed_rate = 0.0  # requests per s, then
         self._closed_until = 0.0  # the server surely was closed then
         # The window is known to be longer than this; a remembered one isn't shortened.
         self._too_short_s = math.inf
-        self._too_early = False  # the last refusal was of a turn's first: time, not number
         self._waited = False
         self._trial = False
-        self._turns = 0
+        self._turns = 0  # gone well, each of a burst's worth of requests
         self._patience = 1
         self._trial_at = 1  # in turns
         self._trial_step = 1
+        # What the first burst tells, not believed yet: it could be a bucket's.
+        self._careful_about: tuple[int, float] | None = None
+        self._tried_from: int | None = None  # the limit before the trials that went well
 
     def believe(self, limit: int, window_s: float) -> None:
         """Start from this: learnt now, or by the run before."""
@@ -112,46 +120,86 @@ class Allowance:
         """An answer that isn't a refusal; `alone`: to a request that went first, or was a trial."""
         self._log.append(now)
         self._accepted += 1
+        self._safe += 1
         if self.limit is None:
             return
         self._is_new = self._is_new and self._accepted < self.limit
         if alone and self._trial:
+            self._tried_from = self._tried_from or self.limit
             self.limit += self._trial_step
             self._trial_step *= 2
-        elif alone:
+            if self._careful_about is not None and self.limit > self._burst / 2:
+                (self.limit, self.window_s), self._careful_about = self._careful_about, None
+        elif alone and self._safe > self._burst:
             self._turns += 1
-            if self.window_s - self._too_short_s > _KNOWN_WELL * self.window_s:
-                self.window_s = (self.window_s + self._too_short_s) / 2
+            self._safe = 0
+            too_long_s = self.window_s - self._too_short_s
+            is_known = too_long_s <= _KNOWN_WELL * self.window_s
+            if self._turns < self._trial_at and not is_known and self._careful_about is None:
+                self.window_s -= too_long_s / 2
 
-    def refused(self, closed_until: float, *, alone: bool) -> None:
-        """Refused; the server still is closed at `closed_until`. `alone` as for `accepted`."""
+    def refused(self, closed_until: float) -> None:
+        """Refused; the server still is closed at `closed_until`."""
         self._closed_until = closed_until
-        self._too_early = alone and not self._trial
         oldest = self._opened_at if self.limit is None else self.opens_at(self.limit, 0.0)
         if oldest is not None:
             self._too_short_s = max(self._too_short_s, closed_until - oldest)
 
-    def reopened(self, at: float) -> None:
-        """Refusals are over: the server let one through again, or had said that it would, `at`."""
+    def reopened(self, at: float, *, told: bool) -> None:
+        """Refusals are over: the server let one through again, or had said that it would (`told`),
+        `at`.
+        """
         opened_at = at if self._opened_at is None else self._opened_at
         accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
         # At most that fast: the true opening lies between the last refusal and `at`.
         rate = accepted / max(self._closed_until - opened_at, 0.01)
         if self.limit is None or (self._accepted and rate < _WRONG * self._believed_rate):
+            if self.limit is None:
+                self._burst = accepted
+                wait_s = at - self._log[-1] if self._log else 0.0
+                if told and _could_be_a_token(wait_s, accepted):
+                    self._careful_about = (accepted, cycle_s)
+                    accepted, cycle_s = 1, wait_s
             self.limit, self.window_s = accepted, cycle_s
             self._too_short_s = max(0.0, self._closed_until - opened_at)
         else:
+            self._careful_about = None
             let_through = sum(1 for t in self._log if t > self._closed_until - self.window_s)
-            if let_through < self.limit and not self._too_early:
-                self.limit = max(1, let_through)
-                # Half of what is wrong is known now: don't shorten the window in the same go.
-                self._too_short_s = self.window_s
-            else:
-                oldest = self.opens_at(self.limit, 0.0)
-                self.window_s = max(self.window_s, at - (at if oldest is None else oldest))
+            if self._tried_from is None:
+                self._give_way(at, let_through, cycle_s / accepted)
+            elif let_through > self._burst:  # more than a bucket ever held: the limit rose
+                self.limit = self._burst = let_through
+            else:  # tokens had piled up: the average tells how fast
+                self.limit = self._tried_from
+                self.window_s = self.limit * cycle_s / accepted
         self._too_short_s = min(self._too_short_s, self.window_s)
-        self._opened_at, self._accepted, self._is_new = at, 0, True
+        self._opened_at, self._accepted, self._is_new, self._safe = at, 0, True, 0
         self.believe(self.limit, self.window_s)
-        self._trial, self._trial_step = False, 1
+        self._trial, self._trial_step, self._tried_from = False, 1, None
         self._trial_at = self._turns + self._patience
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
+
+    def _give_way(self, at: float, fewer: int, per_request_s: float) -> None:
+        """Fewer, or in a longer window: whichever explains the refusal and costs less. Neither,
+        when it was a trial's, or when none of ours went before it.
+        """
+        if self.limit is None or not self._log:
+            return
+        oldest = self._log[-min(self.limit, len(self._log))]
+        least_s, longest_s = self._closed_until - oldest, at - oldest
+        if longest_s > self.window_s and fewer * least_s <= self.limit * self.window_s:
+            # The window ended between the last refusal and `at`: where, the average may tell.
+            average_s = self.limit * per_request_s
+            self.window_s = average_s if least_s <= average_s <= longest_s else longest_s
+        elif fewer < self.limit:
+            self.limit = max(1, fewer)
+            # Half of what is wrong is known now: don't shorten the window in the same go.
+            self._too_short_s = self.window_s
+
+
+def _could_be_a_token(wait_s: float, burst: int) -> bool:
+    """A short wait after the first burst: a short window's end, or a bucket's next token? One at a
+    time then, until a bucket would be full again: a window is met less well for so long, a bucket
+    isn't refused twice in a row.
+    """
+    return _CARE_FROM_S < wait_s < _CARE_TO_S and burst * wait_s <= _MOST_CARE_S

@@ -242,7 +242,7 @@ class RateController:
         said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
         # Said in whole seconds, rounded up: it's closed for all but the last second of them.
         still_closed = now if said_s is None else now + max(0.0, said_s - 1.0)
-        self._allowance.refused(still_closed, alone=probe)
+        self._allowance.refused(still_closed)
         self._opens_at = None if said_s is None else now + said_s
 
     def _pause_length(self, now: float, advice: Advice) -> tuple[float, str]:
@@ -278,7 +278,8 @@ class RateController:
     def _let_through(self, now: float, sent: float, *, probe: bool) -> None:
         """The server took it."""
         if probe and self._refused and self._window.remaining is None:
-            self._allowance.reopened(sent if self._opens_at is None else self._opens_at)
+            told_at = self._opens_at
+            self._allowance.reopened(sent if told_at is None else told_at, told=told_at is not None)
         self._allowance.accepted(now, alone=probe)
         grown = self._grown_in_flight + 1 / self._grown_in_flight
         self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)

@@ -324,8 +324,33 @@ def test_retry_after_alone_is_met_within_fifteen_percent(name: str, style: str) 
         windows = [int(at // window_s) for at in result.refusals]
         per_window = [windows.count(n) for n in range(max(windows) + 1)]
         assert max(per_window[1:]) <= per_window[0]
-        if not name.startswith("bucket"):  # there a window of its own is one token's time
-            assert result.bursts(2.0) <= 6
+        assert result.bursts(0.5) <= 5
+
+
+@pytest.mark.parametrize("name", [name for name in COMMON if "grid" not in name])
+def test_retry_after_alone_is_learnt_at_one_burst_a_window(name: str) -> None:
+    """A bucket's next token is told from a window's end without a second refusal in that time."""
+    for seed in range(5):
+        result = crawl(LIMITERS[name](10, 20.0), "retry-after", pages=60, seed=seed)
+        first = result.refusals[0]
+        assert all(at - first < 0.5 or at - first > 18 for at in result.refusals)
+        later = [at for at in result.refusals if at - first > 18]
+        assert all(b - a > 18 for a, b in itertools.pairwise(later))
+
+
+@pytest.mark.parametrize("style", ["retry-after", "none"])
+@pytest.mark.parametrize("name", COMMON)
+def test_whatever_is_untold_is_met_over_many_sizes(name: str, style: str) -> None:
+    """Limits from 1 to 100 and windows from 20 s to two minutes: no outlier, no storm."""
+    rnd = random.Random(3)
+    for seed in range(40):
+        limit = rnd.choice([1, 2, 3, 5, 8, 10, 15, 20, 30, 60, 100])
+        window_s = rnd.choice([20.0, 25.0, 30.0, 45.0, 60.0, 120.0])
+        latency_s = rnd.choice([0.02, 0.05, 0.2, 0.5])
+        limiter, pages = LIMITERS[name](limit, window_s), max(6 * limit, 12)
+        result = crawl(limiter, style, pages=pages, latency_s=latency_s, seed=seed)
+        work_s = 1 + latency_s * limit / 8  # the last window's own
+        assert result.seconds <= limiter.ideal_s(pages) * 1.4 + work_s
 
 
 @pytest.mark.parametrize("name", LIMITERS)
