@@ -12,14 +12,20 @@ from typing import Final
 TOLERANCE: Final = 1.5
 #: Weight of one answer in the present time.
 _WEIGHT: Final = 0.2
+#: More in flight for each answer that shows no queue: three times as many in a round trip.
+_GROWTH: Final = 2
 
 
 class InFlight:
-    """The number of requests in flight, between 1 and *most*. It moves by one an answer at most."""
+    """The number of requests in flight, between *first* and *most*.
+
+    Not below the first: where answers are quick, how long they take says more of our own work
+    than of a queue.
+    """
 
     def __init__(self, *, first: int, most: int) -> None:
         self.most = max(1, most)
-        self.limit = min(max(1, first), self.most)
+        self.limit = self.least = min(max(1, first), self.most)
         self._shortest_s: float | None = None
         self._present_s = 0.0
         self._since_change = 0
@@ -28,8 +34,7 @@ class InFlight:
         """Takes in one answer's time from sending to its last byte; returns the limit.
 
         A limit that grew or shrank is left alone until that many answers have come: only then
-        they tell what it did. At the start it grows with each answer: as many again in one
-        round trip.
+        they tell what it did. At the start it grows with each answer.
         """
         took_s = max(took_s, 1e-6)
         if self._shortest_s is None:
@@ -43,13 +48,13 @@ class InFlight:
         # A few queued keep everybody busy: the root of the number, more with many than with few.
         few = math.sqrt(self.limit)
         if queued < few:
-            self._move(1)
+            self._move(_GROWTH)
         elif queued > few + 2 and self._since_change >= self.limit:
             self._move(-1)
         return self.limit
 
     def _move(self, by: int) -> None:
-        moved = min(max(self.limit + by, 1), self.most)
+        moved = min(max(self.limit + by, self.least), self.most)
         if moved != self.limit:
             self.limit = moved
             self._since_change = 0
