@@ -104,7 +104,8 @@ DOWNLOAD_DELAY_JITTER = 0.0  # ±50 % by default: the rate controller paces, not
 DOWNLOAD_TIMEOUT = 120  # s; a page of 1.7 MB at 20 kB/s
 DOWNLOAD_MAXSIZE = 64 * 1024 * 1024  # bytes, after decompression too: a bomb costs one page
 DOWNLOAD_WARNSIZE = 0
-# Requests in flight: at the start and at least, and at most; the throttle finds what helps, from latency.
+# Requests in flight: at the start and at least, and at most; the throttle finds from latency what
+# helps.
 CONCURRENT_REQUESTS = 8
 CONCURRENT_REQUESTS_PER_DOMAIN = 64  # also the HTTP pool's size
 CONCURRENT_ITEMS = 1  # one page a response; Scrapy starts this many tasks for each
