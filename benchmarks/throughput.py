@@ -1,6 +1,7 @@
 """Events per second from the API to the database, held against raw COPY and what else one would do.
 
     python benchmarks/throughput.py [--events 1000000] [--rounds 5] [--plot FILE.svg]
+                                    [--variant NAME=value …] [--only WORD …]
 
 Everything in one run, in alternating rounds on one machine, each load into a fresh database: so the
 ratios hold where the figures don't. Rates count from the opening of the spider (or of the first
@@ -261,8 +262,8 @@ def run(
 # --- the run --------------------------------------------------------------------------------------
 
 
-def contestants(bench: Bench) -> dict[str, Callable[[], Loaded]]:
-    """What a round consists of, in this order."""
+def contestants(bench: Bench, variants: list[str]) -> dict[str, Callable[[], Loaded]]:
+    """What a round consists of, in this order; of each variant, the crawls."""
     found: dict[str, Callable[[], Loaded]] = {
         FLOOR: lambda: bench.load("loaders.py", "copy"),
         "COPY, temporary table, ON CONFLICT": lambda: bench.load("loaders.py", "merge"),
@@ -271,6 +272,11 @@ def contestants(bench: Bench) -> dict[str, Callable[[], Loaded]]:
     }
     for limit in (1_000, 100):
         found[f"crawl, {limit:,} a page"] = lambda limit=limit: bench.crawl(limit)
+    for variant in variants:
+        for limit in SHARES:
+            found[f"crawl, {limit:,} a page, {variant}"] = lambda limit=limit, variant=variant: (
+                bench.crawl(limit, *variant.split())
+            )
     for limit, share in SHARES.items():
         found[f"asyncio loader, {limit:,} a page"] = lambda limit=limit, share=share: bench.load(
             "loaders.py", "asyncio", limit=limit, share=share
@@ -308,7 +314,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
         print(f"- {limit:,} a page: {pages_s:,.0f} pages/s = {pages_s * limit:,.0f} events/s")
     chosen = {
         name: load
-        for name, load in contestants(bench).items()
+        for name, load in contestants(bench, options.variant).items()
         if name == FLOOR or not options.only or any(word in name for word in options.only)
     }
     results: dict[str, list[Loaded]] = {name: [] for name in chosen}
@@ -341,6 +347,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plot", type=Path, help="write the bars as SVG")
     parser.add_argument("--only", nargs="*", help="loads whose name holds one of these words")
+    parser.add_argument(
+        "--variant", action="append", default=[], metavar="NAME=value",
+        help="the crawls once more, with this setting (several in one: separated by spaces)",
+    )  # fmt: skip
     parser.add_argument("-s", dest="settings", action="append", default=[], metavar="NAME=value")
     parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
     options = parser.parse_args()
