@@ -1,0 +1,125 @@
+"""Whether the rate holds to ten million events, and whose fault it is where it doesn't.
+
+    python benchmarks/scale.py [--events 10000000]
+
+The same events, each load into a new database: raw COPY without an index, raw COPY with the primary
+key, and the crawl with everything on. Printed: rows a second over each million (of COPY by what it
+has read, of the crawl by the ledger's commits), the last million against the first, and the crawl's
+most memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+from loaders import COPY_BUFFER_BYTES, NAMES
+from mockserver import MockServer
+from throughput import LIMIT, PROJECT, Bench, free_port
+
+from datasync_crawler.store.embedded import ensure_running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MILLION = 1_000_000
+
+
+class Watched:
+    """A file of rows that notes when each million of them has been read."""
+
+    def __init__(self, path: Path, chunks: list[int], step: int) -> None:
+        self._file = path.open("rb")
+        sizes = [sum(chunks[at : at + step]) for at in range(0, len(chunks), step)]
+        self._marks = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+        self._read = 0
+        self.times = [time.perf_counter()]
+
+    def read(self, size: int) -> bytes:
+        """Psycopg2 asks for the next part when the server has taken the last one."""
+        part = self._file.read(size)
+        self._read += len(part)
+        while (
+            len(self.times) <= len(self._marks) and self._read >= self._marks[len(self.times) - 1]
+        ):
+            self.times.append(time.perf_counter())
+        return part
+
+
+def raw_copy(bench: Bench, *, index: bool) -> list[float]:
+    """When each million was in, by one COPY on one connection; the last one is the commit."""
+    bench.fresh()
+    if not index:
+        bench.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
+    rows = Watched(bench.folder / "rows", bench.chunks, MILLION // LIMIT)
+    with closing(psycopg2.connect(bench.dsn())) as connection, connection.cursor() as cursor:
+        cursor.copy_expert(f"COPY events ({NAMES}) FROM STDIN", rows, COPY_BUFFER_BYTES)
+        connection.commit()
+    return [*rows.times[:-1], time.perf_counter()]
+
+
+def crawl(bench: Bench) -> tuple[list[float], float]:
+    """When each million was committed, from the spider's opening; the most memory in MB."""
+    loaded = bench.crawl(LIMIT)
+    times = bench.execute(
+        "WITH committed AS (SELECT extract(epoch FROM committed_at)::float8 AS at,"
+        " sum(received) OVER (ORDER BY committed_at, pass, first_offset) AS rows FROM checkpoint)"
+        f" SELECT min(at) FROM committed GROUP BY ceil(rows / {MILLION}.0) ORDER BY 1"
+    )
+    begun = bench.execute("SELECT extract(epoch FROM min(started_at))::float8 FROM crawl_runs")
+    last = bench.execute("SELECT extract(epoch FROM max(committed_at))::float8 FROM checkpoint")
+    return [begun[0][0], *(at for (at,) in times[1:]), last[0][0]], loaded.peak_mb
+
+
+def rates(times: list[float]) -> list[float]:
+    """Rows a second over each million."""
+    return [MILLION / (end - begin) for begin, end in pairwise(times)]
+
+
+def table(loads: dict[str, list[float]]) -> Iterable[str]:
+    """A line a million, as Markdown."""
+    yield "| million | " + " | ".join(loads) + " |"
+    yield "|---:|" + "---:|" * len(loads)
+    for number, row in enumerate(zip(*loads.values(), strict=True), 1):
+        yield f"| {number} | " + " | ".join(f"{rate:,.0f}" for rate in row) + " |"
+    shares = (f"{per[-1] / per[0]:.2f}" for per in loads.values())
+    yield "| last / first | " + " | ".join(shares) + " |"
+
+
+def main() -> None:
+    """Makes the place, runs, cleans up."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=10 * MILLION, help="whole millions")
+    parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
+    options = parser.parse_args()
+    events = max(2, options.events // MILLION) * MILLION
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    memory = str(events * 400 // 1_000_000 + 64)
+    with (
+        ensure_running(folder, port=free_port()) as server,
+        MockServer("--events", str(events), "--cache-mb", memory) as mock,
+    ):
+        bench = Bench(mock, server, events, folder, [])
+        try:
+            bench.prepare()
+            print("prepared", file=sys.stderr, flush=True)
+            loads = {"raw COPY, no index": rates(raw_copy(bench, index=False))}
+            loads["raw COPY"] = rates(raw_copy(bench, index=True))
+            times, peak_mb = crawl(bench)
+            loads["crawl"] = rates(times)
+        finally:
+            bench.drop()
+            (folder / "rows").unlink(missing_ok=True)
+    print("\n".join(table(loads)))
+    print(f"\nThe crawl's most memory: {peak_mb:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
