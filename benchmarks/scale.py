@@ -18,12 +18,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg2
-from loaders import COPY_BUFFER_BYTES, NAMES
-from mockserver import MockServer
-from throughput import LIMIT, PROJECT, Bench, free_port
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
-from datasync_crawler.store.embedded import ensure_running
+import psycopg2  # noqa: E402
+from loaders import COPY_BUFFER_BYTES, NAMES  # noqa: E402
+from mockserver import MockServer  # noqa: E402
+from throughput import LIMIT, Bench, free_port  # noqa: E402
+
+from datasync_crawler.store.embedded import ensure_running  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.exceptions import UsageError
 
+from datasync_crawler.command import without_empty
 from datasync_crawler.errors import ConfigError
-from datasync_crawler.options import without_empty
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from scrapy.commands import ScrapyCommand
+from datasync_crawler.command import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -18,16 +18,8 @@ if TYPE_CHECKING:
     from datasync_crawler.config import Config
 
 
-class Command(ScrapyCommand):
+class Command(ConfiguredCommand):
     """Serve until told to end; `exitcode` 1 when the address is taken, 2 for a wrong setting."""
-
-    requires_project = True
-    requires_crawler_process = False
-    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
-
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options]"
 
     def short_desc(self) -> str:
         """Describe the command in `scrapy --help`."""
@@ -41,25 +33,12 @@ class Command(ScrapyCommand):
             "(127.0.0.1, 8765). It only reads. Ctrl-C ends it."
         )
 
-    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+    def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Serve."""
         del opts
-        from datasync_crawler import demonstration  # noqa: PLC0415
-        from datasync_crawler.config import Config  # noqa: PLC0415
-        from datasync_crawler.errors import ConfigError, CrawlError  # noqa: PLC0415
-
-        assert self.settings is not None  # Scrapy sets it before run()
-        try:
-            if args:
-                raise ConfigError(f"scrapy dashboard doesn't know {args[0]!r}: see --help.")
-            if demonstration.is_meant(self.settings):
-                self.settings.set("DB_NAME", demonstration.DATABASE, "cmdline")
-            config = Config.from_settings(self.settings, require_api=False)
-            config.check_dashboard()
-        except CrawlError as error:
-            print(f"datasync-crawler: {error}", file=sys.stderr)
-            self.exitcode = error.exit_status
-            return
+        self.refuse(args)
+        config = self.configured()
+        config.check_dashboard()
         self.exitcode = asyncio.run(_serve(config))
 
 

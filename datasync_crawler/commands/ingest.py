@@ -16,11 +16,9 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING
 
-from scrapy.commands import ScrapyCommand
-
-from datasync_crawler.options import without_empty
+from datasync_crawler.command import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -45,16 +43,8 @@ os.execv(command[0], command)
 """
 
 
-class Command(ScrapyCommand):
+class Command(ConfiguredCommand):
     """Crawl, framed; `exitcode` is the crawl's."""
-
-    requires_project = True
-    requires_crawler_process = False
-    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
-
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options]"
 
     def short_desc(self) -> str:
         """Describe the command in `scrapy --help`."""
@@ -67,47 +57,26 @@ class Command(ScrapyCommand):
         group.add_argument("--events", metavar="N", help="events to make up (100000)")
         group.add_argument("--mock-port", metavar="PORT", help="port of its mock API (8763)")
 
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """An empty value is an unset one, on the command line too."""
-        opts.set = without_empty(opts.set)
-        super().process_options(args, opts)
-
-    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+    def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Run the crawl and take over its exit status."""
         from datasync_crawler import demonstration  # noqa: PLC0415
-        from datasync_crawler.config import Config  # noqa: PLC0415
-        from datasync_crawler.errors import ConfigError, CrawlError  # noqa: PLC0415
-        from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
+        from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
-        assert self.settings is not None  # Scrapy sets it before run()
         extra = [word for pair in opts.set for word in ("-s", pair)]
-        try:
-            if args:
-                raise ConfigError(f"scrapy ingest doesn't know {args[0]!r}: see --help.")
-            events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
-            port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
-            if demonstration.is_meant(self.settings):
-                config = Config.from_settings(self.settings, require_api=False)
-                self.exitcode = _Demonstration(config, events, port, extra).run()
-                return
-            if opts.events or opts.mock_port:
-                raise ConfigError(
-                    "--events and --mock-port are for the demonstration, and an API or a database "
-                    "is configured (.env, environment or -s): leave them out."
-                )
-            Config.from_settings(self.settings)
-        except CrawlError as error:
-            self._fail(str(error), error.exit_status)
+        self.refuse(args)
+        events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
+        port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
+        if self.is_demonstration:
+            self.exitcode = _Demonstration(self.configured(), events, port, extra).run()
             return
-        except EmbeddedError as error:
-            self._fail(str(error), 1)
-            return
+        if opts.events or opts.mock_port:
+            raise ConfigError(
+                "--events and --mock-port are for the demonstration, and an API or a database "
+                "is configured (.env, environment or -s): leave them out."
+            )
+        self.configured(require_api=True)
         _say(f"To look at the stored events, now or later: {_psql_command()}")
         os.execv(sys.executable, _crawl_command(extra))  # noqa: S606 - ourselves, no shell
-
-    def _fail(self, sentence: str, status: int) -> None:
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
-        self.exitcode = status
 
 
 class _Demonstration:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from scrapy.commands import ScrapyCommand
-
-from datasync_crawler.options import without_empty
+from datasync_crawler.command import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -26,12 +24,8 @@ if TYPE_CHECKING:
 _SECRETS = ("password", "sslpassword")
 
 
-class Command(ScrapyCommand):
+class Command(ConfiguredCommand):
     """Become psql, connected; `exitcode` is psql's, or 1 (no database), 2 (wrong setting)."""
-
-    requires_project = True
-    requires_crawler_process = False
-    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
         """Name the arguments in the usage line."""
@@ -49,58 +43,35 @@ class Command(ScrapyCommand):
             "last user has gone. Example: scrapy psql -c 'select count(*) from events'"
         )
 
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """An empty value is an unset one, on the command line too."""
-        opts.set = without_empty(opts.set)
-        super().process_options(args, opts)
-
-    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+    def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Replace this process by psql."""
         del opts
-        from datasync_crawler import demonstration  # noqa: PLC0415
-        from datasync_crawler.config import Config  # noqa: PLC0415
-        from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-        from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
-
         if args and args[0] == "--":
             args = args[1:]
-        assert self.settings is not None  # Scrapy sets it before run()
-        try:
-            config = Config.from_settings(self.settings, require_api=False)
-            dbname = demonstration.DATABASE if demonstration.is_meant(self.settings) else None
-            psql, params = _connection(config, dbname)
-        except CrawlError as error:
-            self._fail(str(error), error.exit_status)
-            return
-        except EmbeddedError as error:
-            self._fail(str(error), 1)
-            return
+        config = self.configured()
+        psql, params = _connection(config)
         command, environment = psql_call(psql, params, config.schema)
         sys.stdout.flush()
         os.execve(psql, [*command, *args], environment)  # noqa: S606 - psql itself, no shell
 
-    def _fail(self, sentence: str, status: int) -> None:
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
-        self.exitcode = status
 
-
-def _connection(config: Config, dbname: str | None) -> tuple[str, Mapping[str, str]]:
-    """Psql's path and libpq's keywords. *dbname* overrides an embedded target's database."""
+def _connection(config: Config) -> tuple[str, Mapping[str, str]]:
+    """Psql's path and libpq's keywords."""
     from datasync_crawler.store.pghome import find_psql  # noqa: PLC0415
     from datasync_crawler.store.targets import ServerTarget  # noqa: PLC0415
 
     if isinstance(config.database, ServerTarget):
         return str(find_psql()), config.database.params
-    return _embedded(config.database, dbname or config.database.dbname)
+    return _embedded(config.database)
 
 
-def _embedded(target: EmbeddedTarget, dbname: str) -> tuple[str, Mapping[str, str]]:
+def _embedded(target: EmbeddedTarget) -> tuple[str, Mapping[str, str]]:
     from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
 
     server = ensure_running(target.data_dir, port=target.port)
-    server.ensure_database(dbname)
+    server.ensure_database(target.dbname)
     server.keep_for_exec()  # psql holds the server from here on, until it ends
-    return str(server.bin_dir / "psql"), server.conninfo(dbname)
+    return str(server.bin_dir / "psql"), server.conninfo(target.dbname)
 
 
 def psql_call(

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Final
 
-from scrapy.commands import ScrapyCommand
-
-from datasync_crawler.options import without_empty
+from datasync_crawler.command import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -26,16 +23,8 @@ ANSWER_TIMEOUT_S: Final = 60
 MOST_BYTES: Final = 16 * 1024 * 1024
 
 
-class Command(ScrapyCommand):
+class Command(ConfiguredCommand):
     """Print the proof, or what speaks against it."""
-
-    requires_project = True
-    requires_crawler_process = False
-    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
-
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options]"
 
     def short_desc(self) -> str:
         """Describe the command in `scrapy --help`."""
@@ -58,32 +47,13 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """An empty value is an unset one, on the command line too."""
-        opts.set = without_empty(opts.set)
-        super().process_options(args, opts)
-
-    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+    def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the report and set the exit status."""
-        from datasync_crawler import demonstration  # noqa: PLC0415
-        from datasync_crawler.config import Config  # noqa: PLC0415
         from datasync_crawler.core import report  # noqa: PLC0415
-        from datasync_crawler.errors import ConfigError, CrawlError  # noqa: PLC0415
 
-        assert self.settings is not None  # Scrapy sets it before run()
-        try:
-            if args:
-                raise ConfigError(f"scrapy verify doesn't know {args[0]!r}: see --help.")
-            offline = opts.offline
-            if demonstration.is_meant(self.settings):  # its API has ended with it
-                self.settings.set("DB_NAME", demonstration.DATABASE, "cmdline")
-                offline = True
-            config = Config.from_settings(self.settings, require_api=not offline)
-            figures = _read(config, offline=offline)
-        except CrawlError as error:
-            print(f"datasync-crawler: {error}", file=sys.stderr)
-            self.exitcode = error.exit_status
-            return
+        self.refuse(args)
+        offline = opts.offline or self.is_demonstration  # its API has ended with it
+        figures = _read(self.configured(require_api=not offline), offline=offline)
         if opts.json:
             print(json.dumps(report.proof_values(figures), ensure_ascii=False))
         else:
