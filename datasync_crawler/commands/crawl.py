@@ -35,7 +35,12 @@ class Command(ScrapyCrawl):
         opts.set = without_empty(opts.set)
         super().process_options(args, opts)
         assert self.settings is not None
-        if self.settings.get("LOG_LEVEL") != "DEBUG":
+        level = self.settings.get("LOG_LEVEL")
+        if level not in logging.getLevelNamesMapping() and not isinstance(level, int):
+            raise UsageError(
+                f"LOG_LEVEL is {level!r}: set it to DEBUG, INFO, WARNING, ERROR or CRITICAL."
+            )
+        if level != "DEBUG":
             # The versions are listed before run(); levels set here wouldn't outlive that.
             logging.getLogger("scrapy.utils.log").addFilter(_is_warning)
 

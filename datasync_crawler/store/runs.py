@@ -4,6 +4,7 @@ Reading them is `store.dashboard`'s. Must not touch events or the ledger.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,16 @@ class RunLog:
 
     def finish(self, reason: str, stats: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
         """The run's last word. Raises as `beat` does."""
-        self._execute(
-            "finish_run",
-            {
-                "run_id": self._run_id,
-                "reason": reason,
-                "stats": _json(stats),
-                "figures": _json(sample),
-            },
-        )
+        params = {
+            "run_id": self._run_id,
+            "reason": reason,
+            "stats": _json(stats),
+            "figures": _json(sample),
+        }
+        try:
+            self._execute("finish_run", params)
+        except psycopg2.OperationalError:  # lost since the last beat: nobody else says it later
+            self._execute("finish_run", params)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -68,5 +70,17 @@ class RunLog:
 
 
 def _json(values: Mapping[str, Any]) -> str:
-    # jsonb holds no NUL character (22P05).
-    return json.dumps(values, default=str).replace("\\u0000", "")
+    return json.dumps(_storable(values), default=str)
+
+
+def _storable(value: Any) -> Any:
+    """What jsonb takes: no NaN or infinity (22P02), no NUL character, no lone surrogate (22P05)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.replace("\0", "").encode(errors="replace").decode()
+    if isinstance(value, Mapping):
+        return {_storable(str(name)): _storable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(one) for one in value]
+    return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import psycopg2
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -96,6 +98,23 @@ def test_a_run_is_beaten_thinned_and_finished(room, reader):
     line = reader.runs()[0]
     assert (line.finish_reason, line.complete) == ("shutdown", False)
     assert line.finished_at is not None
+
+
+def test_a_run_is_finished_whatever_its_stats_hold(room, reader):
+    """What jsonb refuses is left out, and a connection lost since the last beat is made anew."""
+    run_id = room.database.value(
+        "INSERT INTO crawl_runs (host, pid, started_at) VALUES ('h', 1, now()) RETURNING id"
+    )
+    log = RunLog(Connector(ServerTarget(room.database.params)), "public", run_id)
+    log.beat({"rate": float("nan"), "said": "a\0b\ud800", "now": {"left": [math.inf]}}, {})
+    assert reader.run(None).stats == {"rate": None, "said": "ab?", "now": {"left": [None]}}
+    room.database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE query LIKE '%%heartbeat_at%%' AND pid <> pg_backend_pid()"
+    )
+    log.finish("finished", {}, {})
+    log.close()
+    assert reader.runs()[0].finish_reason == "finished"
 
 
 def test_the_reader_can_write_nothing(room, reader):
