@@ -29,6 +29,7 @@ async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
     plan._pass_no = state.last_pass if cursor else plan._pass_no + bool(plan._unusable)
     if cursor:
         logger.info("Going on at the cursor behind event %d.", position)
+    known = not cursor and not plan._redrive and await _is_known(plan)
     for _ in range(MOST_CURSOR_PASSES):
         while True:
             plan._last_page, plan._empty_at, plan._cursor_expired = None, None, False
@@ -37,6 +38,10 @@ async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
             page = plan._last_page
             if page is None:
                 break
+            if known and not page.inserted and not plan._changed_total:
+                await plan._say_where(state, page)
+                return
+            known = False
             position += page.received
             cursor = page.next_cursor or ""
             if not cursor:
@@ -49,6 +54,16 @@ async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
         plan._pass_no += 1
         cursor, position = "", 0
     raise Incomplete(f"the cursor leads to {position} of {plan.total} events only")
+
+
+async def _is_known(plan: "Plan") -> bool:
+    """Whether an earlier run has read all of a set whose total is said.
+
+    Then a first page without a new event, of a total that stands, says that nothing was added:
+    the newest come first (api.md).
+    """
+    all_there = plan._total_before is not None and not plan._left_before
+    return all_there and await plan._in_thread(plan._ledger.standing_doubt) is None
 
 
 def _reached_the_end(plan: "Plan", position: int) -> bool:

@@ -64,6 +64,11 @@ def test_without_a_bulk_endpoint_the_cursor_leads_on(database: Database) -> None
         done = crawl(mock, database, *SETTINGS)
         assert done.status == 0, done.log
         assert_equals_truth(database, truths(1, 0, EVENTS))
+        fetched = pages_fetched(mock)
+        unchanged = crawl(mock, database, *SETTINGS)
+        assert unchanged.status == 0, unchanged.log
+        assert "complete: proved against the API's total (6,000)" in unchanged.log
+        assert pages_fetched(mock) == fetched + 1  # the first page tells that nothing was added
         mock.config(events=EVENTS + 50)
         again = crawl(mock, database, *SETTINGS)
         assert again.status == 0, again.log
