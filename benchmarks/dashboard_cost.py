@@ -8,6 +8,10 @@ Arms, in an order that changes each round, each a crawl of the mock API into a s
 - page: heartbeat every second, live page with a reader connected (what DASHBOARD_PORT costs)
 - panel: the same, and the live panel in a pseudo-terminal
 
+Last comes the share of the crawl's processor time that showing it takes, by clocks around panel,
+heartbeat and the page's readings (profiled_crawl.py). Wall times differ by more than that from
+round to round.
+
 First said is what one drawing of the panel and one turn of the page cost of processor time, in this
 process: other load doesn't disturb that. The panel is drawn twice a second, the page's turn comes
 once, with everything read anew (the ledger of the crawl before, 400 points of its series).
@@ -23,6 +27,7 @@ import argparse
 import asyncio
 import contextlib
 import io
+import json
 import os
 import pty
 import re
@@ -55,6 +60,9 @@ ARMS = {
     "page": (),
     "panel": (),
 }
+CRAWL = ("-m", "scrapy", "crawl", "events")
+#: Steps of profiled_crawl.py that show a crawl.
+SHOWING = ("panel or lines", "heartbeat", "page")
 
 
 def read_page(port: int, ended: threading.Event) -> None:
@@ -69,11 +77,15 @@ def read_page(port: int, ended: threading.Event) -> None:
         time.sleep(0.05)
 
 
-def measure(arm: str, mock: MockServer, database: Database, schema: str) -> tuple[float, float]:
-    """Events per second of wall time, and processor time in seconds, of one crawl."""
+def measure(
+    arm: str, mock: MockServer, database: Database, schema: str, *, profiled: bool = False
+) -> tuple[float, float, str]:
+    """Events per second of wall time, and processor time in seconds, of one crawl; what it said."""
     port = free_port()
     env = {**environment(mock, database), "DB_SCHEMA": schema, "TERM": "xterm"}
-    command = [sys.executable, "-m", "scrapy", "crawl", "events", *ARMS[arm]]
+    env["PYTHONPATH"] = str(PROJECT)
+    crawl = [str(PROJECT / "benchmarks" / "profiled_crawl.py")]
+    command = [sys.executable, *(crawl if profiled else CRAWL), *ARMS[arm]]
     ended = threading.Event()
     if arm != "bare":
         command += ["-s", f"DASHBOARD_PORT={port}"]
@@ -90,7 +102,7 @@ def measure(arm: str, mock: MockServer, database: Database, schema: str) -> tupl
     assert status == 0, said.decode()
     said = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", said)
     rate = re.findall(rb"events/s +([\d,]+)", said)[-1]
-    return float(rate.replace(b",", b"")), usage.ru_utime + usage.ru_stime
+    return float(rate.replace(b",", b"")), usage.ru_utime + usage.ru_stime, said.decode()
 
 
 class Tty(io.StringIO):
@@ -146,13 +158,15 @@ def main() -> None:
             arms = list(ARMS)
             order = arms[number % 3 :] + arms[: number % 3]
             for arm in order:
-                rate, used_s = measure(arm, mock, database, f"cost_{arm}")
+                rate, used_s, _ = measure(arm, mock, database, f"cost_{arm}")
                 if number == 0 and arm == "page":
                     page = asyncio.run(page_share(database, "cost_page"))
                     print(f"panel {panel_share():.2%}, page {page:.2%} of a core", flush=True)
                 if number:
                     rates[arm].append(rate)
                     seconds[arm].append(used_s)
+        _, _, said = measure("panel", mock, database, "cost_profiled", profiled=True)
+    spent: dict[str, float] = json.loads(said.strip().splitlines()[-1])
     server.execute("DROP DATABASE dashboard_cost WITH (FORCE)")
     running.release()
     for arm in ARMS:
@@ -162,6 +176,9 @@ def main() -> None:
             f"{arm:6} {statistics.median(rates[arm]):9,.0f} events/s   throughput × {_spread(wall)}"
             f"   processor time {statistics.median(seconds[arm]):.2f} s × {_spread(used)}"
         )
+    shares = {step: spent[step] / sum(spent.values()) for step in SHOWING}
+    named = ", ".join(f"{step} {share:.2%}" for step, share in shares.items())
+    print(f"of the crawl's processor time: {named}; in all {sum(shares.values()):.2%}")
 
 
 def _spread(values: list[float]) -> str:

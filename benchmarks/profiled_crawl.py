@@ -20,8 +20,12 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from datasync_crawler.core import copyrows
 from datasync_crawler.core.wire import PageDecoder
+from datasync_crawler.dashboard.feed import Feed
+from datasync_crawler.extensions.heartbeat import Heartbeat
+from datasync_crawler.extensions.progress import Progress
 from datasync_crawler.pipelines import normalize
 from datasync_crawler.store import writer
+from datasync_crawler.store.runs import RunLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +67,10 @@ def main() -> None:
         (copyrows, "encode", "encode"),
         (writer, "copy_in", "COPY, our end"),
         (writer.Writer, "write", "writer"),
+        (Progress, "_say", "panel or lines"),
+        (Heartbeat, "_beat", "heartbeat"),
+        (RunLog, "_execute", "heartbeat, its thread"),
+        (Feed, "_read_all", "page"),
     ):
         setattr(owner, name, clocked(step, getattr(owner, name)))
     PageDecoder.decode = first_page(PageDecoder.decode)  # type: ignore[method-assign]
@@ -75,8 +83,14 @@ def main() -> None:
     SPENT_S["ledger and transaction"] = (
         SPENT_S.pop("writer") - SPENT_S["encode"] - SPENT_S["COPY, our end"]
     )
-    named = sum(SPENT_S[step] for step in ("start (once)", "download", "decode", "normalise"))
+    named = sum(
+        SPENT_S[step]
+        for step in (
+            "start (once)", "download", "decode", "normalise", "panel or lines", "heartbeat",
+        )
+    )  # fmt: skip
     SPENT_S["Scrapy, and ours around it"] = main_s - named
+    SPENT_S["heartbeat"] += SPENT_S.pop("heartbeat, its thread", 0.0)
     print(json.dumps(SPENT_S))
     sys.exit(status)
 
