@@ -1,11 +1,12 @@
 """Whether the rate holds to ten million events, and whose fault it is where it doesn't.
 
-    python benchmarks/scale.py [--events 10000000]
+    python benchmarks/scale.py [--events 10000000] [--only-ledger]
 
 The same events, each load into a new database: raw COPY without an index, raw COPY with the primary
 key, and the crawl with everything on. Printed: rows a second over each million (of COPY by what it
 has read, of the crawl by the ledger's commits), the last million against the first, and the crawl's
-most memory.
+most memory. Before that, how soon a crawl with a million ranges in its ledger asks for the first
+hole: from the command, and from the first answer, which is what the planning takes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 import psycopg2  # noqa: E402
 from loaders import COPY_BUFFER_BYTES, NAMES  # noqa: E402
 from mockserver import MockServer  # noqa: E402
-from throughput import LIMIT, Bench, free_port  # noqa: E402
+from throughput import LIMIT, Bench, free_port, run  # noqa: E402
 
 from datasync_crawler.store.embedded import ensure_running  # noqa: E402
 
@@ -80,6 +81,27 @@ def crawl(bench: Bench) -> tuple[list[float], float]:
     return [begun[0][0], *(at for (at,) in times[1:]), last[0][0]], loaded.peak_mb
 
 
+def plan_first_hole(bench: Bench) -> tuple[float, float]:
+    """Seconds from the command, and from the first answer, to the request for the first hole."""
+    hole = MILLION // 2
+    bench.mock.config(events=MILLION)
+    bench.fresh()
+    bench.execute(
+        "INSERT INTO source (api_base_url, pagination, total)"
+        f" VALUES ('{bench.mock.url}', 'auto', {MILLION})"
+    )
+    bench.execute(
+        "INSERT INTO checkpoint (pass, first_offset, requested, received, inserted, duplicates,"
+        " changed, rejected) SELECT 1, n, 1, 1, 1, 0, 0, 0"
+        f" FROM generate_series(0, {MILLION - 1}) AS n WHERE n <> {hole}"
+    )
+    began = time.time()
+    run(["-m", "scrapy", "crawl", "events", *bench.crawl_args(1)], bench.environment())
+    asked = [entry for entry in bench.mock.stats()["entries"] if entry["time"] > began]
+    for_hole = next(entry["time"] for entry in asked if entry["offset"] == hole)
+    return for_hole - began, for_hole - asked[0]["time"]
+
+
 def rates(times: list[float]) -> list[float]:
     """Rows a second over each million."""
     return [MILLION / (end - begin) for begin, end in pairwise(times)]
@@ -99,6 +121,7 @@ def main() -> None:
     """Makes the place, runs, cleans up."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=10 * MILLION, help="whole millions")
+    parser.add_argument("--only-ledger", action="store_true", help="just the million ranges")
     parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
     options = parser.parse_args()
     events = max(2, options.events // MILLION) * MILLION
@@ -111,6 +134,14 @@ def main() -> None:
     ):
         bench = Bench(mock, server, events, folder, [])
         try:
+            command_s, plan_s = plan_first_hole(bench)
+            print(
+                "A ledger of a million ranges, to the first hole's request: "
+                f"{plan_s:.2f} s from the first answer, {command_s:.2f} s from the command"
+            )
+            if options.only_ledger:
+                return
+            bench.mock.config(events=events)
             bench.prepare()
             print("prepared", file=sys.stderr, flush=True)
             loads = {"raw COPY, no index": rates(raw_copy(bench, index=False))}
