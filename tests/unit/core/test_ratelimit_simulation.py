@@ -132,6 +132,16 @@ class Unlimited:
         return 0.0
 
 
+class Hiccup(Unlimited):
+    """No limit, but for one second everything is refused."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def take(self, t: float) -> bool:
+        return not self.at <= t < self.at + 1.0
+
+
 Limiter = Fixed | Sliding | Bucket | Unlimited
 
 
@@ -389,6 +399,30 @@ def test_a_limit_that_changes_untold_is_found(style: str, after: int) -> None:
     result = crawl(limiter, style, pages=20 * after, changes=[(70.0, change)])
     last = [at for at in result.sent if at > result.seconds - 100]
     assert len(last) >= 0.7 * after * 5
+
+
+def test_one_refusal_doesnt_hold_a_crawl_to_its_slow_past() -> None:
+    """Slow for 100 s, refused for one, fast since: the average of the past is left behind."""
+    rate = RateController(max_in_flight=1, max_wait_s=3600, random=lambda: 0.5)
+
+    def speed_up(limiter: Limiter) -> None:
+        rate.max_in_flight = 16
+
+    changes = [(100.0, speed_up)]
+    result = crawl(Hiccup(100.0), "none", pages=40_000, changes=changes, controller=rate)
+    late = [at for at in result.sent if at > result.seconds - 30]
+    assert len(late) >= 0.8 * 30 * 16 / 0.05
+
+
+def test_a_long_flow_isnt_remembered_as_a_long_window() -> None:
+    """2,000 in 1,000 s, refused once: the next run doesn't send 2,000 and wait for the rest."""
+    before = RateController(max_in_flight=1, max_wait_s=3600, random=lambda: 0.5)
+    first = crawl(Hiccup(1000.0), "none", pages=2100, latency_s=0.5, controller=before)
+    rate = RateController(max_in_flight=16, max_wait_s=3600, random=lambda: 0.5)
+    rate.restore(0.0, EPOCH + 2000, before.snapshot(first.seconds, EPOCH + first.seconds))
+    assert rate.rate_per_s == pytest.approx(2, rel=0.1)
+    second = crawl(Unlimited(), "none", pages=4000, controller=rate)
+    assert second.seconds < 300
 
 
 def test_a_slow_api_without_limit_gets_more_in_flight() -> None:
