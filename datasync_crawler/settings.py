@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from scrapy.utils.conf import closest_scrapy_cfg
 
 _CFG: Final = closest_scrapy_cfg()
@@ -21,15 +21,33 @@ _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if valu
 
 
 def _read_dotenv() -> dict[str, str]:
+    """What .env says. Nothing in it is expanded: a password may hold "${".
+
+    A line that can't be read isn't passed over: without the DATABASE_URL that it was meant to set,
+    rows would go elsewhere.
+    """
     file = Path(PROJECT_DIR, ".env")
     try:
-        # No interpolation: a password may hold "${".
-        found = dotenv_values(file, interpolate=False)
+        with file.open(encoding="utf-8-sig") as stream:
+            lines = list(parse_stream(stream))
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it isn't UTF-8 text"
         print(f"datasync-crawler: {file} can't be read ({cause}).", file=sys.stderr)
         raise SystemExit(2) from None
-    return {name: value for name, value in found.items() if value and value.strip()}
+    for line in lines:
+        if line.error:  # not echoed: it may hold a key
+            text = line.original.string
+            number = line.original.line + text[: -len(text.lstrip())].count("\n")
+            print(
+                f"datasync-crawler: line {number} of {file} can't be read: write NAME=value, with "
+                "the value in single quotes where it holds a blank, a # or a quote.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+    said = {line.key: line.value for line in lines if line.key}
+    return {name: value for name, value in said.items() if value and value.strip()}
 
 
 _DOTENV: Final = _read_dotenv()

@@ -6,6 +6,7 @@ only when this command was chosen.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from scrapy.commands import ScrapyCommand
@@ -38,7 +39,10 @@ class Command(ScrapyCommand):
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Serve."""
-        del args
+        if args:  # Scrapy hands on what it doesn't know: a misspelt --rate-limit isn't none
+            print(f"scrapy mockapi doesn't know {args[0]!r}: see --help.", file=sys.stderr)
+            self.exitcode = 2
+            return
         from datasync_crawler.mockapi import cli  # noqa: PLC0415
 
         self.exitcode = cli.run(opts)

@@ -76,7 +76,9 @@ class Progress:
             panel.summary(progress.rows(outcome), progress.verdict(outcome))
         if panel is None or self._crawler.settings.get("LOG_FILE"):
             for line in progress.summary(outcome):
-                logger.info("%s", line)
+                # Who wants to hear of problems alone hears of this one.
+                missing = line.startswith("NOT complete")
+                logger.log(logging.WARNING if missing else logging.INFO, "%s", line)
 
 
 def _panel() -> "Panel | None":

@@ -105,6 +105,14 @@ def test_an_unreachable_database_ends_with_1() -> None:
     assert_says(done, 1, "NOT complete", "Connection refused", "host=127.0.0.1", "the server runs")
 
 
+def test_a_log_of_warnings_alone_says_that_it_isnt_complete() -> None:
+    """LOG_LEVEL=WARNING, as cron likes it: the last word of an incomplete crawl is there."""
+    url = "postgresql://u@127.0.0.1:1/d"
+    env = {"API_BASE_URL": ADDRESS, "API_KEY": CANARY, "DATABASE_URL": url}
+    done = crawl(None, None, "-L", "WARNING", env=env)
+    assert_says(done, 1, "WARNING: NOT complete", "the server runs")
+
+
 def test_a_wrong_key_ends_with_1_and_names_the_setting(database: Database) -> None:
     """401: the crawl stops at once, says which setting to change, and keeps the key to itself."""
     with MockServer("--events", "10") as mock:

@@ -487,6 +487,20 @@ def test_a_higher_level_decides_whichever_it_names(
     assert (said["DATABASE_URL"], said["API_KEY"]) == wanted
 
 
+@pytest.mark.parametrize("line", ['DATABASE_URL "kanarienvogel"', "DB_PASSWORD='kanarienvogel"])
+def test_a_line_of_dotenv_that_cant_be_read_is_refused(tmp_path: Path, line: str) -> None:
+    """Its number is said and nothing of it, exit 2: without it rows would go elsewhere."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = datasync_crawler.settings\n")
+    (tmp_path / ".env").write_text(f"API_KEY=k\n\n{line}\nDB_PORT=1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", "status"], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"datasync-crawler: line 3 of {tmp_path / '.env'} can't be read")
+    assert "kanarienvogel" not in done.stdout + done.stderr
+
+
 def test_the_command_line_beats_all(tmp_path: Path) -> None:
     """`-s` is Scrapy's own and stands above environment and .env."""
     command = ["-m", "scrapy", "settings", "--get", "BATCH_ROWS", "-s", "BATCH_ROWS=9"]

@@ -55,6 +55,13 @@ def test_helper_says_why_it_does_not_start() -> None:
         MockServer("--fault", "nope").start()
 
 
+def test_an_unknown_option_is_refused() -> None:
+    """Scrapy passes over what it doesn't know; a misspelt --rate-limit mustn't mean none."""
+    done = run("-m", "scrapy", "mockapi", "--port", "0", "--ratelimit", "10")
+    assert done.returncode == 2
+    assert done.stderr == "scrapy mockapi doesn't know '--ratelimit': see --help.\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_at_once(number: signal.Signals) -> None:
     """A signal ends it with status 0, though a response hangs."""
