@@ -27,6 +27,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.cuts = 0
+        self._hangs = False
         self._before: Watch | None = None
         self._after: Watch | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -56,6 +57,10 @@ class CuttingProxy:
             self._kept.append(upstream)
             _hang_up(client)
 
+    def hang(self) -> None:
+        """From now on nothing is passed on, and nothing closed: a server that doesn't answer."""
+        self._hangs = True
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
@@ -72,6 +77,8 @@ class CuttingProxy:
                     data = end.recv(1 << 20)
                     if not data:
                         raise ConnectionError
+                    if self._hangs:
+                        continue
                     if end is upstream:
                         if deaf:
                             self.cuts += 1

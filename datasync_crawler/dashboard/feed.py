@@ -98,9 +98,19 @@ class Feed:
             "health": _json({"away_s": self._away_s(reading), "read_at": time.time()}),
         }
 
+    @property
+    def away_s(self) -> float | None:
+        """Since when the newest run can't be read, in seconds; None when it can."""
+        reading = self._readings.get(None)
+        return None if reading is None else self._away_s(reading)
+
     async def close(self) -> None:
-        """Closes the reader's connection, when it has answered."""
-        await self._in_thread(self._reader.close)
+        """Closes the reader's connection. A reading that hangs then is cut off."""
+        closing = asyncio.ensure_future(self._in_thread(self._reader.close))
+        await asyncio.wait({closing}, timeout=PATIENCE_S)
+        if not closing.done():
+            self._reader.cut()
+        await closing
         self._thread.shutdown(wait=False)
 
     def _away_s(self, reading: "_Reading") -> float | None:

@@ -181,14 +181,14 @@ class Dashboard:
         from datasync_crawler.dashboard import metrics  # noqa: PLC0415  # when it is asked for
 
         await self._feed.parts(None)
-        up = self._feed.away_since is None
+        up = self._feed.away_s is None
         body, content_type = metrics.exposition(self._feed.run, self._feed.ledger, up=up)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _healthz(self, request: web.Request) -> web.Response:
         await self._feed.parts(None)
         word = "ok"
-        if self._feed.away_since is not None:
+        if self._feed.away_s is not None:
             word = "database away"
         elif self._feed.run is not None and phase(self._feed.run) == "silent":
             word = "crawl without heartbeat"

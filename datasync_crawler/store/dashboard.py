@@ -3,13 +3,17 @@
 Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
 """
 
+from contextlib import suppress
+from os import dup
+from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import psycopg2
 
+from datasync_crawler.errors import DatabaseRefused
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.store.connection import Connector, close_quietly, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,6 +151,13 @@ class DashboardReader:
         self._connection = None
         self._connector.release()
 
+    def cut(self) -> None:
+        """From another thread: ends a call that a hanging server would never end."""
+        connection = self._connection
+        if connection is not None:
+            with suppress(OSError, psycopg2.Error), socket(fileno=dup(connection.fileno())) as peer:
+                peer.shutdown(SHUT_RDWR)
+
     def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
         if self._connection is None:
             connection = self._connector.connect()
@@ -160,6 +171,11 @@ class DashboardReader:
                 return cursor.fetchall()
         except psycopg2.errors.UndefinedTable:
             return []
+        except psycopg2.ProgrammingError as error:  # rights, or tables of another shape: not "away"
+            raise DatabaseRefused(
+                f"The database refuses to be read: {describe(error)}. Give this role the right to "
+                "read all tables of DB_SCHEMA, or check DB_SCHEMA."
+            ) from None
         except psycopg2.Error:
             close_quietly(self._connection)
             self._connection = None

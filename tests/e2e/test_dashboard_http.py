@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from crawling import PROJECT, crawl, environment
@@ -13,6 +14,7 @@ from dashboards import DashboardServer, ask, first_events
 from databases import Database
 from mockserver import MockServer
 from prometheus_client.parser import text_string_to_metric_families
+from proxy import CuttingProxy
 
 PATHS = ("", "page.js", "plots.js", "page.css", "events", "metrics", "healthz")
 
@@ -71,6 +73,40 @@ def test_no_database_is_said_without_its_password() -> None:
         assert (status, json.loads(text)) == (503, {"status": "database away"})
         assert json.loads(first_events(f"{dashboard.url}events")["health"])["away_s"] >= 0
         assert samples(ask(f"{dashboard.url}metrics")[2]) == {"datasync_database_up": 0.0}
+
+
+def test_a_database_that_hangs_counts_as_away(database: Database) -> None:
+    """Connected, and no answer comes: health and metrics say so, and SIGTERM still ends it."""
+    with CuttingProxy(database.params["host"], int(database.params["port"])) as proxy:
+        through = Database({**database.params, "host": "127.0.0.1", "port": str(proxy.port)})
+        with DashboardServer(through) as dashboard:
+            assert ask(f"{dashboard.url}healthz")[0] == 200
+            proxy.hang()
+            until = time.monotonic() + 30
+            while ask(f"{dashboard.url}healthz")[0] == 200:
+                assert time.monotonic() < until, "a database that hangs was called healthy"
+            assert samples(ask(f"{dashboard.url}metrics")[2])["datasync_database_up"] == 0
+            dashboard.process.terminate()
+            assert dashboard.process.wait(10) == 0
+
+
+def test_a_role_without_rights_is_said(database: Database) -> None:
+    """Who may connect and not read isn't told that the database is away: a sentence, exit 2."""
+    with MockServer("--events", "10") as mock:
+        assert crawl(mock, database).status == 0
+    role = f"{database.params['dbname']}_reader"
+    database.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
+    try:
+        poor = Database({**database.params, "user": role, "password": "p"})
+        done = subprocess.run(
+            [sys.executable, "-m", "scrapy", "dashboard", "-s", "DASHBOARD_PORT=0"],
+            cwd=PROJECT, env=environment(None, poor), check=False,
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    finally:
+        database.execute(f"DROP ROLE {role}")
+    assert done.returncode == 2
+    assert "permission denied for table crawl_runs" in done.stderr
 
 
 def test_neither_key_nor_password_is_anywhere(database: Database) -> None:
