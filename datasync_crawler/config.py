@@ -107,7 +107,7 @@ class Config:
     def check_dashboard(self) -> None:
         """Who serves the page calls it. Raises ConfigError for an open page on the network."""
         host = self.dashboard_host
-        if not re.fullmatch(r"[\w.:-]{1,253}", host):
+        if not re.fullmatch(r"[\w.:-]{1,253}", host) or not _is_encodable(host):
             raise ConfigError(
                 f"DASHBOARD_HOST is {host!r}: set it to an address of this machine, such as "
                 "127.0.0.1 (only from here) or 0.0.0.0 (from everywhere, with a password)."
@@ -117,6 +117,15 @@ class Config:
                 f"DASHBOARD_HOST is {host}, which others can reach: set DASHBOARD_PASSWORD, which "
                 "the page then asks for, or set DASHBOARD_HOST back to 127.0.0.1."
             )
+
+
+def _is_encodable(host: str) -> bool:
+    """Whether *host* can be looked up: no empty label, none of more than 63 bytes."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def is_this_machine(host: str) -> bool:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.exceptions import UsageError
+from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 
 from datasync_crawler.command import without_empty
 from datasync_crawler.errors import ConfigError
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
+    from scrapy.settings import Settings
 
 #: Finish reasons of a crawl that never began because of its configuration.
 CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_conflict"}
@@ -40,6 +42,7 @@ class Command(ScrapyCrawl):
             raise UsageError(
                 f"LOG_LEVEL is {level!r}: set it to DEBUG, INFO, WARNING, ERROR or CRITICAL."
             )
+        _check_scrapys(self.settings)
         if level != "DEBUG":
             # The versions are listed before run(); levels set here wouldn't outlive that.
             logging.getLogger("scrapy.utils.log").addFilter(_is_warning)
@@ -68,6 +71,29 @@ class Command(ScrapyCrawl):
         self.crawler_process.crawl(crawler, **opts.spargs)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
+
+
+def _check_scrapys(settings: "Settings") -> None:
+    """Scrapy's own settings from the command line: it answers a wrong one with a traceback."""
+    for name, default in vars(default_settings).items():
+        if (settings.getpriority(name) or 0) < SETTINGS_PRIORITIES["cmdline"]:
+            continue
+        kind = "True or False" if isinstance(default, bool) else "a number"
+        try:
+            if isinstance(default, bool):
+                settings.getbool(name)
+            elif isinstance(default, int | float):
+                settings.getfloat(name)
+        except ValueError:
+            raise UsageError(f"{name} is {settings.get(name)!r}: set it to {kind}.") from None
+    if file := settings.get("LOG_FILE"):
+        try:
+            Path(file).open("ab").close()
+        except OSError as error:
+            raise UsageError(
+                f"LOG_FILE is {file!r}, which can't be written ({error.strerror}): name a file in "
+                "a folder that is there and that this user may write to."
+            ) from None
 
 
 def _is_warning(record: logging.LogRecord) -> bool:

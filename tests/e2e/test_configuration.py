@@ -64,6 +64,21 @@ def test_a_wrong_option_ends_with_2(args: list[str], words: tuple[str, ...]) -> 
     assert len(done.log.splitlines()) == 1, done.log
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("CONCURRENT_REQUESTS=many", "CONCURRENT_REQUESTS is 'many': set it to a number"),
+        ("DOWNLOAD_TIMEOUT=2 min", "DOWNLOAD_TIMEOUT is '2 min': set it to a number"),
+        ("LOG_ENABLED=perhaps", "LOG_ENABLED is 'perhaps': set it to True or False"),
+        ("LOG_FILE=/dev/null/x", "LOG_FILE is '/dev/null/x', which can't be written"),
+    ],
+)
+def test_a_wrong_value_for_scrapy_ends_with_2(setting: str, words: str) -> None:
+    """Scrapy itself would end with a traceback and 1."""
+    done = crawl(None, None, "-s", setting, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY})
+    assert_says(done, 2, words)
+
+
 def test_a_key_may_end_with_an_equals_sign(database: Database) -> None:
     """Base64 does; an empty `-s` value is an unset one, this isn't."""
     with MockServer("--events", "10", key="a2V5==") as mock:

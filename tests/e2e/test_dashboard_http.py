@@ -170,6 +170,11 @@ def test_nothing_can_be_written(database: Database) -> None:
         ("crawl events", {"DASHBOARD_HOST": "0.0.0.0"}, "set DASHBOARD_PASSWORD"),
         ("dashboard", {"DASHBOARD_HOST": "::"}, "set DASHBOARD_PASSWORD"),
         ("dashboard", {"DASHBOARD_HOST": "a b"}, "DASHBOARD_HOST is 'a b'"),
+        (
+            "crawl events",
+            {"DASHBOARD_HOST": "a..b", "DASHBOARD_PASSWORD": "p"},
+            "DASHBOARD_HOST is 'a..b'",
+        ),
         ("crawl events", {"DASHBOARD_PORT": "70000"}, "DASHBOARD_PORT is '70000'"),
     ],
 )
