@@ -75,7 +75,8 @@ class ConfiguredCommand(ScrapyCommand):
 
         assert self.settings is not None  # Scrapy sets it before run()
         if self.is_demonstration:
-            self.settings.set("DB_NAME", demonstration.DATABASE, "cmdline")
+            # Above environment and .env, which are for other databases; below an explicit -s.
+            self.settings.set("DB_NAME", demonstration.DATABASE, "spider")
         return Config.from_settings(self.settings, require_api=require_api)
 
     def refuse(self, args: list[str]) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _MOCK_GREETING = "mock API listening on "
 _MOCK_STOP_S = 10.0
+# Settings that say where the events are.
+_LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
 # Runs a command that is told to stop (SIGTERM) when its parent dies, even by SIGKILL. The kernel's
 # own means (prctl 1, PR_SET_PDEATHSIG) survives exec, so a few lines before exec will do. Linux
@@ -63,11 +65,16 @@ class Command(ConfiguredCommand):
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         extra = [word for pair in opts.set for word in ("-s", pair)]
+        told = {"logfile": opts.logfile, "loglevel": opts.loglevel}
+        extra += [f"--{name}={value}" for name, value in told.items() if value]
+        if opts.nolog:
+            extra.append("--nolog")
+        psql = _psql_command(opts.set)
         self.refuse(args)
         events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
         port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
         if self.is_demonstration:
-            self.exitcode = _Demonstration(self.configured(), events, port, extra).run()
+            self.exitcode = _Demonstration(self.configured(), events, port, extra, psql).run()
             return
         if opts.events or opts.mock_port:
             raise ConfigError(
@@ -75,18 +82,19 @@ class Command(ConfiguredCommand):
                 "is configured (.env, environment or -s): leave them out."
             )
         self.configured(require_api=True)
-        _say(f"To look at the stored events, now or later: {_psql_command()}")
+        _say(f"To look at the stored events, now or later: {psql}")
         os.execv(sys.executable, _crawl_command(extra))  # noqa: S606 - ourselves, no shell
 
 
 class _Demonstration:
     """One crawl of the mock API into a database of its own."""
 
-    def __init__(self, config: Config, events: int, port: int, extra: list[str]) -> None:
+    def __init__(self, config: Config, events: int, port: int, extra: list[str], psql: str) -> None:
         self._config = config
         self._events = events
         self._port = port
         self._extra = extra
+        self._psql = psql
         self._crawl: subprocess.Popen[bytes] | None = None
         self._told: signal.Signals | None = None
 
@@ -110,7 +118,7 @@ class _Demonstration:
                 return 1
             status = self._run_crawl(url)
         if self._told is None:
-            _say(f"To look at the demonstration's events: {_psql_command()}")
+            _say(f"To look at the demonstration's events: {self._psql}")
         return status
 
     def _start_mock(self, stack: ExitStack) -> str | None:
@@ -200,13 +208,25 @@ def _crawl_command(extra: list[str]) -> list[str]:
     return [sys.executable, "-m", "scrapy", "crawl", "events", *extra]
 
 
-def _psql_command() -> str:
-    """How to look at the events, ready to be pasted into a terminal in any directory."""
+def _psql_command(pairs: list[str]) -> str:
+    """How to look at the events, ready to be pasted into a terminal in any directory.
+
+    With those of the `-s` *pairs* that lead to another database. None of them is a secret.
+    """
     here = Path.cwd()
     scrapy = Path(sys.executable).with_name("scrapy")
     shown = scrapy.relative_to(here) if scrapy.is_relative_to(here) else scrapy
-    return f"cd {shlex.quote(str(here))} && {shlex.quote(str(shown))} psql"
+    words = [str(shown), "psql"]
+    for pair in pairs:
+        if pair.split("=", 1)[0] in _LEADING:
+            words += ["-s", pair]
+        elif pair.startswith("DATABASE_URL="):  # may hold a password
+            words += ["-s", "DATABASE_URL=…"]
+    return f"cd {shlex.quote(str(here))} && {shlex.join(words)}"
 
 
 def _say(sentence: str) -> None:
-    print(sentence, flush=True)
+    try:
+        print(sentence, flush=True)
+    except BrokenPipeError:  # `| head`: nobody listens, and the exit status is the crawl's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

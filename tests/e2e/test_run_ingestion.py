@@ -144,6 +144,32 @@ def test_demonstration_then_nothing_new(stranger):
     assert re.search(r"new in this run +0\n", output)
 
 
+def test_options_reach_the_crawl_and_the_command_that_shows_its_events(stranger):
+    """-L is the crawl's; the psql named at the end opens what -s DB_NAME and DB_SCHEMA say."""
+    options = ("-L", "WARNING", "-s", "DB_NAME=mine", "-s", "DB_SCHEMA=february 1")
+    status, output = stranger.run("--events", "300", *options)
+    assert status == 0, output
+    assert "INFO" not in output
+    _, command = output.splitlines()[-1].split("events: ")
+    shown = subprocess.run(
+        f"{command} -At -c 'SELECT count(*) FROM events'", shell=True, env=stranger.env,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (shown.stdout, shown.stderr) == ("300\n", "")
+
+
+def test_a_closed_output_changes_no_exit_status(stranger):
+    """`| head -1` hears one line; the crawl is complete, and the status says so."""
+    ours = f"{stranger.folder}/run-ingestion.sh' --events 300 --mock-port {stranger.mock_port}"
+    done = subprocess.run(
+        ["bash", "-c", f"sh '{ours} 2>errors | head -1 >/dev/null; exit ${{PIPESTATUS[0]}}"],
+        cwd=stranger.folder.parent, env=stranger.env, check=False,
+    )  # fmt: skip
+    errors = (stranger.folder.parent / "errors").read_text()
+    assert done.returncode == 0, errors
+    assert "complete: proved" in errors
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_in_the_middle(stranger, number):
     """A signal in mid-crawl: it stops cleanly with 1, everything with it, and what came is kept."""
