@@ -65,6 +65,13 @@ def test_our_containers_are_hardened_and_given_time_to_stop(services: dict[str, 
         assert service["stop_grace_period"] == "10s", name
 
 
+def test_secrets_of_the_environment_have_a_root_to_be_copied_into(services: dict[str, Any]) -> None:
+    """Compose refuses them in a service with a read-only root (docker/compose#12531)."""
+    users = {name for name, service in services.items() if service.get("secrets")}
+    assert users == {"prometheus", "grafana"}
+    assert [name for name in users if services[name].get("read_only")] == []
+
+
 def test_no_password_has_a_default() -> None:
     """Each comes from .env or the environment, and none stands in a file of the repository."""
     text = COMPOSE.read_text()
