@@ -277,7 +277,10 @@ class Gate:
         if self._logs_resume:
             budget = self._controller.budget(now)
             source = budget.learnt_from if budget else "found by trying"
-            logger.info("Limit reached: all wait %.1f s (%s)", decision.delay_s, source)
+            # Answers under way may tell of a later window: that is waited for, but not said.
+            reset_in_s = budget.reset_in_s if budget else None
+            wait_s = min(decision.delay_s, reset_in_s or decision.delay_s)
+            logger.info("Limit reached: all wait %.1f s (%s)", wait_s, source)
 
     def _log_notes(self) -> None:
         for note in self._controller.take_notes():
