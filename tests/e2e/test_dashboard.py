@@ -221,6 +221,16 @@ def test_the_page_is_accessible(
     assert browser.complaints() == []
 
 
+def test_a_run_that_isnt_there_is_said(eventful: DashboardServer, browser: Browser) -> None:
+    """Not that nothing was crawled, nor that the server is away; a word is no run: the newest."""
+    browser.open(f"{eventful.url}?run=99")
+    browser.wait(lambda: "There is no run 99" in browser.text("notice"), "it isn't said")
+    assert "No crawl has written" not in browser.text("notice")
+    browser.open(f"{eventful.url}?run=last")
+    browser.wait_text("following", "The newest run is shown.")
+    browser.wait_text("phase", "Complete")
+
+
 def test_everything_comes_from_this_server_and_by_keyboard(
     eventful: DashboardServer, browser: Browser
 ) -> None:

@@ -45,10 +45,17 @@ function put(id, text) {
   if (at.textContent !== text) at.textContent = text;
 }
 
+// The run that the address names; the newest is shown when it names none.
+function chosenRun() {
+  const run = new URLSearchParams(location.search).get("run");
+  return run && /^[0-9]{1,18}$/.test(run) ? run : null;
+}
+
 // --- what is drawn ------------------------------------------------------------------------------
 
 function drawState() {
   const { run, health } = known;
+  const chosen = chosenRun();
   const silent = Date.now() - lastHeard > PATIENCE || ended;
   const away = health && health.away_s !== null;
   let phase = "none";
@@ -66,6 +73,8 @@ function drawState() {
   } else if (away) {
     phase = "away";
     lines.push(`The database is away, for ${duration(health.away_s)}. The figures are from before; the page goes on by itself when it is back.`);
+  } else if (run === null && chosen) {
+    lines.push(`There is no run ${chosen} in this database. Leave “?run=${chosen}” out of the address to see the newest.`);
   } else if (run === null) {
     lines.push("No crawl has written into this database yet. Start one with “scrapy crawl events”: it appears here by itself.");
   } else if (run) {
@@ -236,7 +245,7 @@ function drawRejections() {
 }
 
 function drawRuns() {
-  const chosen = new URLSearchParams(location.search).get("run");
+  const chosen = chosenRun();
   put("following", chosen ? "" : "The newest run is shown.");
   if (chosen) {
     const link = element("a", "", "Show the newest run");
@@ -272,7 +281,7 @@ function drawPlots() {
 
 function listen() {
   source?.close();
-  const run = new URLSearchParams(location.search).get("run");
+  const run = chosenRun();
   source = new EventSource(run ? `events?run=${encodeURIComponent(run)}` : "events");
   const hear = (name, draw) => source.addEventListener(name, (event) => {
     lastHeard = Date.now();
