@@ -37,6 +37,8 @@ class EventPage:
     page_limit: int | None = None
     next_cursor: str | None = None
     cursor_expires_at: datetime | None = None
+    #: What the API says of pages behind this one, of a page by cursor.
+    has_more: bool | None = None
 
     committed: bool = False
     inserted: int = 0

@@ -6,6 +6,7 @@ the names come from the settings.
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import urlencode
 
 from datasync_crawler.core.ranges import Range
@@ -65,8 +66,9 @@ class Paging:
 class RepeatWatch:
     """Notices a server that answers different offsets with the same page.
 
-    Keeps the edges (first id, last id, length) of the first pages. One page at two offsets may be
-    a mishap, to be tried again; a server that has never served but one page ignores the offset.
+    Keeps the edges (first id, last id, length) of the first pages and of the latest. One page at
+    two offsets may be a mishap, to be tried again; a server that has never served but one page
+    ignores the offset.
     """
 
     def __init__(self, most: int = 50) -> None:
@@ -79,9 +81,9 @@ class RepeatWatch:
         if n < 2 or first_id is None:
             return False
         edges = first_id, last_id, n
-        if len(self._offsets) >= self._most and edges not in self._offsets:
-            return False
         again = self._offsets.setdefault(edges, first_offset) != first_offset
+        if len(self._offsets) > 2 * self._most:
+            del self._offsets[next(islice(self._offsets, self._most, None))]
         self._strikes += again
         return again
 

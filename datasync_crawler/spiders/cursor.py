@@ -7,8 +7,9 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
-from datasync_crawler.core.paging import Wanted
+from datasync_crawler.core.paging import RepeatWatch, Wanted
 from datasync_crawler.core.ranges import Range
+from datasync_crawler.items import EventPage
 from datasync_crawler.spiders.heard import Incomplete
 from datasync_crawler.store.ledger import LedgerState
 
@@ -24,13 +25,15 @@ MOST_CURSOR_PASSES: Final = 3
 async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
     """One page after another, each named by the one before; the same ledger and proof."""
     cursor, position = await plan._in_thread(plan._ledger.live_cursor)
-    if plan._redrive:  # who was rejected can only be had by reading all again
+    known = not plan._redrive and await _is_known(plan)
+    if plan._redrive or known:  # rejected events can only be had by reading all; new ones are first
         cursor, position = "", 0
     plan._pass_no = state.last_pass if cursor else plan._pass_no + bool(plan._unusable)
     if cursor:
         logger.info("Going on at the cursor behind event %d.", position)
-    known = not cursor and not plan._redrive and await _is_known(plan)
     for _ in range(MOST_CURSOR_PASSES):
+        # A stored cursor that leads nowhere, or to itself, proves nothing of the end.
+        proves, followed, watch = not cursor, {cursor}, RepeatWatch()
         while True:
             plan._last_page, plan._empty_at, plan._cursor_expired = None, None, False
             yield Wanted(plan._pass_no, plan._hand_out(Range(position, plan.page_size)), cursor)
@@ -42,18 +45,24 @@ async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
                 await plan._say_where(state, page)
                 return
             known = False
+            if watch.repeats(position, page.first_id, page.last_id, page.received):
+                raise Incomplete(
+                    f"the cursor leads to the same page again (behind event {position}): check "
+                    "CURSOR_PARAM and CURSOR_PATH"
+                )
             position += page.received
             cursor = page.next_cursor or ""
-            if not cursor:
+            proves = proves or cursor not in followed
+            if not cursor or cursor in followed:
+                _refuse_an_open_end(plan, page, position)
                 break
-        if _reached_the_end(plan, position):
+            followed.add(cursor)
+        if proves and _reached_the_end(plan, position):
             plan.total = position if plan.total is None else plan.total
             return
-        if plan._cursor_expired:
-            logger.info("The cursor has expired: starting over; nothing is stored twice.")
         plan._pass_no += 1
-        cursor, position = "", 0
-    raise Incomplete(f"the cursor leads to {position} of {plan.total} events only")
+        led_to, cursor, position = position, "", 0
+    raise Incomplete(f"the cursor leads to {led_to} of {plan.total} events only")
 
 
 async def _is_known(plan: "Plan") -> bool:
@@ -64,6 +73,21 @@ async def _is_known(plan: "Plan") -> bool:
     """
     all_there = plan._total_before is not None and not plan._left_before
     return all_there and await plan._in_thread(plan._ledger.standing_doubt) is None
+
+
+def _refuse_an_open_end(plan: "Plan", page: EventPage, position: int) -> None:
+    """Without a total, no cursor onwards is the end, unless the answer speaks against it.
+
+    Raises Incomplete where the API says that there is more, where its cursor leads back, and where
+    its only page was a full one and nothing is said.
+    """
+    only_page = position == page.received >= page.requested
+    goes_on = page.has_more or page.next_cursor or only_page
+    if plan.total is None and page.has_more is not False and goes_on:
+        raise Incomplete(
+            f"behind event {position} the API names neither a cursor (pagination.nextCursor) nor "
+            "a total, and doesn't say that this is the end: check PAGINATION and TOTAL_KEY"
+        )
 
 
 def _reached_the_end(plan: "Plan", position: int) -> bool:

@@ -41,6 +41,8 @@ T = TypeVar("T")
 MOST_CHAOS_RETRIES: Final = 3
 #: Statuses that say: there is no such endpoint here.
 NO_ENDPOINT: Final = {404, 405, 501}
+#: Statuses that some servers answer with instead of an empty page where there is nothing any more.
+NOTHING_THERE: Final = {204, 404, 416}
 
 
 class EventsSpider(scrapy.Spider):
@@ -166,7 +168,7 @@ class EventsSpider(scrapy.Spider):
             return None
         page = self._page(response, wire, pass_no, first_offset, requested)
         if by_cursor:
-            page.next_cursor = wire.next_cursor
+            page.next_cursor, page.has_more = wire.next_cursor, wire.has_more
             page.cursor_expires_at = _from_now(wire.cursor_expires_in_s)
         else:
             self._plan.learn_page_size(first_offset, requested, wire.limit, wire.received)
@@ -226,9 +228,10 @@ class EventsSpider(scrapy.Spider):
         return bool(tries < MOST_CHAOS_RETRIES)
 
     def _is_repeated(self, page: EventPage) -> bool:
-        return page.pass_no == self._plan.first_pass and self._repeats.repeats(
-            page.first_offset, page.first_id, page.last_id, page.received
-        )
+        """Not asked behind the end, where some servers serve the last page over and over."""
+        if page.pass_no != self._plan.first_pass or self._plan.is_behind_the_end(page.first_offset):
+            return False
+        return self._repeats.repeats(page.first_offset, page.first_id, page.last_id, page.received)
 
     def _again(
         self, response: "Response", first_offset: int, problem: str, request_id: str | None
@@ -263,6 +266,9 @@ class EventsSpider(scrapy.Spider):
             if self._plan.bulk_unusable(why):
                 self._plan.given_up(first_offset)
                 return
+        if status in NOTHING_THERE and self._plan.may_end_at(first_offset) and not by_cursor:
+            self._plan.empty(first_offset)
+            return
         self._plan.given_up(first_offset)
         if status in {401, 403}:
             return  # the handler has stopped the crawl

@@ -35,11 +35,14 @@ class Incomplete(Exception):
 class Heard:
     """The spider calls the public methods; `plan` reads, and waits for what is under way."""
 
-    def __init__(self, stats: Callable[[], Stats], *, page_size: int, may_change: bool) -> None:
+    def __init__(
+        self, stats: Callable[[], Stats], *, page_size: int, may_change: bool, numbered: bool
+    ) -> None:
         # A function: Scrapy has no stats yet when the spider is made.
         self._late_stats = stats
         self._asked_page_size = self.page_size = page_size
         self._may_change = may_change
+        self._numbered = numbered  # pages by their number, not by an offset
         self.total: int | None = None
         self._largest_total: int | None = None
         self._total_before: int | None = None  # the last run's, and whether it left holes
@@ -55,6 +58,7 @@ class Heard:
         self._last_page: EventPage | None = None
         self._empty_at: int | None = None
         self._ended_at: int | None = None
+        self._empty_in_a_row = 0
         self._total_lies = False
         self._unusable: str | None = None
         self._cursor_expired = False
@@ -91,8 +95,17 @@ class Heard:
         """Whether an empty page there would be a hole."""
         return self.total is not None and first_offset < self.total
 
+    def is_behind_the_end(self, first_offset: int) -> bool:
+        """Whether the total says that there is nothing any more."""
+        return self.total is not None and first_offset >= self.total
+
+    def may_end_at(self, first_offset: int) -> bool:
+        """Whether the set may end there, once pages have come: no total speaks against it."""
+        return self.has_pages and not self.is_before_the_end(first_offset)
+
     def learn_total(self, said: int | None, received: int) -> None:
         """The API's word on the total (None: nothing usable); an empty page's doesn't count."""
+        self._empty_in_a_row = 0 if received else self._empty_in_a_row + 1
         if said is None or self._total_lies or (not received and self.total is not None):
             return
         said = max(said, self._proved_total)
@@ -111,6 +124,11 @@ class Heard:
         self._stats.set_value("crawl/total", said)
         self._say_doubt()
 
+    def _say_changed(self) -> None:
+        """Events have come in or gone, whether or not a total says so."""
+        self._changed_total = True
+        self._say_doubt()
+
     def _say_doubt(self) -> None:
         """By the heartbeat, to a run after this one: whether the offsets have moved."""
         shrunk = self._shrunk or (self._largest_total or 0) > (self.total or 0)
@@ -123,8 +141,12 @@ class Heard:
         """What came counts: a capped limit changes the plan, with one log line."""
         behind = None if self.total is None else self.total - first_offset
         size = ranges.next_page_size(requested, limit, received, behind)
-        if requested != self.page_size or size >= requested or (limit is None and first_offset):
+        if self._numbered and not first_offset and (behind is None or received > requested):
+            size = received  # the server's numbers may count by that; asked for, they do
+        elif size > requested or (limit is None and first_offset):
             return  # a short page in the middle: the rest of it is a hole
+        if requested != self.page_size or size == requested:
+            return
         logger.info("The API serves %d events a page, not %d: the plan follows.", size, requested)
         self.page_size = size
 
@@ -135,7 +157,12 @@ class Heard:
 
     @property
     def learnt_page_size(self) -> int | None:
-        """The page size that the API has taught us, None where it takes what we ask for."""
+        """The page size that the API has taught us, None where it takes what we ask for.
+
+        Of numbered pages without a total, the first may have been short because it was the last.
+        """
+        if self._numbered and self.total is None:
+            return None
         return self.page_size if self.page_size < self._asked_page_size else None
 
     def bulk_unusable(self, why: str) -> bool:
@@ -150,6 +177,7 @@ class Heard:
 
     def cursor_expired(self, first_offset: int) -> None:
         """The cursor is no longer good: start over."""
+        logger.info("The cursor has expired: starting over; nothing is stored twice.")
         self._cursor_expired = True
         self.given_up(first_offset)
 

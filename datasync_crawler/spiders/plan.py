@@ -26,6 +26,9 @@ MOST_STALLED_ROUNDS: Final = 2
 MOST_GROWTH_ROUNDS: Final = 5
 #: Passes over everything when offsets have shifted, until one finds nothing new.
 MOST_REPAIR_PASSES: Final = 3
+#: Empty answers one after another, before the total, after which no more are asked for: a total of
+#: 999,999,999 must not make 200,000 requests.
+MOST_EMPTY_IN_A_ROW: Final = 20
 #: Holes read from the ledger at once: a million holes cost no memory.
 HOLES_AT_ONCE: Final = 1000
 
@@ -45,7 +48,12 @@ class Plan(Heard):
         in_flight: int,
         redrive: bool = False,
     ) -> None:
-        super().__init__(stats, page_size=page_size, may_change=pagination == "auto")
+        super().__init__(
+            stats,
+            page_size=page_size,
+            may_change=pagination == "auto",
+            numbered=paging.numbered_from is not None,
+        )
         self._ledger, self._in_thread, self._paging = ledger, in_thread, paging
         self._by_cursor = pagination == "cursor"
         self._in_flight = in_flight
@@ -93,6 +101,7 @@ class Plan(Heard):
         # What lies behind the set that was known has been appended, not put in front.
         appended = 0 if front is None else max(front.received - state.reach, 0)
         if front is not None and known_first and front.inserted > appended:
+            self._say_changed()  # also to the next run, should this one not get through them
             async for wanted in self._read_front(front.received, state):
                 yield wanted
         steps = [self._fill_holes(state, moved), self._repair()]
@@ -106,13 +115,14 @@ class Plan(Heard):
 
     async def _recall(self, state: LedgerState) -> None:
         """What an earlier run saw moving and didn't live to read again is this one's doubt, too."""
+        known = state.reach if state.total is None else state.total
+        left = bool(await self._in_thread(self._ledger.holes, known, most=1))
         if state.reach and state.total is not None:
-            self._total_before = state.total
-            self._left_before = bool(await self._in_thread(self._ledger.holes, state.total, most=1))
+            self._total_before, self._left_before = state.total, left
         doubt = await self._in_thread(self._ledger.standing_doubt)
         self._changed_total, self._shrunk = doubt is not None, doubt == "shrunk"
-        if state.total and not self._left_before and doubt is None:
-            self._short_before = _short(state.total, await self._in_thread(self._ledger.sums))
+        if not left and doubt is None:
+            self._short_before = _short(known, await self._in_thread(self._ledger.sums))
 
     def _moved_since(self, front: EventPage | None) -> int:
         """By how many offsets events may have moved since the last run, before a hole of it."""
@@ -194,7 +204,7 @@ class Plan(Heard):
                 self._empty_at = self._last_page = None
                 yield self._want(look)
                 await self._settled()
-                serves = serves or self._serves_behind(end)
+                serves = serves or await self._serves_behind(end)
             if not serves:
                 self.total = self._largest_total = end
                 self._stats.set_value("crawl/total", end)
@@ -239,6 +249,11 @@ class Plan(Heard):
                 # The last one asks for a whole page: when less comes, that is the end.
                 last = piece.stop >= target
                 yield self._want(Range(piece.first, self.page_size) if last else piece)
+                if self._empty_in_a_row >= MOST_EMPTY_IN_A_ROW:
+                    await self._settled()  # they are tried again, and may come yet
+                    if self._empty_in_a_row >= MOST_EMPTY_IN_A_ROW:
+                        self._empty_in_a_row = 0
+                        return
         await self._settled()
 
     async def _look_past_the_end(self) -> AsyncIterator[Wanted]:
@@ -256,7 +271,7 @@ class Plan(Heard):
             self._empty_at = self._last_page = None
             yield self._want(Range(end, self.page_size))
             await self._settled()
-            if self._serves_behind(end):
+            if await self._serves_behind(end):
                 logger.warning("The API says %d events, but serves more.", end)
                 if end < largest:
                     self.total = self._proved_total = largest
@@ -285,15 +300,19 @@ class Plan(Heard):
                     "again: others may have been missed"
                 )
 
-    def _serves_behind(self, end: int) -> bool:
+    async def _serves_behind(self, end: int) -> bool:
         """Whether the page asked for at *end* brought events. Raises Incomplete when none came.
 
-        Of numbered pages it can be the last page once more, with nothing new in it.
+        It can be the last page once more: of numbered pages because the end is in the middle of
+        one, of some servers wherever one asks behind the end.
         """
         page = self._last_page
         if page is None and self._empty_at is None:
             raise Incomplete(f"the page behind the end (offset {end}) couldn't be had")
-        return page is not None and page.first_offset + page.received > end
+        if page is None or page.first_offset + page.received <= end:
+            return False
+        last_id = await self._in_thread(self._ledger.last_id_before, end)
+        return page.inserted > 0 or last_id is None or page.last_id != last_id
 
     async def _repair(self) -> AsyncIterator[Wanted]:
         """Offsets that shifted while they were read: read again until nothing new turns up.

@@ -78,6 +78,11 @@ class Ledger:
         rows = self._fetch("live_cursor", {})
         return (rows[0][0], int(rows[0][1])) if rows else ("", 0)
 
+    def last_id_before(self, end: int) -> str | None:
+        """Id of the last event of the newest range that ends at *end*; None: not known."""
+        rows = self._fetch("last_id_before", {"end": end})
+        return rows[0][0] if rows else None
+
     def standing_doubt(self) -> str | None:
         """How offsets moved in a run that ended before it could read again: changed or shrunk."""
         rows = self._fetch("standing_doubt", {})

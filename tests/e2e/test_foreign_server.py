@@ -84,6 +84,11 @@ def serving(answer: Callable[[str, Mapping[str, str]], Answer | None]) -> Iterat
         thread.join()
 
 
+def quick(**named: object) -> list[str]:
+    """Settings with retries that don't wait."""
+    return settings(RETRY_BACKOFF_BASE=0.02, RETRY_BACKOFF_CAP=0.05, RETRY_TIMES=3, **named)
+
+
 def settings(**named: object) -> list[str]:
     return [word for name, value in named.items() for word in ("-s", f"{name}={value}")]
 
@@ -191,3 +196,138 @@ def test_an_offset_called_cursor_and_other_keys(database: Database) -> None:
         done = crawl(None, database, *args, env={"API_BASE_URL": f"{url}/v2", "API_KEY": "unused"})
     assert done.status == 0, done.log
     assert_all_there(database, 1100)
+
+
+@pytest.mark.parametrize("mode", ["page", "offset"])
+@pytest.mark.parametrize("with_total", [True, False])
+def test_404_behind_the_end(database: Database, mode: str, *, with_total: bool) -> None:
+    """A server that has no empty page but a 404 behind its last one is complete."""
+    everything = events(300)
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        size, at = int(query["size"]), int(query["at"])
+        first = (at - 1) * size if mode == "page" else at
+        page = everything[first : first + size]
+        return ({"X-Total-Count": "300"} if with_total else {}, {"data": page}) if page else None
+
+    args = quick(PAGINATION=mode, OFFSET_PARAM="at", LIMIT_PARAM="size", BULK_PAGE_SIZE=50)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 300)
+
+
+@pytest.mark.parametrize("with_total", [True, False])
+def test_the_last_page_again_behind_the_end(database: Database, *, with_total: bool) -> None:
+    """A server that serves its last page for every later number: complete by its total; without
+    one the crawl ends all the same.
+    """
+    everything = events(1200)
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        first = min(int(query["page"]) - 1, 119) * 10
+        total = {"X-Total-Count": "1200"} if with_total else {}
+        return total, {"data": everything[first : first + 10]}
+
+    args = quick(PAGINATION="page", OFFSET_PARAM="page", BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0 or not with_total, done.log
+    assert_all_there(database, 1200)
+
+
+@pytest.mark.parametrize("size", [5, 5000])
+@pytest.mark.parametrize("with_total", [True, False])
+def test_numbered_pages_of_a_fixed_size(database: Database, size: int, *, with_total: bool) -> None:
+    """Ten a page, whatever is asked for: the numbers count by what came, and none is left out."""
+    everything = events(205)
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        first = (int(query["page"]) - 1) * 10
+        total = {"X-Total-Count": "205"} if with_total else {}
+        return total, {"data": everything[first : first + 10]}
+
+    args = quick(PAGINATION="page", OFFSET_PARAM="page", BULK_PAGE_SIZE=size)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 205)
+
+
+def test_a_total_far_beyond_the_end(database: Database) -> None:
+    """999,999,999 in the header of a set of a hundred: all is stored, exit 1, in few requests."""
+    everything = events(100)
+    requests: list[str] = []
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        requests.append(path)
+        first = int(query["offset"])
+        return {"X-Total-Count": "999999999"}, {"data": everything[first : first + 10]}
+
+    args = quick(BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 1
+    assert "missing are offsets 100–" in done.log
+    assert len(requests) < 2000
+    assert_all_there(database, 100)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("with_total", [True, False])
+def test_a_cursor_that_is_ignored(database: Database, *, fresh: bool, with_total: bool) -> None:
+    """One page whatever the cursor, whose name is the same or a new one each time: exit 1 in every
+    run, though what came adds up to the total at the second.
+    """
+    everything = events(30)
+    requests: list[str] = []
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        requests.append(path)
+        cursor = f"c{len(requests)}" if fresh else "c"
+        page = {"data": everything[:10], "pagination": {"nextCursor": cursor}}
+        return {"X-Total-Count": "30"} if with_total else {}, page
+
+    args = quick(PAGINATION="cursor", BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        for _ in range(2):
+            done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+            assert done.status == 1
+    assert len(requests) < 20
+    assert_all_there(database, 10)
+
+
+@pytest.mark.parametrize("says", [{"hasMore": True, "next": "c"}, {}], ids=["more", "nothing"])
+def test_a_cursor_by_another_name(database: Database, says: dict[str, Any]) -> None:
+    """Without total and cursor a full page isn't the end, nor one behind which there is more."""
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        return {}, {"data": events(10), "pagination": says}
+
+    args = quick(PAGINATION="cursor", BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 1
+    assert "names neither a cursor" in done.log
+
+
+def test_a_last_cursor_that_leads_to_an_empty_page(database: Database) -> None:
+    """Where the last page names a cursor, too, a second run doesn't go on there but from the start,
+    and sees the new events in front.
+    """
+    everything = events(50)
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        first = int(query.get("cursor", 0))
+        stop = first + 10
+        said = {"nextCursor": str(min(stop, len(everything)))}
+        return {}, {"data": newest[first:stop], "pagination": said}
+
+    args = quick(PAGINATION="cursor", BULK_PAGE_SIZE=10)
+    newest = everything[:30]
+    with serving(answer) as url:
+        for _ in range(2):
+            done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+            assert done.status == 0, done.log
+            newest = everything[30:] + everything[:30]
+    assert_all_there(database, 50)

@@ -52,13 +52,26 @@ SELECT coalesce(sum(greatest(0, stop - greatest(first_offset, reached))), 0)::bi
 FROM committed;
 
 -- name: live_cursor
--- Where a crawl by cursor left off, if the newest pass ends in a cursor that is still good.
+-- Where a crawl by cursor left off, if the newest pass ends in a cursor that is still good. A run
+-- that came to its end has left nothing off, though its last page may have named a cursor, too.
 SELECT next_cursor, first_offset + received AS "position"
-FROM {schema}.checkpoint
+FROM {schema}.checkpoint AS c
 WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint)
   AND first_offset = (SELECT max(first_offset) FROM {schema}.checkpoint
                       WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint))
-  AND next_cursor IS NOT NULL AND coalesce(cursor_expires_at > now(), true);
+  AND next_cursor IS NOT NULL AND coalesce(cursor_expires_at > now(), true)
+  AND NOT EXISTS (SELECT 1 FROM {schema}.crawl_runs AS r
+                  WHERE r.id = c.run_id AND (r.stats->>'crawl/complete')::boolean);
+
+-- name: last_id_before
+-- No range that begins farther before %(end)s than the longest one is long ends there.
+SELECT last_id
+FROM {schema}.checkpoint
+WHERE first_offset < %(end)s
+  AND first_offset >= %(end)s - (SELECT max(received) FROM {schema}.checkpoint)
+  AND first_offset + received = %(end)s
+ORDER BY pass DESC
+LIMIT 1;
 
 -- name: ledger_sums
 -- The ledger's figures in sum.

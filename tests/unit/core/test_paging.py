@@ -61,12 +61,18 @@ def test_a_page_repeated_among_others_is_a_mishap() -> None:
 
 
 def test_pages_that_say_nothing_are_let_pass() -> None:
-    """A single event, or a page without any good one, may well come twice; memory is bounded."""
-    watch = RepeatWatch(most=1)
+    """A single event, or a page without any good one, may well come twice."""
+    watch = RepeatWatch()
     assert not any(watch.repeats(offset, "a", "a", 1) for offset in range(9))
     assert not any(watch.repeats(offset, None, None, 5) for offset in range(9))
-    assert not watch.repeats(0, "a", "b", 2)
-    assert not any(watch.repeats(offset, "c", "d", 2) for offset in range(9))
+
+
+def test_the_first_and_the_latest_pages_are_remembered() -> None:
+    """A server that goes round, and one that stays at its last page; memory is bounded."""
+    watch = RepeatWatch(most=2)
+    assert not any(watch.repeats(offset, f"a{offset}", "z", 2) for offset in range(9))
+    for offset, again in ((0, True), (1, True), (7, True), (8, True), (4, False)):
+        assert watch.repeats(100 + offset, f"a{offset}", "z", 2) is again
 
 
 def test_behind_a_short_numbered_page_stands_the_next_one() -> None:

@@ -49,6 +49,7 @@ class FakeLedger:
     def __init__(self) -> None:
         self.rows: dict[tuple[int, int], int] = {}
         self.ids: set[int] = set()
+        self.last_ids: dict[int, str] = {}
         self.inserted = 0
         self.total: int | None = None
         self.runs: list[Stats] = []
@@ -57,6 +58,7 @@ class FakeLedger:
         key = wanted.pass_no, wanted.range.first
         assert key not in self.rows, f"{key} is in the ledger already"
         self.rows[key] = len(ids)
+        self.last_ids[wanted.range.first + len(ids)] = str(ids[-1])
         new = len(set(ids) - self.ids)
         self.ids.update(ids)
         self.inserted += new
@@ -88,6 +90,9 @@ class FakeLedger:
                 doubt: str | None = stats.get("crawl/in_doubt")
                 return doubt
         return None
+
+    def last_id_before(self, end: int) -> str | None:
+        return self.last_ids.get(end)
 
     def rejected_positions(self) -> list[int]:
         return []
@@ -193,6 +198,7 @@ class Crawl:
         page = SimpleNamespace(
             first_offset=first, requested=count, received=len(ids), inserted=new,
             duplicates=len(ids) - new, next_cursor=None, pass_no=wanted.pass_no,
+            last_id=str(ids[-1]),
             events=[SimpleNamespace(id=one) for one in ids],
         )  # fmt: skip
         plan.committed(page)  # type: ignore[arg-type]
@@ -272,3 +278,37 @@ def test_numbered_pages_that_stay_short_are_given_up() -> None:
     with pytest.raises(Incomplete, match="13–14"):
         asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
     assert server.requests < 30
+
+
+def newest_first_without_total() -> tuple[FakeLedger, Server, SimpleNamespace]:
+    """A crawled set that says no total and has got more than two pages of new events in front."""
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=True, numbered=False)
+    ledger, server = FakeLedger(), Server(42, [])
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    server.change("insert", 0.0, 13)
+    return ledger, server, faults
+
+
+def test_new_events_in_front_are_remembered_over_a_crash() -> None:
+    """A run that ends while it reads them leaves a doubt: the next one doesn't stop at its first
+    page because that is all known by now.
+    """
+    ledger, server, faults = newest_first_without_total()
+    with pytest.raises(Crash):
+        asyncio.run(Crawl(ledger, server, Random(1), faults).run(server.requests + 2))
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert ledger.ids == set(range(55))
+
+
+def test_a_page_in_front_that_cant_be_had_is_no_proof() -> None:
+    """New events in front behind a page that never comes: Incomplete, not the end of the front."""
+    ledger, server, faults = newest_first_without_total()
+    crawl = Crawl(ledger, server, Random(1), faults)
+    answer = crawl._answer
+    crawl._answer = lambda wanted: (  # type: ignore[method-assign]
+        crawl.plan.given_up(5) if wanted.range.first == 5 else answer(wanted)
+    )
+    with pytest.raises(Incomplete):
+        asyncio.run(crawl.run(None))
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert ledger.ids == set(range(55))
