@@ -28,6 +28,7 @@ from datasync_crawler.core.events import Event, Rejection
 
 _BOM = b"\xef\xbb\xbf"
 _LARGEST_TOTAL = 10**15
+_LONGEST_NAME = 200  # characters of a requestId
 _FACTS = frozenset(("pagination", "meta", "requestId"))  # of a body's top level
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
@@ -292,4 +293,6 @@ def _seconds(value: object) -> float | None:
 
 
 def _request_id(facts: dict[str, Any]) -> str | None:
-    return _text(_dig(facts, ("meta", "requestId"))) or _text(_dig(facts, ("requestId",)))
+    """For the log, where it must not write lines or control sequences of its own."""
+    said = _text(_dig(facts, ("meta", "requestId"))) or _text(_dig(facts, ("requestId",)))
+    return said if said and said.isprintable() and len(said) <= _LONGEST_NAME else None

@@ -317,6 +317,14 @@ def test_a_total_is_a_whole_number_or_a_problem(
     assert page.total_problem == (problem and f"the body's total is {problem}")
 
 
+@pytest.mark.parametrize("name", ["r\n2026-11-23 INFO: complete", "\x1b[2J", "r" * 201])
+def test_a_request_id_that_would_write_its_own_lines_is_left_out(name: str) -> None:
+    """It goes into the log: no line break, no control sequence, nothing endless."""
+    with pytest.raises(WireError) as caught:
+        DECODER.decode(json.dumps({"data": None, "meta": {"requestId": name}}).encode())
+    assert caught.value.request_id is None
+
+
 @pytest.mark.parametrize("meta", [b"null", b"[]", b'"x"', b"7", b'{"requestId":["r"]}'])
 def test_an_envelope_of_another_shape_costs_no_event(meta: bytes) -> None:
     """What stands beside the list may be anything; then it says nothing."""
