@@ -90,8 +90,8 @@ class Config:
             offset_param=read.text("OFFSET_PARAM"),
             limit_param=read.text("LIMIT_PARAM"),
             cursor_param=read.text("CURSOR_PARAM"),
-            events_key=read.text("EVENTS_KEY"),
-            total_key=read.text("TOTAL_KEY"),
+            events_key=read.key("EVENTS_KEY"),
+            total_key=read.key("TOTAL_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
             dashboard_host=read.text("DASHBOARD_HOST"),
@@ -178,6 +178,14 @@ class _Reader:
             raise ConfigError(
                 f"{name} is {text!r}: set it to a path that begins with a slash, "
                 "such as /events/bulk, without a query."
+            )
+        return text
+
+    def key(self, name: str) -> str:
+        text = self.text(name)
+        if text and (re.search(r'["\\]', text) or not text.isprintable() or "" in text.split(".")):
+            raise ConfigError(
+                f"{name} is {text!r}: set it to names with dots between them, such as result.items."
             )
         return text
 

@@ -4,7 +4,8 @@ Pages come here when they are committed. Must not change an event.
 """
 
 import csv
-from typing import IO, TYPE_CHECKING, Any, Final
+import logging
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from scrapy.exporters import BaseItemExporter
@@ -12,34 +13,70 @@ from scrapy.exporters import BaseItemExporter
 from datasync_crawler.core.copyrows import COLUMNS
 
 if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
     from datasync_crawler.core.events import Event
     from datasync_crawler.items import EventPage
+
+logger = logging.getLogger(__name__)
 
 #: Formats that hold an event a line.
 LINE_FORMATS: Final = ("jsonl", "jsonlines", "jl", "csv")
 
 
-class EventLinesExporter(BaseItemExporter):
-    """JSON Lines. Numbers inside properties, session and extra stay as they were served."""
+class EventExporter(BaseItemExporter):
+    """What both formats share. Stats: feedexport/failed_count/…, which Scrapy's own begins with.
 
-    def __init__(self, file: IO[bytes], **kwargs: Any) -> None:
+    A file that can't be written to (a full disk) ends the export, not the crawl.
+    """
+
+    def __init__(self, file: IO[bytes], *, crawler: "Crawler | None" = None, **kwargs: Any) -> None:
         super().__init__(dont_fail=True, **kwargs)
         self._file = file
-        self._encoder = msgspec.json.Encoder()
+        self._crawler = crawler
+        self._has_failed = False
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler", *args: Any, **kwargs: Any) -> Self:
+        """Scrapy's constructor."""
+        return cls(*args, crawler=crawler, **kwargs)
 
     def export_item(self, item: "EventPage") -> None:
         """Writes the page's stored events."""
+        if self._has_failed:
+            return
+        try:
+            self.write(item)
+        except OSError as error:
+            self._has_failed = True
+            logger.error("The export can't be written (%s): it isn't whole.", error.strerror)
+            if self._crawler is not None:
+                self._crawler.stats.inc_value(f"feedexport/failed_count/{type(self).__name__}")
+
+    def write(self, page: "EventPage") -> None:
+        """Writes them in the format."""
+        raise NotImplementedError
+
+
+class EventLinesExporter(EventExporter):
+    """JSON Lines. Numbers inside properties, session and extra stay as they were served."""
+
+    def __init__(self, file: IO[bytes], **kwargs: Any) -> None:
+        super().__init__(file, **kwargs)
+        self._encoder = msgspec.json.Encoder()
+
+    def write(self, page: "EventPage") -> None:
+        """Writes a line for each of the page's stored events."""
         rows = [{name: _on_one_line(getattr(event, name)) for name in COLUMNS}
-                for event in item.events]  # fmt: skip
+                for event in page.events]  # fmt: skip
         self._file.write(self._encoder.encode_lines(rows))
 
 
-class EventCsvExporter(BaseItemExporter):
+class EventCsvExporter(EventExporter):
     """CSV with a header line; JSON columns as their JSON text, a missing value as nothing."""
 
     def __init__(self, file: IO[bytes], **kwargs: Any) -> None:
-        super().__init__(dont_fail=True, **kwargs)
-        self._file = file
+        super().__init__(file, **kwargs)
         self._writer = csv.writer(_Utf8(file))
 
     def start_exporting(self) -> None:
@@ -47,9 +84,9 @@ class EventCsvExporter(BaseItemExporter):
         if not (self._file.seekable() and self._file.tell()):
             self._writer.writerow(COLUMNS)
 
-    def export_item(self, item: "EventPage") -> None:
-        """Writes the page's stored events."""
-        self._writer.writerows(_texts(event) for event in item.events)
+    def write(self, page: "EventPage") -> None:
+        """Writes a row for each of the page's stored events."""
+        self._writer.writerows(_texts(event) for event in page.events)
 
 
 class _Utf8:

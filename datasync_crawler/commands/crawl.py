@@ -5,13 +5,16 @@ Replaces Scrapy's command of that name. Must not know what a crawl does.
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from scrapy.commands.crawl import Command as ScrapyCrawl
 from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
+from w3lib.url import file_uri_to_path
 
 from datasync_crawler.command import without_empty
 from datasync_crawler.errors import ConfigError
@@ -116,6 +119,26 @@ def _check(spider: str, spiders: list[str], settings: Any) -> None:
                 f"{uri} asks for the format {options.get('format')!r}, which doesn't hold an event "
                 f"a line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
             )
+        _check_feed(str(uri))
+
+
+def _check_feed(uri: str) -> None:
+    """Makes the folder of a feed that is a file, as Scrapy would, but with a sentence."""
+    if urlsplit(uri).scheme not in {"", "file"} or "%(" in uri:  # the name is made later
+        return
+    path = Path(file_uri_to_path(uri))
+    cause: object = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            cause = "it is a folder, or this user may not write there"
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+    if cause:
+        raise ConfigError(
+            f"{uri} can't be written ({cause}). Export to a file in a folder that this user may "
+            "write to, such as -O events.jsonl."
+        )
 
 
 def _check_jobdir(jobdir: str | None) -> None:
@@ -139,6 +162,13 @@ def exit_status(crawler: "Crawler") -> int:
     reason = stats.get_value("finish_reason")
     if reason in CONFIGURATION_REASONS:
         return 2
-    failed_feeds = [name for name in stats.get_stats() if name.startswith("feedexport/failed")]
     complete = reason == "finished" and stats.get_value("crawl/complete") is True
-    return 0 if complete and not failed_feeds else 1
+    return 0 if complete and _is_exported(crawler, stats.get_stats()) else 1
+
+
+def _is_exported(crawler: "Crawler", stats: dict[str, Any]) -> bool:
+    """Whether each feed has been stored; one that couldn't even be opened is counted nowhere."""
+    failed = [name for name in stats if name.startswith("feedexport/failed")]
+    stored = sum(number for name, number in stats.items() if name.startswith("feedexport/success"))
+    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get("pages/committed") else 0
+    return not failed and stored >= wanted

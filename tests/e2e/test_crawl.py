@@ -112,6 +112,21 @@ def test_a_format_without_lines_is_refused(database: Database) -> None:
         assert pages_fetched(mock) == 0
 
 
+def test_an_export_that_cant_be_written_isnt_called_done(database: Database) -> None:
+    """A folder that can't be made is refused with 2, a full disk ends with 1; no traceback."""
+    with MockServer("--events", "100") as mock:
+        refused = crawl(mock, database, "-O", "/proc/none/events.jsonl")
+        assert refused.status == 2
+        assert "can't be written" in refused.log
+        assert pages_fetched(mock) == 0
+        full = crawl(mock, database, "-O", "/dev/full:jsonl")
+        assert full.status == 1
+        assert "No space left on device" in full.log
+        assert "complete: proved" in full.log
+    assert "Traceback" not in refused.log + full.log
+    assert_equals_truth(database, truths(1, 0, 100))
+
+
 def test_a_recorded_page_is_crawled(database: Database) -> None:
     """The real service's response gives 5,000 rows with the right instants."""
     recorded = recorded_page()

@@ -151,6 +151,14 @@ def test_paths_begin_with_a_slash_and_hold_no_query(name: str, bad: str) -> None
     assert refusal(**{name: bad}).startswith(f"{name} is {bad!r}: set it to a path")
 
 
+@pytest.mark.parametrize("name", ["EVENTS_KEY", "TOTAL_KEY"])
+@pytest.mark.parametrize("bad", ['da"ta', "da\\ta", "a..b", ".a", "a.", "a\x00b"])
+def test_dotted_paths_hold_names(name: str, bad: str) -> None:
+    """What the decoder can't look for is refused with a sentence, not with its own error."""
+    assert getattr(config(**{name: "result.ïtems"}), name.lower()) == "result.ïtems"
+    assert refusal(**{name: bad}).startswith(f"{name} is {bad!r}: set it to names")
+
+
 @pytest.mark.parametrize("bad", ["a\x00b", "ü" * 32, "x" * 64, "\udcff", "a\nb"])
 def test_a_schema_name_is_one_that_postgresql_keeps(bad: str) -> None:
     """63 bytes at most (PostgreSQL cuts the rest), and text."""
