@@ -252,8 +252,8 @@ class Writer:
     def _merge(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[Counts]:
         """Stores through a temporary table what isn't stored yet.
 
-        `changed` counts against what was stored before; when the first of several rows of one id
-        is kept, the later ones count against that.
+        `changed` counts against what was stored before; of several rows of one new id, against
+        the one that is kept: the first, or with ON_DUPLICATE=update the last.
         """
         self.stats.merges += 1
         cursor.execute(self._events["make_incoming"])
@@ -264,9 +264,13 @@ class Writer:
         inserted = [0] * len(pages)
         if self._update:
             if known < rows or changed:
-                inserted = self._insert(cursor, "merge_update", pages)
+                inserted, new = self._insert(cursor, "merge_update", pages)
+                if known + sum(inserted) < rows:
+                    cursor.execute(self._events["compare_overwritten"], {"new": list(new)})
+                    for number, overwritten in cursor.fetchall():
+                        changed[number] = changed.get(number, 0) + overwritten
         elif known < rows:
-            inserted = self._insert(cursor, "merge_keep", pages)
+            inserted, _ = self._insert(cursor, "merge_keep", pages)
             if known + sum(inserted) < rows:  # the same id twice in here, or another writer's
                 _, changed = self._compare(cursor)
         return [(inserted[number], changed.get(number, 0)) for number in range(len(pages))]
@@ -277,19 +281,22 @@ class Writer:
         found = cursor.fetchall()
         return sum(row[1] for row in found), {row[0]: row[2] for row in found if row[2]}
 
-    def _insert(self, cursor: "Cursor", statement: str, pages: Sequence[EventPage]) -> list[int]:
-        """Merges, and counts what is new for the page whose row of an id was taken.
+    def _insert(
+        self, cursor: "Cursor", statement: str, pages: Sequence[EventPage]
+    ) -> tuple[list[int], set[str]]:
+        """Merges, and counts what is new for the page whose row of an id was taken; the new ids.
 
         Here, because INSERT doesn't return its source's columns, and a join costs three times this.
         """
         cursor.execute(self._events[statement])
         new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
+        left = set(new)
         inserted = []
         for page in reversed(pages) if self._update else pages:
-            before = len(new)
-            new.difference_update([event.id for event in page.events])
-            inserted.append(before - len(new))
-        return inserted[::-1] if self._update else inserted
+            before = len(left)
+            left.difference_update([event.id for event in page.events])
+            inserted.append(before - len(left))
+        return (inserted[::-1] if self._update else inserted), new
 
     def _store_rejections(self, cursor: "Cursor", pages: Sequence[EventPage]) -> None:
         """What these pages reject takes the place of what their ranges did.

@@ -37,6 +37,16 @@ CROSS JOIN LATERAL (
 ) AS known
 GROUP BY i.page;
 
+-- name: compare_overwritten
+-- Of each page: rows that a later one of the same, new id has overwritten with other content.
+SELECT i.page, count(*)
+FROM pg_temp.incoming AS i JOIN {schema}.events AS e ON e.id = i.id
+WHERE i.id = ANY (%(new)s)
+  AND (i.session_id, i.user_id, i.type, i.name, i.properties, i."timestamp", i.session, i.extra)
+      IS DISTINCT FROM
+      (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session, e.extra)
+GROUP BY i.page;
+
 -- name: merge_keep
 -- The first of each id wins, in the order received (ctid), against the table and among
 -- themselves. Sorted by id, so that two writers take their locks in the same order; by its bytes,
