@@ -110,7 +110,8 @@ def test_a_run_is_finished_whatever_its_stats_hold(room, reader):
     assert reader.run(None).stats == {"rate": None, "said": "ab?", "now": {"left": [None]}}
     room.database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE query LIKE '%%heartbeat_at%%' AND pid <> pg_backend_pid()"
+        "WHERE datname = current_database() AND query LIKE '%WITH beaten%' "
+        "AND pid <> pg_backend_pid()"
     )
     log.finish("finished", {}, {})
     log.close()
