@@ -43,6 +43,7 @@ class Allowance:
     def __init__(self) -> None:
         self.limit: int | None = None
         self.window_s = 0.0
+        self.proven: int | None = None  # the limit without a trial that went well just now
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
@@ -68,14 +69,17 @@ class Allowance:
     def believe(self, limit: int, window_s: float) -> None:
         """Start from this: learnt now, or by the run before."""
         self.limit, self.window_s = limit, window_s
+        self.proven = limit
         self._believed_rate = limit / window_s
 
-    def ages_s(self, now: float) -> list[float]:
-        """How long ago those were let through that still count, oldest first."""
+    def ages_s(self, now: float, in_flight: int) -> list[float]:
+        """How long ago those were let through that still count, oldest first. Those in flight are
+        counted as well: who is killed now hears of their answers no more.
+        """
         if self.limit is None:
             return []
         ages_s = [now - at for at in list(self._log)[-min(self.limit, _MOST_HANDED_ON) :]]
-        return [age_s for age_s in ages_s if age_s < self.window_s]
+        return [age_s for age_s in ages_s if age_s < self.window_s] + [0.0] * in_flight
 
     def remember(self, now: float, ages_s: Iterable[float]) -> None:
         """These were let through so long ago, by the run before."""
@@ -143,7 +147,7 @@ class Allowance:
                 (self.limit, self.window_s), self._careful_about = self._careful_about, None
         elif alone and self._safe > self._burst:
             self._turns += 1
-            self._safe = 0
+            self._safe, self.proven = 0, self.limit
             too_long_s = self.window_s - self._too_short_s
             is_known = too_long_s <= _KNOWN_WELL * self.window_s
             if self._turns < self._trial_at and not is_known and self._careful_about is None:
@@ -156,6 +160,7 @@ class Allowance:
         assert self.limit is not None
         self._turn_at, self._held = now, False
         self._turns += 1
+        self.proven = self.limit
         if self._turns >= self._trial_at:
             self._tried_from = self._tried_from or self.limit
             self.limit += max(1, self.limit * self._trial_step // _FLOW_PARTS)

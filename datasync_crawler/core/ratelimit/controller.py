@@ -345,8 +345,14 @@ class RateController:
         return None if found is None else found / self._allowance.window_s
 
     def paused_for_s(self, now: float) -> float:
-        """How long everything still waits, for a pause or for the next window; 0.0: it doesn't."""
-        return max(0.0, self._paused_until - now, self._budget_wait_s(now))
+        """How long everything still waits: for a pause, the next window or what was found by
+        trying; 0.0: it doesn't.
+        """
+        return max(0.0, self._paused_until - now, self._budget_wait_s(now), self._pace_wait_s(now))
+
+    def _pace_wait_s(self, now: float) -> float:
+        untold = self._window.remaining is None
+        return self._allowance.full_for_s(now, self.in_flight) if untold else 0.0
 
     def wait_too_long(self, now: float) -> float | None:
         """The wait, when it is longer than `max_wait_s`."""
@@ -364,16 +370,18 @@ class RateController:
         """What the next run should know, as JSON-able values; times are epoch seconds."""
         closed_until = self._window.closed_until
         budget = self.budget(now)
+        paused_s = max(self._paused_until - now, self._pace_wait_s(now))
+        ages_s = self._allowance.ages_s(now, self.in_flight)
         return {
-            "paused_until": wall + self._paused_until - now if self._paused_until > now else None,
+            "paused_until": wall + paused_s if paused_s > 0 else None,
             "pause_reason": self.pause_reason,
             "limit": self._window.limit,
             "remaining": None if budget is None else budget.remaining,
             "closed_until": None if closed_until is None else wall + closed_until - now,
             "cautious": self._window.cautious,
-            "found_limit": self._allowance.limit,
+            "found_limit": self._allowance.proven,
             "found_window_s": self._allowance.window_s,
-            "let_through_at": [round(wall - age_s, 3) for age_s in self._allowance.ages_s(now)],
+            "let_through_at": [round(wall - age_s, 3) for age_s in ages_s],
         }
 
     def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:

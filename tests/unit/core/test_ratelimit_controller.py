@@ -385,12 +385,45 @@ def test_what_went_through_is_remembered_with_an_untold_limit() -> None:
     data = json.loads(json.dumps(rate.snapshot(3.0, WALL + 3)))
     fresh = controller()
     fresh.restore(100.0, WALL + 6, data)
-    assert fresh.ask(100.0).reason == "pace"
+    assert fresh.ask(100.0).reason == "pause"
     assert fresh.ask(100.0).delay_s == pytest.approx(15)
+    data["paused_until"] = None
+    counted = controller()
+    counted.restore(100.0, WALL + 6, data)
+    assert counted.ask(100.0).reason == "pace"
+    assert counted.ask(100.0).delay_s == pytest.approx(15)
     data["let_through_at"] = [None, "x", math.inf, WALL + 1e9, True, []]
     senseless = controller()
     senseless.restore(100.0, WALL + 6, data)
     assert senseless.ask(100.0).delay_s == 0
+
+
+def test_those_in_flight_are_remembered_with_an_untold_limit() -> None:
+    """A process that is killed while answers are on their way: the next one counts them, too."""
+    rate = controller()
+    rate.restore(0.0, WALL, {"found_limit": 5, "found_window_s": 20.0})
+    rate.ask(0.0)
+    answer(rate, 0.0, sent_at=0.0)
+    while rate.ask(1.0).delay_s == 0:
+        pass
+    data = json.loads(json.dumps(rate.snapshot(1.0, WALL + 1)))
+    fresh = controller()
+    fresh.restore(100.0, WALL + 11, data)
+    assert fresh.ask(100.0).delay_s == pytest.approx(9)
+    assert fresh.ask(109.0).delay_s == 0
+    answer(fresh, 109.0, sent_at=109.0)
+    assert fresh.ask(109.0).reason == "pace"
+
+
+def test_a_wait_found_by_trying_can_be_too_long() -> None:
+    """Also without a word from the API: a window longer than the longest wait ends the crawl."""
+    rate = controller(max_wait_s=10)
+    rate.restore(0.0, WALL, {"found_limit": 1, "found_window_s": 20.0})
+    rate.ask(0.0)
+    answer(rate, 0.0, sent_at=0.0)
+    assert rate.ask(5.0).reason == "pace"
+    assert rate.wait_too_long(5.0) == pytest.approx(15)
+    assert rate.wait_too_long(11.0) is None
 
 
 def test_a_spent_window_is_remembered() -> None:
