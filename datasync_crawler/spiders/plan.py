@@ -104,7 +104,7 @@ class Plan(Heard):
             self._say_changed()  # also to the next run, should this one not get through them
             async for wanted in self._read_front(front.received, state):
                 yield wanted
-        steps = [self._fill_holes(state, moved), self._repair()]
+        steps = [self._look_at_the_old_end(front), self._fill_holes(state, moved), self._repair()]
         if self._redrive:
             steps.insert(0, self._read_rejected(moved))
         if self.total is None:
@@ -166,6 +166,27 @@ class Plan(Heard):
             if page is None or not page.inserted:
                 return
             position += page.received
+
+    async def _look_at_the_old_end(self, front: EventPage | None) -> AsyncIterator[Wanted]:
+        """The last event of a set that was complete, and what has been added behind it.
+
+        When it is a new one, as many events have gone before it, and no total need show that: where
+        the oldest are deleted as new ones come, it stands. Then all is read again.
+        """
+        if self._total_before is None or self._left_before or self.total is None:
+            return
+        end = min(self._total_before, self.total)
+        if end <= (front.received if front else 0):
+            return
+        self._last_page = None
+        yield self._want(Range(end - 1, self.page_size))
+        await self._settled()
+        page = self._last_page
+        if page is None or page.inserted > max(page.first_offset + page.received - end, 0):
+            self._shrunk = True
+            self._say_doubt()
+        else:
+            self._stats.inc_value("events/reread", page.duplicates)
 
     async def _read_rejected(self, moved: int) -> AsyncIterator[Wanted]:
         """The rejected events' ranges again, in a new pass: who is good now leaves the rejections.

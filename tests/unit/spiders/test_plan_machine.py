@@ -312,3 +312,18 @@ def test_a_page_in_front_that_cant_be_had_is_no_proof() -> None:
         asyncio.run(crawl.run(None))
     asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
     assert ledger.ids == set(range(55))
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+@pytest.mark.parametrize("new", [10, 25, 40])
+def test_a_set_that_rolls_on_between_two_runs(new: int, *, numbered: bool) -> None:
+    """The oldest go, new ones come behind: fewer in all, as many, or more. All that are there are
+    stored.
+    """
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=False, numbered=numbered)
+    ledger, server = FakeLedger(), Server(42, [])
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    server.change("delete", 0.0, 25)
+    server.change("append", 0.0, new)
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert set(server.ids) <= ledger.ids
