@@ -184,12 +184,15 @@ def _retry_after(reader: _Reader, body: bytes) -> float | None:
     text = reader.headers.get("retry-after")
     if text is not None:
         at = http_date(text.strip(), near_epoch_s=reader.server_epoch_s)
-        if at is not None:
+        if at is None:
+            value, _ = reader.seconds_left("retry-after", text)
+            if value is not None:
+                return value
+        elif -_JUST_PAST_S <= at - reader.server_epoch_s <= LONGEST_S:
             reader.used.append("retry-after")
-            return min(max(0.0, at - reader.server_epoch_s), LONGEST_S)
-        value, _ = reader.seconds_left("retry-after", text)
-        if value is not None:
-            return value
+            return max(0.0, at - reader.server_epoch_s)
+        else:
+            reader.reject("retry-after", text)
     return _body_retry_after(reader, body)
 
 
