@@ -33,6 +33,8 @@ _LONGEST_BLIND_PAUSE_S = 60.0
 _SHORTEST_WAIT_S = 0.001
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
+# A probe that hangs may do so for the download's whole time-out: after this another one goes.
+_PROBE_PATIENCE_S = 10.0
 _REMEMBERED = "remembered from the run before"
 # After a window's end, for the answers of requests that may have gone into either.
 _STRAGGLERS_S = 2.0
@@ -100,7 +102,8 @@ class RateController:
         """For each waiting request, at the moment of sending; whose turn it is, is the caller's."""
         if now < self._paused_until:
             return _wait(self._paused_until - now, "pause")
-        if self._probe_sent_at is not None:
+        probe_hangs = self._probe_sent_at is not None
+        if self._probe_sent_at is not None and now < self._probe_sent_at + _PROBE_PATIENCE_S:
             return Decision(_ASK_AGAIN_S, "probe")
         untold = self._window.remaining is None
         most = self._allowance.most_in_flight if untold else math.inf
@@ -113,7 +116,7 @@ class RateController:
         if wait_s > 0:
             return _wait(wait_s, "pace")
         first_of_turn = self._allowance.goes_alone(now) if untold else self._window_is_over(now)
-        if self._unproven or first_of_turn:
+        if self._unproven or first_of_turn or probe_hangs:
             self._probe_sent_at = now
         self.in_flight += 1
         self._allowance.sent(now)

@@ -182,6 +182,19 @@ def test_a_probe_that_fails_is_followed_by_a_wait_and_another(status: int) -> No
     assert rate.ask(1.0).reason == "probe"
 
 
+def test_a_probe_that_hangs_is_followed_by_another() -> None:
+    """Its time-out is two minutes: all would wait for it. Still one goes at a time."""
+    rate = primed(left=0)
+    assert rate.ask(30.0).delay_s == 0
+    assert rate.ask(39.0).reason == "probe"
+    assert rate.ask(40.0).delay_s == 0
+    assert rate.ask(40.0).reason == "probe"
+    rate.answered(40.1, WALL, 200, full(8), b"", sent_at=40.0)
+    assert rate.ask(40.1).delay_s == 0
+    rate.failed(150.0, sent_at=30.0)
+    assert rate.paused_for_s(150.0) == 0
+
+
 def test_a_failure_of_another_request_is_not_a_pause() -> None:
     """A 500 or a reset among many is retried by whoever sent it."""
     rate = primed()
