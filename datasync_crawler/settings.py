@@ -122,6 +122,8 @@ DOWNLOAD_DELAY_JITTER = 0.0  # ±50 % by default: the rate controller paces, not
 DOWNLOAD_TIMEOUT = 120  # s; a page of 1.7 MB at 20 kB/s
 DOWNLOAD_MAXSIZE = 64 * 1024 * 1024  # bytes, after decompression too: a bomb costs one page
 DOWNLOAD_WARNSIZE = 0
+# The spider yields a page's own request anew on purpose, with its number of tries.
+META_COPY_WARN_SKIP_KEYS = ["download_latency", "retry_times"]
 # Requests in flight: at the start and at least, and at most; the throttle finds from latency what
 # helps.
 CONCURRENT_REQUESTS = 8

@@ -155,17 +155,21 @@ class Plan(Heard):
         if grown > position:
             logger.info("About %d new events stand at the front: reading them.", grown)
             for piece in ranges.split([Range(position, grown - position)], self.page_size):
-                yield self._want(piece)
+                wanted = self._want(piece)
+                position = wanted.range.stop  # of numbered pages behind the piece
+                yield wanted
             await self._settled()
-            position = grown
         while position < state.reach:
             self._last_page = None
             yield self._want(Range(position, self.page_size))
             await self._settled()
             page = self._last_page
-            if page is None or not page.inserted:
+            # A numbered page that was read in part has known events in it by right.
+            if page is None or not (page.inserted or page.first_offset < position):
                 return
-            position += page.received
+            if page.first_offset + page.received <= position:
+                return
+            position = page.first_offset + page.received
 
     async def _look_at_the_old_end(self, front: EventPage | None) -> AsyncIterator[Wanted]:
         """The last event of a set that was complete, and what has been added behind it.

@@ -164,6 +164,7 @@ def test_a_page_that_never_comes_is_reported(database: Database) -> None:
         done = crawl(mock, database, *SETTINGS)
         assert done.status == 1
         assert "missing are offsets 1000–1199" in done.log
+        assert "MetaCopyDetection" not in done.log  # Scrapy's, of a retry of our own
         assert database.value("SELECT count(*) FROM events") == EVENTS - 200
         mock.config(fault=[])
         before = pages_fetched(mock)

@@ -327,3 +327,15 @@ def test_a_set_that_rolls_on_between_two_runs(new: int, *, numbered: bool) -> No
     server.change("append", 0.0, new)
     asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
     assert set(server.ids) <= ledger.ids
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_more_new_events_in_front_than_the_total_has_grown_by(*, numbered: bool) -> None:
+    """Others have gone from the middle: the front is read until a page is all known."""
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=False, numbered=numbered)
+    ledger, server = FakeLedger(), Server(40, [])
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    server.change("delete", 0.5, 20)
+    server.change("insert", 0.0, 29)
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert set(server.ids) <= ledger.ids
