@@ -24,7 +24,7 @@ _JUST_PAST_S = 2.0
 _LARGEST_BODY = 65_536
 
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?", re.ASCII)
-_TOKEN_PAIR = re.compile(r";\s*([a-z_-]+)\s*=\s*\"?([0-9.]+)\"?", re.ASCII)
+_TOKEN_PAIR = re.compile(r";\s*([a-z_-]+)\s*=\s*\"?([^;,\"\s]+)\"?", re.ASCII)
 _ITEM = re.compile(r'(?:"[^"]*"|[^,"])+', re.ASCII)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TIME = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)"
@@ -170,11 +170,13 @@ def _ietf_texts(field: str, policy_field: str) -> _Texts:
 
 
 def _policies(field: str) -> dict[str, dict[str, str]]:
-    """The items of a structured list, by name, each with its numeric parameters."""
+    """The items of a structured list, by name, each with its numeric parameters, and with its
+    reset as it is: nonsense there is to be named.
+    """
     items: dict[str, dict[str, str]] = {}
     for item in _ITEM.findall(field):
         pairs = dict(_TOKEN_PAIR.findall(item))
-        pairs = {key: text for key, text in pairs.items() if _NUMBER.fullmatch(text)}
+        pairs = {key: text for key, text in pairs.items() if key == "t" or _NUMBER.fullmatch(text)}
         items[item.split(";")[0].strip().strip('"')] = pairs
     return items
 

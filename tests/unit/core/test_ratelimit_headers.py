@@ -114,6 +114,17 @@ def test_ietf_nonsense_is_named() -> None:
     assert not advice.tells_budget
 
 
+@pytest.mark.parametrize(
+    "field", ['"a";r=0;t=-5', '"a";r=0;t=soon', '"a";r=0;t=999999999', "remaining=0, reset=-5"]
+)
+def test_ietf_nonsense_in_the_reset_is_named(field: str) -> None:
+    """As in the other fields: what is left counts, the reset is ignored, and said to be."""
+    advice = read(ratelimit=field)
+    assert (advice.remaining, advice.reset_in_s) == (0, None)
+    assert len(advice.nonsense) == 1
+    assert advice.nonsense[0].startswith("ratelimit: ")
+
+
 def test_a_window_of_absurd_length_is_left_out() -> None:
     """A policy's window above ten years or of zero isn't used."""
     for w in ("0", "999999999"):
