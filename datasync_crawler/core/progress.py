@@ -236,8 +236,8 @@ class Flight:
 class Outcome:
     """How a run ended, for its summary. Counts in events; `seconds` of wall time.
 
-    `reread`: known events of the first page, read again to look for new ones; not counted as
-    duplicates.
+    `reread`: known events of the first page and the last one, read again to look for new ones; not
+    counted as duplicates. `total_found`: the total is where the pages ended, not the API's word.
     """
 
     reason: str
@@ -254,6 +254,7 @@ class Outcome:
     seconds: float
     missing: str | None
     added_since: int
+    total_found: bool
     sentence: str | None
 
 
@@ -275,6 +276,7 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
         seconds=seconds,
         missing=stats.get("crawl/missing"),
         added_since=stats.get("crawl/added_since", 0),
+        total_found=stats.get("crawl/total_found", False),
         sentence=stats.get("crawl/stop_sentence"),
     )
 
@@ -305,7 +307,10 @@ def rows(outcome: Outcome) -> list[tuple[str, str]]:
 def verdict(outcome: Outcome) -> list[str]:
     """The summary's last word. Never says "complete" of a run that isn't proved."""
     if outcome.complete and outcome.reason == "finished":
-        said = [f"complete: proved against the API's total ({outcome.total:,})"]
+        proof = "proved against the API's total"
+        if outcome.total_found:
+            proof = "read to its end, as the API says no reliable total"
+        said = [f"complete: {proof} ({outcome.total:,})"]
         if outcome.added_since:
             said.append(
                 f"{outcome.added_since:,} more were added while the crawl ended: run it again."

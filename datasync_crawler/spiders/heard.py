@@ -59,7 +59,7 @@ class Heard:
         self._empty_at: int | None = None
         self._ended_at: int | None = None
         self._empty_in_a_row = 0
-        self._total_lies = False
+        self._total_lies = self._total_said = False
         self._unusable: str | None = None
         self._cursor_expired = False
         self._something = asyncio.Event()
@@ -108,6 +108,7 @@ class Heard:
         self._empty_in_a_row = 0 if received else self._empty_in_a_row + 1
         if said is None or self._total_lies or (not received and self.total is not None):
             return
+        self._total_said = True
         said = max(said, self._proved_total)
         if self.total is not None and said != self.total:
             self._total_changes += 1

@@ -390,6 +390,7 @@ class Plan(Heard):
         for name, value in (
             ("crawl/covered", self.total),
             ("crawl/total", self.total),
+            ("crawl/total_found", self._total_lies or not self._total_said),
             ("crawl/stored", sums.inserted),
             ("crawl/rejected_now", sums.rejected_now),
             ("crawl/in_doubt", None),

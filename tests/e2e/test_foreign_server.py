@@ -251,6 +251,7 @@ def test_numbered_pages_of_a_fixed_size(database: Database, size: int, *, with_t
     with serving(answer) as url:
         done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
     assert done.status == 0, done.log
+    assert ("proved against the API's total" in done.log) is with_total
     assert_all_there(database, 205)
 
 

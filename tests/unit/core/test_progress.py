@@ -40,6 +40,7 @@ COMPLETE = Outcome(
     seconds=4.0,
     missing=None,
     added_since=0,
+    total_found=False,
     sentence=None,
 )
 
@@ -138,6 +139,12 @@ def test_a_proved_run_says_complete_last() -> None:
         "events/s          250",
         "complete: proved against the API's total (1,000)",
     ]
+
+
+def test_where_the_api_says_no_total_it_isnt_claimed() -> None:
+    """The end of the pages is the proof then, and is called that."""
+    said = summary(replace(COMPLETE, total_found=True))[-1]
+    assert said == "complete: read to its end, as the API says no reliable total (1,000)"
 
 
 def test_what_is_to_be_known_beside_it_is_said() -> None:
