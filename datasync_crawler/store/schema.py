@@ -89,11 +89,14 @@ def _unique_keys(cursor: "Cursor", schema: str, table: str) -> list[set[str]]:
     return [set(columns) for (columns,) in cursor.fetchall()]
 
 
-def _declared(statement: str) -> dict[str, str]:
-    """Columns and types as ``schema.sql`` declares them."""
-    names = re.findall(r'^ {4}"?([a-z_]+)"? (\w+)', statement, flags=re.MULTILINE)
+def _declared(statement: str) -> dict[str, tuple[str, bool]]:
+    """Columns as ``schema.sql`` declares them: type, and whether each row has a value."""
+    columns = re.findall(r'^ {4}"?([a-z_]+)"? (\w+)(.*)', statement, flags=re.MULTILINE)
     types = {"timestamptz": "timestamp with time zone"}
-    return {name: types.get(kind, kind) for name, kind in names}
+    return {
+        name: (types.get(kind, kind), "NOT NULL" in rest or "PRIMARY KEY" in rest)
+        for name, kind, rest in columns
+    }
 
 
 def _declared_key(statement: str) -> set[str]:
@@ -106,14 +109,18 @@ def _declared_key(statement: str) -> set[str]:
     return {column[1]}
 
 
-def _wrong_columns(wanted: dict[str, str], found: dict[str, tuple[str, bool]]) -> list[str]:
+def _wrong_columns(
+    wanted: dict[str, tuple[str, bool]], found: dict[str, tuple[str, bool]]
+) -> list[str]:
     wrong = [
         f"{name} is {found[name][0] if name in found else 'missing'} instead of {kind}"
-        for name, kind in wanted.items()
+        for name, (kind, _) in wanted.items()
         if name not in found or found[name][0] != kind
     ]
     return wrong + [
-        f"{name} is not ours and must have a value"
+        f"{name} must have a value, which not every row has"
+        if name in wanted
+        else f"{name} is not ours and must have a value"
         for name, (_, needed) in found.items()
-        if needed and name not in wanted
+        if needed and not (name in wanted and wanted[name][1])
     ]

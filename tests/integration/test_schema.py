@@ -80,6 +80,7 @@ OTHERS = {
     "a column missing": ("id text PRIMARY KEY, at date", "session_id is missing"),
     "no key": (None, "(id) has no unique index"),
     "a column that needs a value": ("PLUS", "customer is not ours and must have a value"),
+    "a column of ours that does": ("NOT NULL", "type must have a value"),
 }
 
 
@@ -90,6 +91,8 @@ def test_a_table_of_another_shape_is_refused_and_left_untouched(database, kind):
     ours = queries.load("schema", "public")["events"]
     if columns is None:
         ours = ours.replace(" PRIMARY KEY", "")
+    elif columns == "NOT NULL":
+        ours = ours.replace("type text", "type text NOT NULL")
     elif columns == "PLUS":
         ours = ours.replace("session jsonb", "session jsonb, customer text NOT NULL")
     else:
