@@ -11,12 +11,15 @@ from scrapy import signals as scrapy_signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import signals
+from datasync_crawler.store.connection import cut_all
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 logger = logging.getLogger(__name__)
 
+#: A stop that takes longer waits for a database that never answers, in seconds.
+LONGEST_STOP_S: Final = 20.0
 #: How soon a closing crawl is noticed, in seconds. Scrapy announces it by no signal.
 POLL_S: Final = 0.1
 
@@ -56,12 +59,18 @@ class StopControl:
         if not self._told:
             self._told = True
             self._crawler.signals.send_catch_log(signals.stopping)
+            # In good time the loop has ended by then. What is cut was committed or is a hole.
+            asyncio.get_running_loop().call_later(LONGEST_STOP_S, cut_all)
 
     def _stop_requested(self, reason: str, sentence: str) -> None:
-        if self._closing is not None or self._told:
+        if self._closing is not None:
+            return
+        stats = self._crawler.stats
+        if self._told:  # it is ending, by a signal: what fails meanwhile is its last word
+            if stats.get_value("crawl/stop_sentence") is None:
+                stats.set_value("crawl/stop_sentence", sentence)
             return
         logger.error("%s", sentence)
-        stats = self._crawler.stats
         stats.set_value("crawl/stop_sentence", sentence)
         self._closing = asyncio.ensure_future(
             self._crawler.engine.close_spider_async(reason=reason)

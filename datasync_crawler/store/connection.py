@@ -5,17 +5,25 @@ Must not know what is read or written through them.
 
 import contextlib
 import logging
+import os
 import re
+import socket
 import threading
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import psycopg2
 from psycopg2 import errorcodes
 
-from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.errors import (
+    CrawlError,
+    DatabaseLost,
+    DatabaseRefused,
+    DatabaseUnreachable,
+)
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target
 
 if TYPE_CHECKING:
@@ -49,6 +57,11 @@ _SERVER_KEEPALIVES: Final = (
     "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
     "SET tcp_user_timeout = 60000"
 )
+
+
+#: What this process has open, for `cut_all`, and whether that was called.
+_opened: "WeakSet[Connection]" = WeakSet()
+_given_up = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +108,19 @@ class Connector:
         self._embedded: EmbeddedServer | None = None
 
     def connect(self) -> "Connection":
-        """A new connection, in UTF-8. Raises DatabaseRefused or DatabaseUnreachable."""
+        """A new connection, in UTF-8. Raises DatabaseRefused or DatabaseUnreachable.
+
+        After `cut_all`: DatabaseLost.
+        """
+        if _given_up.is_set():
+            raise DatabaseLost(
+                "The database doesn't answer, and the crawl was to end. What was committed is "
+                "safe: run the crawl again when it answers."
+            )
         params = self._params()
         try:
             connection: Connection = psycopg2.connect(**params)
+            _opened.add(connection)
             connection.set_client_encoding("UTF8")  # whatever the URL says
             if isinstance(self.target, ServerTarget):
                 _keep_alive(connection)
@@ -179,6 +201,26 @@ def _first_line(text: str, params: dict[str, Any]) -> str:
     if password:
         line = line.replace(str(password), "***")
     return line.rstrip(".")
+
+
+def cut(connection: "Connection | None") -> None:
+    """Ends the call that waits for an answer on *connection*; from any thread.
+
+    A server that is frozen keeps its connections and never answers: libpq waits for ever.
+    """
+    if connection is not None:
+        with (
+            contextlib.suppress(OSError, psycopg2.Error),
+            socket.socket(fileno=os.dup(connection.fileno())) as peer,
+        ):
+            peer.shutdown(socket.SHUT_RDWR)
+
+
+def cut_all() -> None:
+    """Ends every such call of this process, for good: no connection is opened after it."""
+    _given_up.set()
+    for connection in list(_opened):
+        cut(connection)
 
 
 def is_connection_lost(error: psycopg2.Error) -> bool:

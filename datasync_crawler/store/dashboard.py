@@ -3,9 +3,6 @@
 Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
 """
 
-from contextlib import suppress
-from os import dup
-from socket import SHUT_RDWR, socket
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,7 +10,7 @@ import psycopg2
 
 from datasync_crawler.errors import DatabaseRefused
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import Connector, close_quietly, describe
+from datasync_crawler.store.connection import Connector, close_quietly, cut, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,10 +150,7 @@ class DashboardReader:
 
     def cut(self) -> None:
         """From another thread: ends a call that a hanging server would never end."""
-        connection = self._connection
-        if connection is not None:
-            with suppress(OSError, psycopg2.Error), socket(fileno=dup(connection.fileno())) as peer:
-                peer.shutdown(SHUT_RDWR)
+        cut(self._connection)
 
     def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
         if self._connection is None:

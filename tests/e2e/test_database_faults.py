@@ -71,6 +71,28 @@ def test_a_server_stopped_in_mid_crawl_is_waited_for(cluster: Cluster) -> None:
     assert_equals_truth(cluster.database, truths(1, 0, EVENTS))
 
 
+def test_a_stop_doesnt_wait_for_a_server_that_never_answers(database: Database) -> None:
+    """Connections stay open and nothing comes: SIGTERM still ends it, and says what is missing."""
+    where = database.params
+    with (
+        CuttingProxy(where["host"], int(where["port"])) as proxy,
+        MockServer("--events", "200000", "--latency-ms", "30") as mock,
+    ):
+        behind = Database({**where, "host": "127.0.0.1", "port": str(proxy.port)})
+        process = start_crawl(mock, behind, *SETTINGS, "-s", "DASHBOARD_PORT=0")
+        until(lambda: committed(database) >= 10, process)
+        proxy.hang()
+        process.terminate()
+        try:
+            log, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 1, log
+    assert "everything fetched is committed" not in log
+    assert "NOT complete: The database" in log
+    assert "Traceback" not in log
+
+
 def test_a_stalled_server_bounds_memory(cluster: Cluster) -> None:
     """While nothing can be written, fetching stops, too; memory stays; then it completes."""
     events = 400_000
