@@ -104,8 +104,8 @@ def test_a_refusal_pauses_all_and_one_probe_goes_first(database: Database) -> No
         assert_complete(done, database, 30)
         times = [entry["time"] for entry in server.stats()["entries"]]
     gaps = [after - before for before, after in pairwise(times)]
-    pause = max(range(len(gaps)), key=gaps.__getitem__)
-    assert gaps[pause] >= 1.9  # 2 s, less the way of the answer
+    # 2 s, less the way of the answer. Later ones are our own: it could have been a bucket's token.
+    pause = next(number for number, gap in enumerate(gaps) if gap >= 1.9)
     assert gaps[pause + 1] >= 0.1  # the probe's own latency: nobody goes beside it
     assert pause <= 5 + 4  # the 429 and what was in flight with it
     assert done.log.count("Pause of 2.0 s for all requests (HTTP 429, retry-after)") == 1
