@@ -24,9 +24,6 @@ _MOST_PATIENCE = 16
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
 # A steady flow is raised by one part in so many after a window that went well, then by two.
 _FLOW_PARTS = 8
-# Waits that a token's time could be as well, and the care's whole length, in seconds. Said as 1 s,
-# a wait can be anything below: too rough to go by.
-_CARE_FROM_S, _CARE_TO_S, _MOST_CARE_S = 1.5, 9.5, 25.0
 
 
 class Allowance:
@@ -62,8 +59,6 @@ class Allowance:
         self._patience = 1
         self._trial_at = 1  # in turns
         self._trial_step = 1
-        # What the first burst tells, not believed yet: it could be a bucket's.
-        self._careful_about: tuple[int, float] | None = None
         self._tried_from: int | None = None  # the limit before the trials that went well
 
     def believe(self, limit: int, window_s: float) -> None:
@@ -143,14 +138,12 @@ class Allowance:
             self._tried_from = self._tried_from or self.limit
             self.limit += self._trial_step
             self._trial_step *= 2
-            if self._careful_about is not None and self.limit > self._burst / 2:
-                (self.limit, self.window_s), self._careful_about = self._careful_about, None
         elif alone and self._safe > self._burst:
             self._turns += 1
             self._safe, self.proven = 0, self.limit
             too_long_s = self.window_s - self._too_short_s
             is_known = too_long_s <= _KNOWN_WELL * self.window_s
-            if self._turns < self._trial_at and not is_known and self._careful_about is None:
+            if self._turns < self._trial_at and not is_known:
                 self.window_s -= too_long_s / 2
         elif self._held and now >= self._turn_at + self.window_s:
             self._raise_flow(now)
@@ -173,10 +166,8 @@ class Allowance:
         if oldest is not None:
             self._too_short_s = max(self._too_short_s, closed_until - oldest)
 
-    def reopened(self, at: float, *, told: bool) -> None:
-        """Refusals are over: the server let one through again, or had said that it would (`told`),
-        `at`.
-        """
+    def reopened(self, at: float) -> None:
+        """Refusals are over: the server let one through again, or had said that it would, `at`."""
         opened_at = at if self._opened_at is None else self._opened_at
         accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
         # At most that fast: the true opening lies between the last refusal and `at`.
@@ -185,13 +176,9 @@ class Allowance:
             wait_s = at - self._log[-1] if self._log else 0.0
             if self.limit is None:
                 self._burst = accepted
-                if told and _could_be_a_token(wait_s, accepted):
-                    self._careful_about = (accepted, cycle_s)
-                    accepted, cycle_s = 1, wait_s
             self.limit, self.window_s = _of_one_window(accepted, cycle_s, wait_s)
             self._too_short_s = max(0.0, self._closed_until - opened_at)
         else:
-            self._careful_about = None
             let_through = sum(1 for t in self._log if t > self._closed_until - self.window_s)
             if self._tried_from is None:
                 self._give_way(at, let_through, cycle_s / accepted)
@@ -238,11 +225,3 @@ def _of_one_window(accepted: int, cycle_s: float, wait_s: float) -> tuple[int, f
         return accepted, cycle_s
     limit = max(1, accepted // parts)
     return limit, cycle_s * limit / accepted
-
-
-def _could_be_a_token(wait_s: float, burst: int) -> bool:
-    """A short wait after the first burst: a short window's end, or a bucket's next token? One at a
-    time then, until a bucket would be full again: a window is met less well for so long, a bucket
-    isn't refused twice in a row.
-    """
-    return _CARE_FROM_S < wait_s < _CARE_TO_S and burst * wait_s <= _MOST_CARE_S

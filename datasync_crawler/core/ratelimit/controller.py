@@ -281,8 +281,7 @@ class RateController:
     def _let_through(self, now: float, sent: float, *, probe: bool) -> None:
         """The server took it."""
         if probe and self._refused and self._window.remaining is None:
-            told_at = self._opens_at
-            self._allowance.reopened(sent if told_at is None else told_at, told=told_at is not None)
+            self._allowance.reopened(sent if self._opens_at is None else self._opens_at)
         self._allowance.accepted(now, alone=probe)
         grown = self._grown_in_flight + 1 / self._grown_in_flight
         self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)
