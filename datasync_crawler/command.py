@@ -6,6 +6,7 @@ and so this: what it needs is imported when a command was chosen.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, ClassVar
 
@@ -51,6 +52,9 @@ class ConfiguredCommand(ScrapyCommand):
 
         try:
             self.act(args, opts)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads it has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except CrawlError as error:
             self.fail(str(error), error.exit_status)
         except EmbeddedError as error:
