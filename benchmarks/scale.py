@@ -25,10 +25,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 import psycopg2  # noqa: E402
 from loaders import COPY_BUFFER_BYTES, NAMES  # noqa: E402
-from mockserver import MockServer  # noqa: E402
-from throughput import LIMIT, Bench, free_port, run  # noqa: E402
-
-from datasync_crawler.store.embedded import ensure_running  # noqa: E402
+from throughput import LIMIT, Bench, opened, run  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -129,32 +126,21 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
     options = parser.parse_args()
     events = max(2, options.events // MILLION) * MILLION
-    folder: Path = options.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    memory = str(events * 400 // 1_000_000 + 64)
-    with (
-        ensure_running(folder, port=free_port()) as server,
-        MockServer("--events", str(events), "--cache-mb", memory) as mock,
-    ):
-        bench = Bench(mock, server, events, folder, [])
-        try:
-            command_s, plan_s = plan_first_hole(bench)
-            print(
-                "A ledger of a million ranges, to the first hole's request: "
-                f"{plan_s:.2f} s from the first answer, {command_s:.2f} s from the command"
-            )
-            if options.only_ledger:
-                return
-            bench.mock.config(events=events)
-            bench.prepare()
-            print("prepared", file=sys.stderr, flush=True)
-            loads = {"raw COPY, no index": rates(raw_copy(bench, index=False))}
-            loads["raw COPY"] = rates(raw_copy(bench, index=True))
-            times, peak_mb = crawl(bench)
-            loads["crawl"] = rates(times)
-        finally:
-            bench.drop()
-            (folder / "rows").unlink(missing_ok=True)
+    with opened(options.folder, events, []) as bench:
+        command_s, plan_s = plan_first_hole(bench)
+        print(
+            "A ledger of a million ranges, to the first hole's request: "
+            f"{plan_s:.2f} s from the first answer, {command_s:.2f} s from the command"
+        )
+        if options.only_ledger:
+            return
+        bench.mock.config(events=events)
+        bench.prepare()
+        print("prepared", file=sys.stderr, flush=True)
+        loads = {"raw COPY, no index": rates(raw_copy(bench, index=False))}
+        loads["raw COPY"] = rates(raw_copy(bench, index=True))
+        times, peak_mb = crawl(bench)
+        loads["crawl"] = rates(times)
     print("\n".join(table(loads)))
     print(f"\nThe crawl's most memory: {peak_mb:.0f} MB")
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +41,7 @@ from datasync_crawler.store import schema  # noqa: E402
 from datasync_crawler.store.embedded import EmbeddedServer, ensure_running  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LIMIT = 5_000
 #: Small pages and an item per event are slow: they get this share of the events.
@@ -355,7 +355,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=PROJECT / ".datasync" / "benchmark")
     options = parser.parse_args()
     events = max(1, options.events // LIMIT) * LIMIT
-    folder: Path = options.folder
+    with opened(options.folder, events, options.settings) as bench:
+        bench.prepare()
+        measure(bench, options)
+
+
+@contextmanager
+def opened(folder: Path, events: int, settings: list[str]) -> Iterator[Bench]:
+    """Server and mock below *folder*; what was made there but the server is gone afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     # 350 bytes an event: all of it, so that no page is made up while it is asked for.
     memory = str(events * 400 // 1_000_000 + 64)
@@ -363,10 +370,9 @@ def main() -> None:
         ensure_running(folder, port=free_port()) as server,
         MockServer("--events", str(events), "--cache-mb", memory) as mock,
     ):
-        bench = Bench(mock, server, events, folder, options.settings)
+        bench = Bench(mock, server, events, folder, settings)
         try:
-            bench.prepare()
-            measure(bench, options)
+            yield bench
         finally:
             bench.drop()
             (folder / "rows").unlink(missing_ok=True)
