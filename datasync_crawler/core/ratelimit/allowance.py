@@ -18,12 +18,21 @@ _WRONG = 0.75
 _KNOWN_WELL = 0.05
 # A wait longer than this share of the window is the end of a turn: one goes first after it.
 _TURN = 0.1
-_MOST_PATIENCE = 16
+# The first trial comes after so many turns, each later one after twice as many.
+_PATIENCE, _MOST_PATIENCE = 2, 16
 # What flowed for more than so many of the waits that ended it wasn't one window's burst; it isn't
 # believed as a window of less than so many seconds either.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
 # A steady flow is raised by one part in so many after a window that went well, then by two.
 _FLOW_PARTS = 8
+# A bucket is believed as what it gives in about so many seconds.
+_BUCKET_S = 2.0
+# So many tokens tell a bucket's rate; fewer tell when the next one comes.
+_MANY_TOKENS = 8
+# A first wait of so many seconds may be that for a bucket's next token (said as 1 s, it can be
+# anything below), and so long at most it is given to fill again. A window of that length and more
+# loses nothing by it, a shorter one that time, once.
+_TOKEN_FROM_S, _MOST_CARE_S = 1.5, 24.0
 
 
 class Allowance:
@@ -31,6 +40,8 @@ class Allowance:
 
     Learnt when refusals end: what went through between two openings, and how long that took: for
     each kind of limiter that is its rate, the better known the longer it went well.
+    Refused after far fewer than believed, it's a bucket that is met token by token; the burst that
+    tells this is risked when such a bucket would be full again.
     Raised (AIMD): the window is shortened towards the longest one known to be too short, and
     every few turns one request more is tried. Both risk a 429, so a whole burst's worth of
     requests goes through first, and the turns between two trials double. A flow so steady that
@@ -46,8 +57,15 @@ class Allowance:
         self._accepted = 0  # since then
         self._burst = 1  # the most that went through in one go, before the first refusal
         self._safe = 0  # let through since a 429 was last risked
-        self._is_new = False  # the belief: no turn has confirmed it
+        # Let through by a belief that is new; None: nearly as many went through as it says.
+        self._unconfirmed: int | None = None
         self._believed_rate = 0.0  # requests per s, then
+        # Until when we go carefully, one token at a time, and what is believed then.
+        self._care: tuple[float, int, float] | None = None
+        self._was_careful = False
+        # When the refusals that aren't over began and when the last one came; and those before.
+        self._refused: tuple[float, float] | None = None
+        self._refused_before = (0.0, 0.0)
         self._closed_until = 0.0  # the server surely was closed then
         # The window is known to be longer than this; a remembered one isn't shortened.
         self._too_short_s = math.inf
@@ -56,7 +74,7 @@ class Allowance:
         self._turn_at = 0.0
         self._trial = False
         self._turns = 0  # gone well, each of a burst's worth of requests
-        self._patience = 1
+        self._patience = _PATIENCE
         self._trial_at = 1  # in turns
         self._trial_step = 1
         self._tried_from: int | None = None  # the limit before the trials that went well
@@ -102,7 +120,7 @@ class Allowance:
         """While a belief is new, as many as were let through since: it doubles with each round
         trip. A bucket opens for one token, a window for all: a burst into it would be refused.
         """
-        return max(1, self._accepted) if self._is_new else math.inf
+        return math.inf if self._unconfirmed is None else max(1, self._unconfirmed)
 
     def delay_s(self, now: float, in_flight: int) -> float:
         """As `full_for_s`, but zero when it is time to try one more than we believe."""
@@ -133,11 +151,22 @@ class Allowance:
         self._safe += 1
         if self.limit is None:
             return
-        self._is_new = self._is_new and self._accepted < self.limit
+        if self._care is not None:
+            self._safe = 0
+            until, limit, window_s = self._care
+            if now < until:
+                return
+            self._care, self._was_careful = None, True
+            self.believe(limit, window_s)
+        if self._unconfirmed is not None:
+            self._unconfirmed += 1
+            if self._unconfirmed >= _WRONG * self.limit:
+                self._confirmed(self._unconfirmed)
         if alone and self._trial:
             self._tried_from = self._tried_from or self.limit
             self.limit += self._trial_step
-            self._trial_step *= 2
+            # Few at a time: whatever is too much is refused in one burst.
+            self._trial_step = min(self._trial_step * 2, max(1, self.limit // _FLOW_PARTS))
         elif alone and self._safe > self._burst:
             self._turns += 1
             self._safe, self.proven = 0, self.limit
@@ -147,6 +176,15 @@ class Allowance:
                 self.window_s -= too_long_s / 2
         elif self._held and now >= self._turn_at + self.window_s:
             self._raise_flow(now)
+
+    def _confirmed(self, let_through: int) -> None:
+        """Nearly as many as believed went through. If we were careful: it's a window, no bucket,
+        and the time of the care tells nothing of its rate.
+        """
+        self._unconfirmed = None
+        if self._was_careful:
+            self._was_careful = False
+            self._opened_at, self._accepted = self._turn_at, let_through
 
     def _raise_flow(self, now: float) -> None:
         """A window went by in which the pace held us back, but nobody long enough for a turn."""
@@ -159,9 +197,10 @@ class Allowance:
             self.limit += max(1, self.limit * self._trial_step // _FLOW_PARTS)
             self._trial_step = min(self._trial_step * 2, _FLOW_PARTS)
 
-    def refused(self, closed_until: float) -> None:
+    def refused(self, now: float, closed_until: float) -> None:
         """Refused; the server still is closed at `closed_until`."""
         self._closed_until = closed_until
+        self._refused = (now if self._refused is None else self._refused[0], now)
         oldest = self._opened_at if self.limit is None else self.opens_at(self.limit, 0.0)
         if oldest is not None:
             self._too_short_s = max(self._too_short_s, closed_until - oldest)
@@ -169,48 +208,89 @@ class Allowance:
     def reopened(self, at: float) -> None:
         """Refusals are over: the server let one through again, or had said that it would, `at`."""
         opened_at = at if self._opened_at is None else self._opened_at
-        accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
-        # At most that fast: the true opening lies between the last refusal and `at`.
-        rate = accepted / max(self._closed_until - opened_at, 0.01)
-        if self.limit is None or (self._accepted and rate < _WRONG * self._believed_rate):
-            wait_s = at - self._log[-1] if self._log else 0.0
-            if self.limit is None:
-                self._burst = accepted
-            self.limit, self.window_s = _of_one_window(accepted, cycle_s, wait_s)
-            self._too_short_s = max(0.0, self._closed_until - opened_at)
-        else:
-            let_through = sum(1 for t in self._log if t > self._closed_until - self.window_s)
-            if self._tried_from is None:
-                self._give_way(at, let_through, cycle_s / accepted)
-            elif let_through > self._burst:  # more than a bucket ever held: the limit rose
-                self.limit = self._burst = let_through
-            else:  # tokens had piled up: the average tells how fast
-                self.limit = self._tried_from
-                self.window_s = self.limit * cycle_s / accepted
+        self.believe(*self._learnt(at, opened_at))
         self._too_short_s = min(self._too_short_s, self.window_s)
-        self._opened_at, self._accepted, self._is_new, self._safe = at, 0, True, 0
-        self.believe(self.limit, self.window_s)
+        self._refused_before, self._refused = self._refused or (at, at), None
+        self._opened_at, self._accepted, self._unconfirmed, self._safe = at, 0, 0, 0
+        self._was_careful = False
         self._trial, self._trial_step, self._tried_from = False, 1, None
         self._turn_at, self._held = at, False
         self._trial_at = self._turns + self._patience
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
 
-    def _give_way(self, at: float, fewer: int, per_request_s: float) -> None:
-        """Fewer, or in a longer window: whichever explains the refusal and costs less. Neither,
-        when it was a trial's, or when none of ours went before it.
+    def _learnt(self, at: float, opened_at: float) -> tuple[int, float]:
+        """What to believe after refusals: limit and window."""
+        accepted, cycle_s = max(1, self._accepted), max(at - opened_at, 0.01)
+        # At most that fast: the true opening lies between the last refusal and `at`.
+        rate = accepted / max(self._closed_until - opened_at, 0.01)
+        if self.limit is None:
+            self._burst = accepted
+            return self._of_first_burst(at, cycle_s)
+        if 0 < (self._unconfirmed or 0) < _WRONG * self.limit:
+            self._patience = 1
+            self._too_short_s = max(0.0, self._closed_until - opened_at)
+            return self._of_bucket(at)
+        is_wrong = self._care is not None or rate < _WRONG * self._believed_rate
+        if self._accepted and is_wrong:
+            self._care = None
+            self._too_short_s = max(0.0, self._closed_until - opened_at)
+            return _of_one_window(accepted, cycle_s, self._waited_s(at))
+        let_through = sum(1 for t in self._log if t > self._closed_until - self.window_s)
+        if self._tried_from is None:
+            return self._give_way(at, let_through, cycle_s / accepted)
+        if let_through > self._burst:  # more than a bucket ever held: the limit rose
+            self._burst = let_through
+            return let_through, self.window_s
+        # Tokens had piled up: the average tells how fast.
+        return self._tried_from, self._tried_from * cycle_s / accepted
+
+    def _waited_s(self, at: float) -> float:
+        """From the last that was let through."""
+        return at - self._log[-1] if self._log else 0.0
+
+    def _of_first_burst(self, at: float, cycle_s: float) -> tuple[int, float]:
+        """As a belief: a window. The next burst might find a bucket with a single token in it,
+        though: one at a time, then, until a bucket of such tokens would be full again.
         """
-        if self.limit is None or not self._log:
-            return
+        self._too_short_s = max(0.0, self._closed_until - (at - cycle_s))
+        wait_s = self._waited_s(at)
+        believed = _of_one_window(self._burst, cycle_s, wait_s)
+        is_told = self._refused is not None and self._closed_until > self._refused[1]
+        if is_told and wait_s >= _TOKEN_FROM_S and self._burst * wait_s <= _MOST_CARE_S:
+            self._care = (at + self._burst * wait_s, *believed)
+            return 1, wait_s
+        return believed
+
+    def _of_bucket(self, at: float) -> tuple[int, float]:
+        """As a belief, after far fewer than a window would have held: the tokens that came since
+        the bucket was empty.
+        """
+        (empty_at, surely_empty_at), refused = self._refused_before, self._refused or (at, at)
+        if self._accepted >= _MANY_TOKENS:
+            token_s = (refused[0] - surely_empty_at) / self._accepted
+        else:  # the one that comes now counts as well
+            token_s = (at - empty_at) / (self._accepted + 1)
+        limit = min(self._accepted, math.ceil(_BUCKET_S / token_s))
+        return limit, limit * token_s
+
+    def _give_way(self, at: float, fewer: int, per_request_s: float) -> tuple[int, float]:
+        """As a belief: fewer, or in a longer window, whichever explains the refusal and costs
+        less. Neither, when it was a trial's, or when none of ours went before it.
+        """
+        assert self.limit is not None
+        if not self._log:
+            return self.limit, self.window_s
         oldest = self._log[-min(self.limit, len(self._log))]
         least_s, longest_s = self._closed_until - oldest, at - oldest
         if longest_s > self.window_s and fewer * least_s <= self.limit * self.window_s:
             # The window ended between the last refusal and `at`: where, the average may tell.
             average_s = self.limit * per_request_s
-            self.window_s = average_s if least_s <= average_s <= longest_s else longest_s
-        elif fewer < self.limit:
-            self.limit = max(1, fewer)
+            return self.limit, average_s if least_s <= average_s <= longest_s else longest_s
+        if fewer < self.limit:
             # Half of what is wrong is known now: don't shorten the window in the same go.
             self._too_short_s = self.window_s
+            return max(1, fewer), self.window_s
+        return self.limit, self.window_s
 
 
 def _of_one_window(accepted: int, cycle_s: float, wait_s: float) -> tuple[int, float]:

@@ -245,7 +245,7 @@ class RateController:
         said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
         # Said in whole seconds, rounded up: it's closed for all but the last second of them.
         still_closed = now if said_s is None else now + max(0.0, said_s - 1.0)
-        self._allowance.refused(still_closed)
+        self._allowance.refused(now, still_closed)
         self._opens_at = None if said_s is None else now + said_s
 
     def _pause_length(self, now: float, advice: Advice) -> tuple[float, str]:
