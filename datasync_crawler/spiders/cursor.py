@@ -5,16 +5,14 @@ Owns the order of its pages and its starting over. Must not know of requests and
 
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from datasync_crawler.core.paging import RepeatWatch, Wanted
 from datasync_crawler.core.ranges import Range
 from datasync_crawler.items import EventPage
+from datasync_crawler.spiders.asking import Asking
 from datasync_crawler.spiders.heard import Incomplete
 from datasync_crawler.store.ledger import LedgerState
-
-if TYPE_CHECKING:
-    from datasync_crawler.spiders.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -22,27 +20,27 @@ logger = logging.getLogger(__name__)
 MOST_CURSOR_PASSES: Final = 3
 
 
-async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
+async def pages(plan: Asking, state: LedgerState) -> AsyncIterator[Wanted]:
     """One page after another, each named by the one before; the same ledger and proof."""
-    cursor, position = await plan._in_thread(plan._ledger.live_cursor)
-    known = not plan._redrive and await _is_known(plan)
-    if plan._redrive or known:  # rejected events can only be had by reading all; new ones are first
+    cursor, position = await plan.in_thread(plan.ledger.live_cursor)
+    known = not plan.redrive and await _is_known(plan)
+    if plan.redrive or known:  # rejected events can only be had by reading all; new ones are first
         cursor, position = "", 0
-    plan._pass_no = state.last_pass if cursor else plan._pass_no + bool(plan._unusable)
+    plan.pass_no = state.last_pass if cursor else plan.pass_no + bool(plan.unusable)
     if cursor:
         logger.info("Going on at the cursor behind event %d.", position)
     for _ in range(MOST_CURSOR_PASSES):
         # A stored cursor that leads nowhere, or to itself, proves nothing of the end.
         proves, followed, watch = not cursor, {cursor}, RepeatWatch()
         while True:
-            plan._last_page, plan._empty_at, plan._cursor_expired = None, None, False
-            yield Wanted(plan._pass_no, plan._hand_out(Range(position, plan.page_size)), cursor)
-            await plan._settled()
-            page = plan._last_page
+            plan.last_page, plan.empty_at, plan.expired = None, None, False
+            yield Wanted(plan.pass_no, plan.hand_out(Range(position, plan.page_size)), cursor)
+            await plan.settled()
+            page = plan.last_page
             if page is None:
                 break
-            if known and not page.inserted and not plan._changed_total:
-                await plan._say_where(state, page)
+            if known and not page.inserted and not plan.changed_total:
+                await plan.say_where(state, page)
                 return
             known = False
             if watch.repeats(position, page.first_id, page.last_id, page.received):
@@ -60,22 +58,22 @@ async def pages(plan: "Plan", state: LedgerState) -> AsyncIterator[Wanted]:
         if proves and _reached_the_end(plan, position):
             plan.total = position if plan.total is None else plan.total
             return
-        plan._pass_no += 1
+        plan.pass_no += 1
         led_to, cursor, position = position, "", 0
     raise Incomplete(f"the cursor leads to {led_to} of {plan.total} events only")
 
 
-async def _is_known(plan: "Plan") -> bool:
+async def _is_known(plan: Asking) -> bool:
     """Whether an earlier run has read all of a set whose total is said.
 
     Then a first page without a new event, of a total that stands, says that nothing was added:
     the newest come first (api.md).
     """
-    all_there = plan._total_before is not None and not plan._left_before
-    return all_there and await plan._in_thread(plan._ledger.standing_doubt) is None
+    all_there = plan.total_before is not None and not plan.left_before
+    return all_there and await plan.in_thread(plan.ledger.standing_doubt) is None
 
 
-def _refuse_an_open_end(plan: "Plan", page: EventPage, position: int) -> None:
+def _refuse_an_open_end(plan: Asking, page: EventPage, position: int) -> None:
     """Without a total, no cursor onwards is the end, unless the answer speaks against it.
 
     Raises Incomplete where the API says that there is more, where its cursor leads back, and where
@@ -90,7 +88,7 @@ def _refuse_an_open_end(plan: "Plan", page: EventPage, position: int) -> None:
         )
 
 
-def _reached_the_end(plan: "Plan", position: int) -> bool:
-    if plan._cursor_expired or (plan._last_page is None and plan._empty_at is None):
+def _reached_the_end(plan: Asking, position: int) -> bool:
+    if plan.expired or (plan.last_page is None and plan.empty_at is None):
         return False
     return plan.total is None or position >= plan.total

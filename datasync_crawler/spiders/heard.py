@@ -1,7 +1,7 @@
 """What a run has heard: the API's word on its size, and what became of each range.
 
-Owns the state that the spider fills and `plan` decides by. Must not decide what is fetched, nor ask
-the ledger.
+Owns the state that the spider fills and `plan` and `cursor` decide by. Must not decide what is
+fetched, nor ask the ledger.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Incomplete(Exception):
 
 
 class Heard:
-    """The spider calls the public methods; `plan` reads, and waits for what is under way."""
+    """The spider tells it what came; the plan reads that, and waits for what is under way."""
 
     def __init__(
         self, stats: Callable[[], Stats], *, page_size: int, may_change: bool, numbered: bool
@@ -44,51 +44,52 @@ class Heard:
         self._may_change = may_change
         self._numbered = numbered  # pages by their number, not by an offset
         self.total: int | None = None
-        self._largest_total: int | None = None
-        self._total_before: int | None = None  # the last run's, and whether it left holes
-        self._left_before = False
-        self._shrunk = self._changed_total = False
+        self.largest_total: int | None = None
+        self.total_before: int | None = None  # the last run's, and whether it left holes
+        self.left_before = False
+        self.shrunk = self.changed_total = False
         self._total_changes = 0
-        self._twice_in_page = 0
-        self._proved_total = 0  # the API has served events behind any smaller word
+        self.twice_in_page = 0
+        self.proved_total = 0  # the API has served events behind any smaller word
         # Ranges handed out, whose page is neither committed nor given up.
-        self._outstanding: set[int] = set()
-        self._committed_pages = 0
-        self._reread: list[Range] | None = None  # what has come since the repair's pass began
-        self._last_page: EventPage | None = None
-        self._empty_at: int | None = None
-        self._ended_at: int | None = None
-        self._empty_in_a_row = 0
-        self._total_lies = self._total_said = False
-        self._unusable: str | None = None
-        self._cursor_expired = False
+        self.outstanding: set[int] = set()
+        self.committed_pages = 0
+        self.reread: list[Range] | None = None  # what has come since the repair's pass began
+        self.last_page: EventPage | None = None
+        self.empty_at: int | None = None
+        self.ended_at: int | None = None
+        self.empty_in_a_row = 0
+        self.total_lies = self.total_said = False
+        self.unusable: str | None = None
+        self.expired = False
         self._something = asyncio.Event()
 
     @property
-    def _stats(self) -> Stats:
+    def stats(self) -> Stats:
+        """The crawl's."""
         return self._late_stats()
 
     def committed(self, page: EventPage) -> None:
         """The page of a range is in the database."""
-        self._committed_pages += 1
-        self._last_page = page
-        if self._reread is not None:
-            self._reread.append(Range(page.first_offset, page.received))
+        self.committed_pages += 1
+        self.last_page = page
+        if self.reread is not None:
+            self.reread.append(Range(page.first_offset, page.received))
         if page.inserted and page.duplicates:
             # One id twice in one response: that is the API's own, no shift explains it.
-            self._twice_in_page += len(page.events) - len({event.id for event in page.events})
+            self.twice_in_page += len(page.events) - len({event.id for event in page.events})
         if page.received < page.requested and page.first_offset + page.received == self.total:
-            self._ended_at = self.total
+            self.ended_at = self.total
         self.given_up(page.first_offset)
 
     def given_up(self, first_offset: int) -> None:
         """The range can't be had for now: it stays a hole."""
-        self._outstanding.discard(first_offset)
+        self.outstanding.discard(first_offset)
         self._something.set()
 
     def empty(self, first_offset: int) -> None:
         """An empty page came at or behind the end."""
-        self._empty_at = first_offset
+        self.empty_at = first_offset
         self.given_up(first_offset)
 
     def is_before_the_end(self, first_offset: int) -> bool:
@@ -105,36 +106,36 @@ class Heard:
 
     def learn_total(self, said: int | None, received: int) -> None:
         """The API's word on the total (None: nothing usable); an empty page's doesn't count."""
-        self._empty_in_a_row = 0 if received else self._empty_in_a_row + 1
-        if said is None or self._total_lies or (not received and self.total is not None):
+        self.empty_in_a_row = 0 if received else self.empty_in_a_row + 1
+        if said is None or self.total_lies or (not received and self.total is not None):
             return
-        self._total_said = True
-        said = max(said, self._proved_total)
+        self.total_said = True
+        said = max(said, self.proved_total)
         if self.total is not None and said != self.total:
             self._total_changes += 1
             level = logging.INFO if self._total_changes <= MOST_TOTALS_LOGGED else logging.DEBUG
             logger.log(level, "The API's total is %d now, it was %d.", said, self.total)
-            self._changed_total = True
-        if self.total is None and self._total_before not in {None, said}:
-            self._changed_total = True
+            self.changed_total = True
+        if self.total is None and self.total_before not in {None, said}:
+            self.changed_total = True
             # A crawl that wasn't through has read some pages before that, and some after.
-            fell = said < (self._total_before or 0)
-            self._shrunk = self._shrunk or (self._left_before and fell)
+            fell = said < (self.total_before or 0)
+            self.shrunk = self.shrunk or (self.left_before and fell)
         self.total = said
-        self._largest_total = max(said, self._largest_total or 0)
-        self._stats.set_value("crawl/total", said)
-        self._say_doubt()
+        self.largest_total = max(said, self.largest_total or 0)
+        self.stats.set_value("crawl/total", said)
+        self.say_doubt()
 
-    def _say_changed(self) -> None:
+    def say_changed(self) -> None:
         """Events have come in or gone, whether or not a total says so."""
-        self._changed_total = True
-        self._say_doubt()
+        self.changed_total = True
+        self.say_doubt()
 
-    def _say_doubt(self) -> None:
+    def say_doubt(self) -> None:
         """By the heartbeat, to a run after this one: whether the offsets have moved."""
-        shrunk = self._shrunk or (self._largest_total or 0) > (self.total or 0)
-        if shrunk or self._changed_total:
-            self._stats.set_value("crawl/in_doubt", "shrunk" if shrunk else "changed")
+        shrunk = self.shrunk or (self.largest_total or 0) > (self.total or 0)
+        if shrunk or self.changed_total:
+            self.stats.set_value("crawl/in_doubt", "shrunk" if shrunk else "changed")
 
     def learn_page_size(
         self, first_offset: int, requested: int, limit: int | None, received: int
@@ -154,7 +155,7 @@ class Heard:
     @property
     def has_pages(self) -> bool:
         """Whether any page has come and been committed in this run."""
-        return self._committed_pages > 0
+        return self.committed_pages > 0
 
     @property
     def learnt_page_size(self) -> int | None:
@@ -170,24 +171,26 @@ class Heard:
         """There is no bulk endpoint, or it ignores offsets. False: PAGINATION says no other way."""
         if not self._may_change:
             return False
-        if self._unusable is None:
+        if self.unusable is None:
             logger.warning("%s: the crawl goes on by cursor, one page after another.", why)
-        self._unusable = why
+        self.unusable = why
         self._something.set()
         return True
 
     def cursor_expired(self, first_offset: int) -> None:
         """The cursor is no longer good: start over."""
         logger.info("The cursor has expired: starting over; nothing is stored twice.")
-        self._cursor_expired = True
+        self.expired = True
         self.given_up(first_offset)
 
     # --- waiting ----------------------------------------------------------------------------------
 
-    async def _settled(self) -> None:
-        await self._fewer_outstanding_than(1)
+    async def settled(self) -> None:
+        """Waits until nothing is under way."""
+        await self.fewer_outstanding_than(1)
 
-    async def _fewer_outstanding_than(self, number: int) -> None:
-        while len(self._outstanding) >= number:
+    async def fewer_outstanding_than(self, number: int) -> None:
+        """Waits until fewer ranges than that are under way."""
+        while len(self.outstanding) >= number:
             self._something.clear()
             await self._something.wait()

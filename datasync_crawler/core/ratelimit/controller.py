@@ -15,7 +15,9 @@ from typing import Literal
 
 from datasync_crawler.core.backoff import delay_s
 from datasync_crawler.core.ratelimit.allowance import Allowance
-from datasync_crawler.core.ratelimit.headers import LONGEST_S, Advice, http_date, read_advice
+from datasync_crawler.core.ratelimit.clock import ServerClock
+from datasync_crawler.core.ratelimit.headers import Advice, read_advice
+from datasync_crawler.core.ratelimit.remembered import ages_s, number, seconds_until
 from datasync_crawler.core.ratelimit.window import Window
 
 # In flight while nothing is known that limits, and how far that may grow by itself.
@@ -92,7 +94,7 @@ class RateController:
         self._opens_at: float | None = None  # its end, when the server said it
         self._unproven = True  # the next request goes alone; so does the first of all
         self._probe_sent_at: float | None = None
-        self._server_offsets = (-math.inf, math.inf)  # server's epoch minus monotonic, s
+        self._server_clock = ServerClock()
         self._notes: list[str] = []
         self._noted: set[str] = set()
 
@@ -187,9 +189,8 @@ class RateController:
         """
         self._landed()
         sent = now if sent_at is None else sent_at
-        advice = read_advice(
-            status, headers, body, server_epoch_s=self._server_epoch_s(now, wall, sent, headers)
-        )
+        epoch_s = self._server_clock.epoch_s(now, wall, headers.get("date"), sent_at=sent)
+        advice = read_advice(status, headers, body, server_epoch_s=epoch_s)
         self._note_nonsense(advice)
         probe = self._is_probe(sent)
         if probe:
@@ -307,24 +308,6 @@ class RateController:
             self._noted.update(said.partition(":")[0] for said in new)
             self._notes.append(f"Ignored, makes no sense: {'; '.join(new)}")
 
-    def _server_epoch_s(
-        self, now: float, wall: float, sent: float, headers: Mapping[str, str]
-    ) -> float:
-        """The server's clock: ours, corrected as far as the server's Dates prove it wrong.
-
-        A Date is cut to whole seconds: when it came the server's clock was past it, and when the
-        request went out not yet a second beyond it. Kept as offsets to the monotonic clock.
-        """
-        said = http_date(headers.get("date", "").strip(), near_epoch_s=wall)
-        if said is not None:
-            at_least, at_most = self._server_offsets
-            at_least, at_most = max(at_least, said - now), min(at_most, said + 1.0 - sent)
-            if at_least > at_most:  # its clock was set, or another machine answers
-                at_least, at_most = said - now, said + 1.0 - sent
-            self._server_offsets = (at_least, at_most)
-        at_least, at_most = self._server_offsets
-        return min(max(wall, at_least + now), at_most + now)
-
     # Looking
 
     def budget(self, now: float) -> Budget | None:
@@ -373,7 +356,7 @@ class RateController:
         closed_until = self._window.closed_until
         budget = self.budget(now)
         paused_s = max(self._paused_until - now, self._pace_wait_s(now))
-        ages_s = self._allowance.ages_s(now, self.in_flight)
+        ages = self._allowance.ages_s(now, self.in_flight)
         return {
             "paused_until": wall + paused_s if paused_s > 0 else None,
             "pause_reason": self.pause_reason,
@@ -383,44 +366,26 @@ class RateController:
             "cautious": self._window.cautious,
             "found_limit": self._allowance.proven,
             "found_window_s": self._allowance.window_s,
-            "let_through_at": [round(wall - age_s, 3) for age_s in ages_s],
+            "let_through_at": [round(wall - age_s, 3) for age_s in ages],
         }
 
     def restore(self, now: float, wall: float, data: Mapping[str, object]) -> None:
         """Take up what `snapshot` wrote. What makes no sense is left out: the API tells anew."""
-        closed_s = _seconds_until(data.get("closed_until"), wall)
+        closed_s = seconds_until(data.get("closed_until"), wall)
         if closed_s is not None and data.get("remaining") == 0:
             self._window.remaining, self._window.closed_until = 0, now + closed_s
             self._window.learnt_from = _REMEMBERED
-        paused_s = _seconds_until(data.get("paused_until"), wall)
+        paused_s = seconds_until(data.get("paused_until"), wall)
         if paused_s is not None:
             self._refused_since = now
             why = str(data.get("pause_reason") or _REMEMBERED)
             self._pause(now, now + paused_s, why, quiet=False)
         self._window.cautious = data.get("cautious") is True
-        limit, window_s = _number(data.get("found_limit")), _number(data.get("found_window_s"))
+        limit, window_s = number(data.get("found_limit")), number(data.get("found_window_s"))
         if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
             self._allowance.believe(int(limit), window_s)
-            self._allowance.remember(now, _ages_s(data.get("let_through_at"), wall))
+            self._allowance.remember(now, ages_s(data.get("let_through_at"), wall))
 
 
 def _wait(delay_s: float, reason: str) -> Decision:
     return Decision(max(delay_s, _SHORTEST_WAIT_S), reason)
-
-
-def _seconds_until(epoch_s: object, wall: float) -> float | None:
-    """Seconds from `wall` to a remembered time; None when it is past or makes no sense."""
-    at = _number(epoch_s)
-    return at - wall if at is not None and 0 < at - wall <= LONGEST_S else None
-
-
-def _ages_s(epochs_s: object, wall: float) -> list[float]:
-    """How long ago remembered times are; what isn't a time of the past is left out."""
-    listed = epochs_s if isinstance(epochs_s, list) else []
-    ages_s = [wall - at for at in map(_number, listed) if at is not None]
-    return [age_s for age_s in ages_s if 0 <= age_s <= LONGEST_S]
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]

@@ -1,0 +1,27 @@
+"""The server's clock, as far as its answers prove ours wrong. HTTP dates and epochs count by it."""
+
+import math
+
+from datasync_crawler.core.ratelimit.headers import http_date
+
+
+class ServerClock:
+    """Kept as bounds of the server's epoch seconds minus our monotonic ones."""
+
+    def __init__(self) -> None:
+        self._at_least, self._at_most = -math.inf, math.inf
+
+    def epoch_s(self, now: float, wall: float, date: str | None, *, sent_at: float) -> float:
+        """The server's time at `now`: our own, `wall`, as far as no Date has proved it wrong.
+
+        A Date (RFC 9110, 6.6.1) is cut to whole seconds: when it came the server's clock was past
+        it, and when the request went out (`sent_at`, monotonic) not yet a second beyond it.
+        """
+        said = None if date is None else http_date(date.strip(), near_epoch_s=wall)
+        if said is not None:
+            at_least = max(self._at_least, said - now)
+            at_most = min(self._at_most, said + 1.0 - sent_at)
+            if at_least > at_most:  # its clock was set, or another machine answers
+                at_least, at_most = said - now, said + 1.0 - sent_at
+            self._at_least, self._at_most = at_least, at_most
+        return min(max(wall, self._at_least + now), self._at_most + now)
