@@ -206,7 +206,7 @@ def eventful(server: object) -> Iterator[DashboardServer]:
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize("width", [1200, 390, 320])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_page_is_accessible(
     eventful: DashboardServer, browser: Browser, width: int, *, dark: bool
@@ -216,8 +216,8 @@ def test_the_page_is_accessible(
     browser.wait(lambda: browser.script("return document.querySelector('.uplot')"), "no plot")
     browser.script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     assert browser.violations() == []
-    wide = browser.script("return document.documentElement.scrollWidth - innerWidth")
-    assert wide <= 0
+    # Not innerWidth, which grows with what doesn't fit on a phone.
+    assert browser.script("return document.documentElement.scrollWidth") <= width
     assert browser.complaints() == []
 
 
