@@ -176,8 +176,8 @@ EXTENSIONS_BASE = {
     "scrapy.extensions.feedexport.FeedExporter": 0,
 }
 DOWNLOADER_MIDDLEWARES = {
-    # 550 is RetryMiddleware's own place: nearer to the engine than decompression (590), so that
-    # a body that can't be decompressed is retried too.
+    # 550 is RetryMiddleware's own place. What fails in decompression (590) passes it by: the spider
+    # tries that again.
     "datasync_crawler.middlewares.BackoffRetryMiddleware": 550,
 }
 ITEM_PIPELINES = {

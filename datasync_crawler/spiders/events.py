@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import scrapy
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.retry import get_retry_request
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.exceptions import CloseSpider
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
@@ -43,6 +43,10 @@ MOST_CHAOS_RETRIES: Final = 3
 NO_ENDPOINT: Final = {404, 405, 501}
 #: Statuses that some servers answer with instead of an empty page where there is nothing any more.
 NOTHING_THERE: Final = {204, 404, 416}
+
+
+class _Stopping(Exception):
+    """The crawl closes: the plan has nothing to ask the ledger any more. Caught by `start`."""
 
 
 class EventsSpider(scrapy.Spider):
@@ -126,6 +130,8 @@ class EventsSpider(scrapy.Spider):
             self.logger.error("%s", error)
             self.crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
+        except _Stopping:
+            return
 
     def _request(self, wanted: Wanted) -> scrapy.Request:
         return scrapy.Request(
@@ -158,11 +164,11 @@ class EventsSpider(scrapy.Spider):
         try:
             wire = self._decoder.decode(response.body)
         except WireError as error:
-            return self._again(response, first_offset, str(error), error.request_id)
+            return self._again(response.request, first_offset, str(error), error.request_id)
         self._plan.learn_total(self._read_total(response, wire), wire.received)
         problem = self._problem(response, wire, first_offset)
         if problem is not None:
-            return self._again(response, first_offset, problem, wire.request_id)
+            return self._again(response.request, first_offset, problem, wire.request_id)
         if not wire.received:
             self._plan.empty(first_offset)
             return None
@@ -234,10 +240,13 @@ class EventsSpider(scrapy.Spider):
         return self._repeats.repeats(page.first_offset, page.first_id, page.last_id, page.received)
 
     def _again(
-        self, response: "Response", first_offset: int, problem: str, request_id: str | None
+        self,
+        request: scrapy.Request | None,
+        first_offset: int,
+        problem: str,
+        request_id: str | None = None,
     ) -> Any:
         """A 200 that isn't a usable page: tried again with backoff, then a hole."""
-        request = response.request
         assert request is not None
         self.crawler.stats.inc_value(f"pages/unusable/{problem[:60]}")
         named = f" (request {request_id})" if request_id else ""
@@ -289,7 +298,7 @@ class EventsSpider(scrapy.Spider):
         """The page of another offset: a mishap, or a server that ignores the offset."""
         if not self._repeats.offset_is_ignored:
             problem = "the page of another offset"
-            return self._again(response, first_offset, problem, request_id)
+            return self._again(response.request, first_offset, problem, request_id)
         why = f"{response.url.split('?')[0]} serves the same page at different offsets"
         if not self._plan.bulk_unusable(why):
             self._request_stop(
@@ -299,15 +308,25 @@ class EventsSpider(scrapy.Spider):
         self._plan.given_up(first_offset)
         return None
 
-    def page_failed(self, failure: "Failure") -> None:
-        """Retries are used up, or the crawl is closing: the range stays a hole."""
+    def page_failed(self, failure: "Failure") -> Any:
+        """Retries are used up, or the crawl is closing: the range stays a hole.
+
+        A body that can't be decompressed fails behind all that tries again (Scrapy shows it to no
+        middleware), so it is tried again here.
+        """
         request = failure.request  # type: ignore[attr-defined]
         first_offset = request.cb_kwargs["first_offset"]
-        if not isinstance(failure.value, IgnoreRequest):
+        tries = request.meta.get("retry_times", 0)
+        closing = self._stop_threads.is_set()
+        if not closing and tries < self.settings.getint("RETRY_TIMES"):
+            problem = "a body that can't be decompressed, or is too large"
+            return self._again(request, first_offset, problem)
+        if not closing:
             self.logger.warning(
                 "Offset %d can't be had: %s.", first_offset, failure.getErrorMessage()
             )
         self._plan.given_up(first_offset)
+        return None
 
     # --- what happens meanwhile ------------------------------------------------------------------
 
@@ -323,6 +342,8 @@ class EventsSpider(scrapy.Spider):
         self._wanted.set()
 
     async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._stop_threads.is_set():  # the thread may have ended by now
+            raise _Stopping
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
 
@@ -336,7 +357,7 @@ class EventsSpider(scrapy.Spider):
 
     async def _close(self) -> None:
         self._stop_threads.set()
-        await self._in_thread(self._ledger.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.close)
         self._thread.shutdown()
         self._connector.release()
 

@@ -217,6 +217,27 @@ def test_404_behind_the_end(database: Database, mode: str, *, with_total: bool) 
     assert_all_there(database, 300)
 
 
+def test_a_body_that_isnt_what_its_encoding_says(database: Database) -> None:
+    """A page announced as gzip or Brotli that is neither is tried again, the first one too."""
+    everything = events(300)
+    asked: list[str] = []
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        encodings = ("gzip", "br", None)
+        encoding = encodings[min(asked.count(query["offset"]), 2)]
+        asked.append(query["offset"])
+        first = int(query["offset"])
+        page = everything[first : first + int(query["limit"])]
+        headers = {"Content-Encoding": encoding} if encoding else {}
+        return {"X-Total-Count": "300", **headers}, {"data": page}
+
+    with serving(answer) as url:
+        args = quick(BULK_PAGE_SIZE=50)
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 300)
+
+
 @pytest.mark.parametrize("with_total", [True, False])
 def test_the_last_page_again_behind_the_end(database: Database, *, with_total: bool) -> None:
     """A server that serves its last page for every later number: complete by its total; without

@@ -129,6 +129,15 @@ def test_a_withdrawn_key_stops_the_crawl(database: Database, fault: str, reason:
         assert database.value("SELECT count(*) FROM events") >= 200
 
 
+def test_a_key_withdrawn_at_the_last_page_ends_without_a_traceback(database: Database) -> None:
+    """Where the plan has nothing left to hand out it asks the ledger, which is closed by then."""
+    with MockServer("--events", "1400", "--fault", "401:start=7") as mock:
+        done = crawl(mock, database, *SETTINGS)
+    assert done.status == 1
+    assert "The API refuses the key" in done.log
+    assert "Traceback" not in done.log, done.log
+
+
 def test_a_redirect_is_not_followed(database: Database) -> None:
     """Another host never sees the key, nor any request."""
     with (
