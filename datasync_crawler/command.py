@@ -6,6 +6,7 @@ and so this: what it needs is imported when a command was chosen.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, ClassVar
@@ -50,6 +51,9 @@ class ConfiguredCommand(ScrapyCommand):
         from datasync_crawler.errors import CrawlError  # noqa: PLC0415
         from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As on standard error: a terminal that can't show a dash is no reason to fail.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             self.act(args, opts)
             sys.stdout.flush()

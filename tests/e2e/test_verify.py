@@ -179,6 +179,15 @@ def test_status_of_a_crawl_with_holes_and_rejections(database: Database) -> None
     assert "crashed" in scrapy(None, database, "status").log
 
 
+def test_a_terminal_without_unicode_gets_its_answer(database: Database) -> None:
+    """What its encoding can't show stands there as an escape; the command and its status hold."""
+    with MockServer("--events", str(EVENTS), "--fault", "html:offset=1000") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 1
+    done = scrapy(None, database, "status", PYTHONIOENCODING="latin-1")
+    assert done.status == 0, done.log
+    assert r"1 hole: 1000\u20131199" in done.log
+
+
 def test_redrive_mends_what_is_good_now(database: Database) -> None:
     """Rejected events and a failed range are fetched again; what is good now is stored."""
     faults = ("--fault", "bad-events:kind=no-id,each=100", "--fault", "html:offset=1000")
