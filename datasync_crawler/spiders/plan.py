@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MOST_STALLED_ROUNDS: Final = 2
 #: Rounds that only fetch what the API has added meanwhile: a set that grows for ever must not
 #: keep the crawl for ever.
-MOST_GROWTH_ROUNDS: Final = 5
+MOST_GROWTH_ROUNDS: Final = 20
 #: Passes over everything when offsets have shifted, until one finds nothing new.
 MOST_REPAIR_PASSES: Final = 3
 #: Empty answers one after another, before the total, after which no more are asked for: a total of
@@ -153,14 +153,20 @@ class Plan(Asking):
         await self.settled()
 
     async def _read_to_the_end(self) -> AsyncIterator[Wanted]:
-        """Without any total: page after page until an empty one, and a second look behind it."""
+        """Without any total: page after page until an empty one, and a second look behind it.
+
+        Where each look time and again brings the few that were added meanwhile, the end is there
+        all the same.
+        """
         logger.warning(
             "The API doesn't say reliably how many events there are: reading until a page is empty."
         )
         position = await self.reach()
+        growth_rounds = 0
         while self.total is None:
             self.empty_at = None
             stalled = 0
+            came = self.committed_pages
             while self.empty_at is None and stalled < MOST_STALLED_ROUNDS * self.in_flight:
                 before = self.committed_pages
                 yield self.want(Range(position, self.page_size))
@@ -168,6 +174,8 @@ class Plan(Asking):
                 await self.fewer_outstanding_than(self.in_flight)
                 stalled = 0 if self.committed_pages > before else stalled + 1
             await self.settled()
+            few = self.committed_pages - came <= self.in_flight
+            growth_rounds = growth_rounds + 1 if few else 0
             end = await self.reach()
             serves = False
             for look in self.paging.behind(end, self.page_size):
@@ -175,6 +183,8 @@ class Plan(Asking):
                 yield self.want(look)
                 await self.settled()
                 serves = serves or await self.serves_behind(end)
+            if serves and growth_rounds >= MOST_GROWTH_ROUNDS:
+                serves, self.ended_at = False, end  # what comes from now on is the next run's
             if not serves:
                 self.total = self.largest_total = end
                 self.stats.set_value("crawl/total", end)
@@ -203,9 +213,10 @@ class Plan(Asking):
                 if stalled >= MOST_STALLED_ROUNDS:
                     raise Incomplete(in_words(missing))
                 continue
-            async for wanted in self._look_past_the_end():
+            may_grow, lied = growth_rounds < MOST_GROWTH_ROUNDS, self.total_lies
+            async for wanted in self._look_past_the_end(may_grow=may_grow):
                 yield wanted
-            if self.total <= target or growth_rounds >= MOST_GROWTH_ROUNDS:
+            if self.total <= target or not (may_grow or self.total_lies > lied):
                 self.stats.set_value("crawl/added_since", max(self.total - target, 0))
                 self.total = target
                 return
@@ -226,12 +237,14 @@ class Plan(Asking):
                         return
         await self.settled()
 
-    async def _look_past_the_end(self) -> AsyncIterator[Wanted]:
+    async def _look_past_the_end(self, *, may_grow: bool) -> AsyncIterator[Wanted]:
         """The end is where the offsets reach the total and a page past it is empty (api.md).
 
         A short last page is as good as an empty one behind it. Where the total has fallen, it is
-        looked at twice. Where events come from behind it, the largest word is believed, and where
-        they come from behind that, none.
+        looked at twice. Where events come from behind it, the largest word is believed. Where they
+        come from behind that, the set has grown, if the total has, too; else no word is believed.
+        Where it grows on and on (*may_grow* is false), the front page tells: a total that says how
+        far the server has come is small again there.
         """
         assert self.total is not None
         end, largest = self.total, self.largest_total or 0
@@ -242,6 +255,14 @@ class Plan(Asking):
             yield self.want(Range(end, self.page_size))
             await self.settled()
             if await self.serves_behind(end):
+                if (grown := self.total) > end >= largest:
+                    if may_grow:
+                        return
+                    self.last_page = None
+                    yield self.want(Range(0, self.page_size))
+                    await self.settled()
+                    if self.last_page is not None and self.total >= grown:
+                        return
                 logger.warning("The API says %d events, but serves more.", end)
                 if end < largest:
                     self.total = self.proved_total = largest
@@ -284,7 +305,9 @@ class Plan(Asking):
             sums: LedgerSums = await self.in_thread(self.ledger.sums)
             assert self.total is not None
             short = ids_short(self.total, sums) - self.short_before - self.twice_in_page
-            if not self.shrunk and (short <= 0 or not self.changed_total):
+            # A total that we found ourselves says nothing of events that have come in since.
+            enough = short <= 0 and not (attempt and self.total_lies)
+            if not self.shrunk and (enough or not self.changed_total):
                 return
             if attempt == MOST_REPAIR_PASSES:
                 break

@@ -339,3 +339,35 @@ def test_more_new_events_in_front_than_the_total_has_grown_by(*, numbered: bool)
     server.change("insert", 0.0, 29)
     asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
     assert set(server.ids) <= ledger.ids
+
+
+@pytest.mark.parametrize(("new", "silent"), [(1, False), (2, False), (PAGE, False), (1, True)])
+def test_a_set_that_grows_with_every_request(new: int, *, silent: bool) -> None:
+    """Growing for ever, with or without a total, doesn't keep the crawl for ever."""
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=silent, numbered=False)
+    grows = [(request, "append", 0.0, new) for request in range(1, MOST_REQUESTS)]
+    ledger, server = FakeLedger(), Server(42, grows)
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert server.steady <= ledger.ids
+    assert server.requests < 300
+
+
+def test_a_total_that_says_how_far_the_server_has_come() -> None:
+    """It grows with each page, as a set's does: all is read, not so many pages only."""
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=False, numbered=False)
+    ledger, server = FakeLedger(), Server(60 * PAGE, [])
+    whole = server.serve
+    server.serve = lambda first, count: (  # type: ignore[method-assign]
+        (ids := whole(first, count)[0]), first + len(ids)
+    )  # fmt: skip
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert ledger.ids == set(range(60 * PAGE))
+
+
+def test_a_set_that_grows_in_front_until_the_crawl_is_nearly_through() -> None:
+    """A total that grows with the page behind it is believed: those that came in front count."""
+    faults = SimpleNamespace(failing=0.0, short=0.0, silent=False, numbered=False)
+    grows = [(request, "insert", 0.0, 2) for request in range(1, 20)]
+    ledger, server = FakeLedger(), Server(50, grows)
+    asyncio.run(Crawl(ledger, server, Random(1), faults).run(None))
+    assert set(server.ids) <= ledger.ids
