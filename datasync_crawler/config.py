@@ -104,6 +104,15 @@ class Config:
             config.check_dashboard()
         return config
 
+    def without_key(self, text: str) -> str:
+        """What the API says of itself, up to where it says our key: it goes into logs and tables.
+
+        The key's beginning is looked for, since the text may be cut; a short key is no secret.
+        """
+        begins = self.api_key[:12]
+        before, found, _ = text.partition(begins) if len(begins) > 5 else (text, "", "")
+        return f"{before}[API_KEY]" if found else text
+
     def check_dashboard(self) -> None:
         """Who serves the page calls it. Raises ConfigError for an open page on the network."""
         host = self.dashboard_host

@@ -143,8 +143,9 @@ def _largest(header: str, body: bytes, config: Config) -> int | None:
     try:
         said = PageDecoder(PageFormat(config.events_key, config.total_key)).decode(body).total
     except WireError as error:
+        reason = config.without_key(error.reason)
         raise CrawlError(
-            f"The API's answer is no page ({error.reason}): try later, or use --offline."
+            f"The API's answer is no page ({reason}): try later, or use --offline."
         ) from None
     if said is not None:
         words.append(said)

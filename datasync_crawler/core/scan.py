@@ -71,7 +71,9 @@ def _refuse(body: bytes, events_path: tuple[str, ...]) -> NoReturn:
     where = f'no list at "{".".join(events_path)}"' if events_path else "no list"
     if not isinstance(facts, dict):
         raise NotAPage(f"the body is {'null' if facts is None else 'a single value'}, {where}")
-    said = [str(facts[key])[:60] for key in ("error", "code") if isinstance(facts.get(key), str)]
+    words = [facts[key][:60] for key in ("error", "code") if isinstance(facts.get(key), str)]
+    # For the log, where it must not write lines or control sequences of its own.
+    said = ["".join(sign if sign.isprintable() else " " for sign in word) for word in words]
     if said:
         raise NotAPage(f"the body is an error object ({', '.join(said)}), {where}", facts)
     raise NotAPage(f"the body has {where}", facts)

@@ -248,8 +248,9 @@ class EventsSpider(scrapy.Spider):
     ) -> Any:
         """A 200 that isn't a usable page: tried again with backoff, then a hole."""
         assert request is not None
+        problem = self.config.without_key(problem)
         self.crawler.stats.inc_value(f"pages/unusable/{problem[:60]}")
-        named = f" (request {request_id})" if request_id else ""
+        named = f" (request {self.config.without_key(request_id)})" if request_id else ""
         again = get_retry_request(request, spider=self, reason=f"page: {problem[:60]}")
         if again is None:
             self.logger.warning("Offset %d can't be had: %s%s.", first_offset, problem, named)

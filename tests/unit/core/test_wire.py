@@ -221,6 +221,10 @@ def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
             b'{"error":"Too Many Requests","code":"RATE_LIMITED","message":"secret"}',
             'the body is an error object (Too Many Requests, RATE_LIMITED), no list at "data"',
         ),
+        (
+            rb'{"error":"no\n2026-01-01 INFO: complete\u001b[2J"}',
+            'the body is an error object (no 2026-01-01 INFO: complete [2J), no list at "data"',
+        ),
         (b'{"data":[{"id":"a"}', "the body is cut short"),
         (b'{"data":[{"id":"a"}]', "the body is cut short"),
         (b'{"data":[{"id":"a', "the body is cut short"),

@@ -6,11 +6,14 @@ cassette is there.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 import scrapy
 from scrapy.crawler import Crawler
+from scrapy.http import TextResponse
 from scrapy.settings import Settings
 
 from datasync_crawler.items import EventPage
@@ -125,3 +128,21 @@ def test_what_isnt_a_page_is_tried_again(
 def retries(spider: EventsSpider) -> object:
     assert spider.crawler.stats is not None
     return spider.crawler.stats.get_value("retry/count")
+
+
+def test_a_key_that_the_api_repeats_is_kept_nowhere(
+    spider: EventsSpider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an error object says goes into log, stats and request without the key, cut or whole."""
+    key = "kanarienvogel-0123456789-0123456789-0123456789-0123456789"
+    spider.config = dataclasses.replace(spider.config, api_key=key)
+    body = {"error": f"no such key: {key}", "requestId": key}
+    request = scrapy.Request(f"{RECORDED}/error", cb_kwargs={"first_offset": 0})
+    response = TextResponse(request.url, body=json.dumps(body).encode(), request=request)
+    with caplog.at_level("DEBUG"):
+        again = parse(spider, response)
+    assert isinstance(again, scrapy.Request)
+    assert "no such key: [API_KEY]" in caplog.text
+    assert spider.crawler.stats is not None
+    said = f"{caplog.text} {spider.crawler.stats.get_stats()} {again.to_dict(spider=spider)}"
+    assert "kanarienvogel" not in said
