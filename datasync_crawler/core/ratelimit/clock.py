@@ -24,4 +24,6 @@ class ServerClock:
             if at_least > at_most:  # its clock was set, or another machine answers
                 at_least, at_most = said - now, said + 1.0 - sent_at
             self._at_least, self._at_most = at_least, at_most
-        return min(max(wall, self._at_least + now), self._at_most + now)
+        # Once ours is proved wrong, the earliest that it can be there: no wait ends too soon.
+        at_least, at_most = self._at_least + now, self._at_most + now
+        return wall if at_least <= wall <= at_most else at_least

@@ -185,14 +185,17 @@ def _retry_after(reader: _Reader, body: bytes) -> float | None:
     """Retry-After as seconds or date, else the body's `rateLimit.retryAfter`."""
     text = reader.headers.get("retry-after")
     if text is not None:
-        at = http_date(text.strip(), near_epoch_s=reader.server_epoch_s)
+        # Both are cut to whole seconds: held against a better clock, it would be over too soon.
+        date = http_date(reader.headers.get("date", "").strip(), near_epoch_s=reader.server_epoch_s)
+        since_epoch_s = reader.server_epoch_s if date is None else date
+        at = http_date(text.strip(), near_epoch_s=since_epoch_s)
         if at is None:
             value, _ = reader.seconds_left("retry-after", text)
             if value is not None:
                 return value
-        elif -_JUST_PAST_S <= at - reader.server_epoch_s <= LONGEST_S:
+        elif -_JUST_PAST_S <= at - since_epoch_s <= LONGEST_S:
             reader.used.append("retry-after")
-            return max(0.0, at - reader.server_epoch_s)
+            return max(0.0, at - since_epoch_s)
         else:
             reader.reject("retry-after", text)
     return _body_retry_after(reader, body)

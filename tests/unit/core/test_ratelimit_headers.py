@@ -1,6 +1,7 @@
 """What is read from one response, in every spelling that servers use."""
 
 import json
+from email.utils import formatdate
 
 import pytest
 from hypothesis import given
@@ -177,6 +178,13 @@ def test_nonsense_in_retry_after_falls_back_to_the_body(text: str) -> None:
 def test_a_body_without_a_word_on_it_says_nothing(body: bytes) -> None:
     """Load balancers answer with HTML, and worse."""
     assert read(429, body).retry_after_s is None
+
+
+def test_a_retry_after_date_is_held_against_the_answers_own_date() -> None:
+    """Both are cut to whole seconds: a clock that knows better would end the wait too soon."""
+    fields = {"date": formatdate(NOW, usegmt=True), "retry-after": formatdate(NOW + 2, usegmt=True)}
+    for late_s in (0.0, 0.9, 3600.0):
+        assert read_advice(429, fields, b"", server_epoch_s=NOW + late_s).retry_after_s == 2
 
 
 def test_retry_after_counts_for_429_and_503_only() -> None:
