@@ -55,6 +55,10 @@ class Allowance:
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
+        # Until when we sent or were held back; and, before the first refusal, the longest time
+        # after that in which nobody asked: how long, its end, and what was accepted before it.
+        self._busy_until = math.inf
+        self._idle = (0.0, 0.0, 0)
         self._burst = 1  # the most that went through in one go, before the first refusal
         self._safe = 0  # let through since a 429 was last risked
         # Let through by a belief that is new; None: nearly as many went through as it says.
@@ -66,6 +70,7 @@ class Allowance:
         # When the refusals that aren't over began and when the last one came; and those before.
         self._refused: tuple[float, float] | None = None
         self._refused_before = (0.0, 0.0)
+        self._misled = False  # the last refusals took longer than the server said
         self._closed_until = 0.0  # the server surely was closed then
         # The window is known to be longer than this; a remembered one isn't shortened.
         self._too_short_s = math.inf
@@ -130,6 +135,8 @@ class Allowance:
             return 0.0
         self._waited = self._waited or is_turn
         self._held = self._held or wait_s > 0
+        if wait_s > 0:
+            self._busy_until = now + wait_s
         return wait_s
 
     def goes_alone(self, now: float) -> bool:
@@ -138,6 +145,7 @@ class Allowance:
 
     def sent(self, now: float) -> None:
         """A request goes out."""
+        self._skip_idle(now)
         if self._waited or self._opened_at is None:
             self._turn_at, self._held = now, False
         self._waited, self._trial = False, self.full_for_s(now) > 0
@@ -147,6 +155,7 @@ class Allowance:
     def accepted(self, now: float, *, alone: bool) -> None:
         """An answer that isn't a refusal; `alone`: to a request that went first, or was a trial."""
         self._log.append(now)
+        self._busy_until = now
         self._accepted += 1
         self._safe += 1
         if self.limit is None:
@@ -177,6 +186,22 @@ class Allowance:
         elif self._held and now >= self._turn_at + self.window_s:
             self._raise_flow(now)
 
+    def _skip_idle(self, now: float) -> None:
+        """A time in which nobody asked tells nothing of the rate: only a window's length of it may
+        have been needed.
+        """
+        idle_s, self._busy_until = now - self._busy_until, now
+        if self._refused is not None or self._opened_at is None:
+            return
+        if self.limit is None:
+            self._idle = max(self._idle, (idle_s, now, self._accepted))
+            return
+        skipped_s = max(0.0, idle_s - self.window_s)
+        self._opened_at += skipped_s
+        self._turn_at += skipped_s
+        began_at, ended_at = self._refused_before
+        self._refused_before = (began_at + skipped_s, ended_at + skipped_s)
+
     def _confirmed(self, let_through: int) -> None:
         """Nearly as many as believed went through. If we were careful: it's a window, no bucket,
         and the time of the care tells nothing of its rate.
@@ -205,17 +230,29 @@ class Allowance:
         if oldest is not None:
             self._too_short_s = max(self._too_short_s, closed_until - oldest)
 
-    def reopened(self, at: float) -> None:
-        """Refusals are over: the server let one through again, or had said that it would, `at`."""
+    def reopened(self, sent_at: float, due_at: float, *, misled: bool = False) -> None:
+        """Refusals are over: the server let one through again that was sent at `sent_at`; `due_at`
+        when it had said that it would, or when we meant to ask. `misled`: it had said so often.
+        """
+        at = min(due_at, sent_at)
         opened_at = at if self._opened_at is None else self._opened_at
+        idle_s, idle_until, accepted_before = self._idle
+        if idle_s > at - idle_until:  # any window of before was over by then
+            opened_at, self._accepted = idle_until, self._accepted - accepted_before
         self.believe(*self._learnt(at, opened_at))
         self._too_short_s = min(self._too_short_s, self.window_s)
-        self._refused_before, self._refused = self._refused or (at, at), None
-        self._opened_at, self._accepted, self._unconfirmed, self._safe = at, 0, 0, 0
-        self._was_careful = False
+        skipped_s = max(0.0, sent_at - at - self.window_s)  # nobody asked
+        began_at, ended_at = self._refused or (at, at)
+        self._refused_before = (began_at + skipped_s, ended_at + skipped_s)
+        self._opened_at, self._refused = at + skipped_s, None
+        self._accepted, self._unconfirmed, self._safe = 0, 0, 0
+        self._was_careful, self._idle = False, (0.0, 0.0, 0)
         self._trial, self._trial_step, self._tried_from = False, 1, None
-        self._turn_at, self._held = at, False
-        self._trial_at = self._turns + self._patience
+        self._turn_at, self._held = self._opened_at, False
+        # What took longer than was said needn't have been a window: one more tells, at once, but
+        # not over and over to a server that always says the same.
+        is_doubtful, self._misled = misled and not self._misled, misled
+        self._trial_at = self._turns + (0 if is_doubtful else self._patience)
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
 
     def _learnt(self, at: float, opened_at: float) -> tuple[int, float]:
@@ -282,6 +319,11 @@ class Allowance:
             return self.limit, self.window_s
         oldest = self._log[-min(self.limit, len(self._log))]
         least_s, longest_s = self._closed_until - oldest, at - oldest
+        # Far sooner than it did: the window is shorter now, or it's a bucket, which the next burst
+        # tells, at the cost of a 429 that is worth it when nothing else has gone well for long.
+        if self._patience == _MOST_PATIENCE and longest_s < _WRONG * self.window_s:
+            self._too_short_s = max(0.0, least_s)
+            return self.limit, max(longest_s, 0.01)
         if longest_s > self.window_s and fewer * least_s <= self.limit * self.window_s:
             # The window ended between the last refusal and `at`: where, the average may tell.
             average_s = self.limit * per_request_s

@@ -35,6 +35,8 @@ _LONGEST_BLIND_PAUSE_S = 60.0
 _SHORTEST_WAIT_S = 0.001
 # What waits for an answer, not for a time, is told to ask again after this at the latest.
 _ASK_AGAIN_S = 1.0
+# Told when to come back and refused again then, so many times in a row: it was no window's end.
+_MISLED = 3
 # A probe that hangs may do so for the download's whole time-out: after this another one goes.
 _PROBE_PATIENCE_S = 10.0
 _REMEMBERED = "remembered from the run before"
@@ -282,7 +284,11 @@ class RateController:
     def _let_through(self, now: float, sent: float, *, probe: bool) -> None:
         """The server took it."""
         if probe and self._refused and self._window.remaining is None:
-            self._allowance.reopened(sent if self._opens_at is None else self._opens_at)
+            self._allowance.reopened(
+                sent,
+                self._paused_until if self._opens_at is None else self._opens_at,
+                misled=self._opens_at is not None and self._refusals >= _MISLED,
+            )
         self._allowance.accepted(now, alone=probe)
         grown = self._grown_in_flight + 1 / self._grown_in_flight
         self._grown_in_flight = min(grown, _MOST_IN_FLIGHT)

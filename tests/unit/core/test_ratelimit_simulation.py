@@ -143,6 +143,21 @@ class Hiccup(Unlimited):
         return not any(at <= t < at + 1.0 for at in self.at)
 
 
+class Storm(Fixed):
+    """No limit, but after five requests fifty are refused, each told to come back in a second."""
+
+    def __init__(self) -> None:
+        super().__init__(10**9, 1.0)
+        self.asked = 0
+
+    def take(self, t: float) -> bool:
+        self.asked += 1
+        return not 5 < self.asked <= 55
+
+    def retry_s(self, t: float) -> float:
+        return 1.0
+
+
 Limiter = Fixed | Sliding | Bucket | Unlimited
 
 
@@ -208,11 +223,12 @@ def crawl(
     max_in_flight: int | None = None,
     wall_wrong_s: float = 0.0,
     changes: Iterable[tuple[float, Callable[[Limiter], None]]] = (),
+    idle: tuple[float, float] = (0.0, 0.0),
     controller: RateController | None = None,
     seed: int = 1,
 ) -> Result:
     """Fetch `pages` pages; a refused page is asked for again. The server counts on arrival, a
-    quarter into the latency, which varies by a fifth.
+    quarter into the latency, which varies by a fifth. `idle`: from when until when nobody asks.
     """
     rnd = random.Random(seed)
     rate = controller or RateController(
@@ -251,8 +267,9 @@ def crawl(
         heapq.heappush(events, (now + latency * 0.25, next(ticket), arrive))
 
     while result.served < pages:
-        wake = math.inf
-        while todo:
+        is_idle = idle[0] <= now < idle[1]
+        wake = idle[1] if is_idle else math.inf
+        while todo and not is_idle:
             decision = rate.ask(now)
             assert 0 <= decision.delay_s < math.inf
             if decision.delay_s:
@@ -438,6 +455,36 @@ def test_one_refusal_doesnt_hold_a_crawl_to_its_slow_past() -> None:
     assert len(late) >= 0.8 * 30 * 16 / 0.05
 
 
+@pytest.mark.parametrize("style", ["retry-after", "none"])
+@pytest.mark.parametrize("since", [0.6, 2.4, 5.0, 20.0])
+@pytest.mark.parametrize("name", COMMON)
+def test_a_time_in_which_nobody_asks_isnt_learnt_as_slowness(
+    name: str, since: float, style: str
+) -> None:
+    """A minute without a database: after it, half the rate at least, not a twentieth for ever."""
+    limiter, idle = LIMITERS[name](5, 2.0), (since, since + 60.0)
+    result = crawl(limiter, style, pages=1000, idle=idle)
+    assert result.seconds <= idle[1] + limiter.ideal_s(1000) * 2
+
+
+def test_a_window_that_shrinks_untold_is_found() -> None:
+    """From one request in 30 s to one in a second: a single one more is refused for ever."""
+    limiter = Fixed(1, 30.0)
+
+    def shrink(limiter: Limiter) -> None:
+        limiter.window_s = 1.0
+
+    result = crawl(limiter, "retry-after", pages=200, changes=[(300.0, shrink)])
+    assert result.seconds < 1200
+
+
+def test_a_storm_of_refusals_isnt_learnt_as_a_limit() -> None:
+    """Told "1 s" fifty times: not "five in fifty seconds", once it's over."""
+    result = crawl(Storm(), "retry-after", pages=100)
+    assert len(result.refusals) == 50
+    assert result.seconds < result.refusals[-1] + 10
+
+
 def test_a_flow_refused_twice_is_raised_later() -> None:
     """A steady flow is raised after two windows that went well; refused again, after four."""
     flow = Allowance()
@@ -452,14 +499,14 @@ def test_a_flow_refused_twice_is_raised_later() -> None:
 
     flows(0.0, 10.0)
     flow.refused(10.5, 10.5)
-    flow.reopened(11.0)
+    flow.reopened(11.0, 11.0)
     believed = flow.limit
     assert believed is not None
     flows(11.0, 34.5)
     assert flow.limit is not None
     assert flow.limit > believed
     flow.refused(34.9, 34.9)
-    flow.reopened(35.0)
+    flow.reopened(35.0, 35.0)
     believed, window_s = flow.limit, flow.window_s
     flows(35.0, 35.4 + 3 * window_s)
     assert flow.limit == believed
@@ -502,10 +549,11 @@ def test_a_slow_api_without_limit_gets_more_in_flight() -> None:
 def test_skewed_clocks_cost_nothing() -> None:
     """Our clock an hour off: the answers' Dates put it right, epoch resets are met as well."""
     for wrong_s in (-3600.0, -0.7, 0.7, 3600.0):
-        limiter = Fixed(10, 20.0)
-        result = crawl(limiter, "full epoch s", pages=60, wall_wrong_s=wrong_s)
-        assert len(result.refusals) <= 1
-        assert result.seconds <= 100 * 1.05 + 6
+        for style in ("full epoch s", "full epoch ms"):
+            limiter = Fixed(10, 20.0)
+            result = crawl(limiter, style, pages=60, wall_wrong_s=wrong_s)
+            assert len(result.refusals) <= (abs(wrong_s) < 1)
+            assert result.seconds <= 100 * 1.05 + 6
 
 
 def table() -> None:
