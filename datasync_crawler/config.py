@@ -173,6 +173,8 @@ class _Reader:
         text = self.text(name)
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
             raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, 0 or more.")
+        if name == "HEARTBEAT_INTERVAL" and not float(text):  # beats without a pause
+            raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, more than 0.")
         return float(text)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:

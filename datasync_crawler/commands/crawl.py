@@ -20,11 +20,15 @@ from datasync_crawler.command import without_empty
 from datasync_crawler.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from scrapy.crawler import Crawler
     from scrapy.settings import Settings
 
 #: Finish reasons of a crawl that never began because of its configuration.
 CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_conflict"}
+#: What the spider takes by -a.
+SPIDER_ARGUMENTS: Final = {"redrive"}
 #: What Scrapy tells at every start and no user of ours has asked for.
 NOISE: Final = (
     "scrapy.addons", "scrapy.crawler", "scrapy.extensions", "scrapy.middleware",
@@ -61,6 +65,7 @@ class Command(ScrapyCrawl):
         try:
             _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
             refuse_secrets(self.settings, opts.spargs)
+            _check_arguments(opts.spargs)
         except ConfigError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             if self.settings.get("LOG_FILE"):  # under Scrapyd nobody looks at anything else
@@ -120,6 +125,19 @@ def _check(spider: str, spiders: list[str], settings: Any) -> None:
                 f"a line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
             )
         _check_feed(str(uri))
+
+
+def _check_arguments(arguments: "Mapping[str, object]") -> None:
+    """Scrapy makes an attribute of whatever comes by -a: a slip would be lost, or replace a method.
+
+    Scrapyd adds arguments of its own, whose names begin with an underscore.
+    """
+    for name in arguments:
+        if name not in SPIDER_ARGUMENTS and not name.startswith("_"):
+            raise ConfigError(
+                f"The spider has no argument {name!r}, only redrive=1. A setting is given as "
+                "-s NAME=value, under Scrapyd as setting=NAME=value."
+            )
 
 
 def _check_feed(uri: str) -> None:

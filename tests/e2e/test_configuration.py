@@ -55,6 +55,9 @@ def test_a_wrong_setting_ends_with_2(env: Mapping[str, str], words: tuple[str, .
     [
         (["-s", "JOBDIR=/dev/null"], ("JOBDIR is '/dev/null'", "Set it to a folder")),
         (["-O", "x.xml"], ("format 'xml'", "-O events.jsonl")),
+        (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
+        (["-a", f"API_KEY={CANARY}"], ("no argument 'API_KEY'", "-s NAME=value")),
+        (["-s", "HEARTBEAT_INTERVAL=0"], ("HEARTBEAT_INTERVAL is '0'", "more than 0")),
     ],
 )
 def test_a_wrong_option_ends_with_2(args: list[str], words: tuple[str, ...]) -> None:
