@@ -182,7 +182,8 @@ def main() -> None:
 
 
 def _spread(values: list[float]) -> str:
-    low, middle, high = statistics.quantiles(values, n=4)
+    # A single round has no quartiles.
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return f"{middle:.3f} ({low:.3f}–{high:.3f})"
 
 

@@ -49,6 +49,14 @@ def test_every_setting_is_documented_and_no_other() -> None:
     )
 
 
+def test_every_setting_of_scrapy_that_is_changed_is_documented() -> None:
+    """Each name that settings.py assigns stands in docs/settings.md, an aid of the tests too."""
+    named = re.findall(r"^([A-Z][A-Z_]+)(?::.*?)? = ", text("datasync_crawler/settings.py"), re.M)
+    documented = set(re.findall(r"`(\w+)`", text("docs/settings.md")))
+    assert len(named) > 60
+    assert not set(named) - documented
+
+
 def test_the_example_holds_every_setting_with_its_default() -> None:
     """.env.example names each setting of settings.py once, and a default that it names is true."""
     example = re.findall(r"^([A-Z_]+)=(.*)$", text(".env.example"), re.MULTILINE)
