@@ -244,7 +244,7 @@ class RateController:
         if probe and self._window.closed_until is not None and self._refusals == 1:
             self._window.cautious = True
         if advice.tells_budget:
-            self._learn(advice, now=now, sent=sent, probe=probe)
+            self._learn(advice, now=now, sent=sent, probe=probe, refused=True)
         said_s = advice.retry_after_s if advice.reset_in_s is None else advice.reset_in_s
         # Said in whole seconds, rounded up: it's closed for all but the last second of them.
         still_closed = now if said_s is None else now + max(0.0, said_s - 1.0)
@@ -299,9 +299,11 @@ class RateController:
             self._unproven, self._refused, self._refusals = False, False, 0
             self.pause_reason = ""
 
-    def _learn(self, advice: Advice, *, now: float, sent: float, probe: bool) -> None:
+    def _learn(
+        self, advice: Advice, *, now: float, sent: float, probe: bool, refused: bool = False
+    ) -> None:
         before = self._window.limit
-        self._window.learn(advice, now=now, sent_at=sent, probe=probe)
+        self._window.learn(advice, now=now, sent_at=sent, probe=probe, refused=refused)
         if self._window.limit not in {None, before}:
             what = "learnt" if before is None else f"changed, was {before}"
             self._notes.append(

@@ -8,7 +8,8 @@ import math
 
 from datasync_crawler.core.ratelimit.headers import Advice
 
-# Headers without a usable reset: the wait after the last budget, doubled each time it was short.
+# Headers without a usable reset: the wait after the last budget, doubled each time it was short,
+# that is, refused: who answers with nothing left, each time, lets one through for each wait.
 _BLIND_WAIT_S = 1.0
 _LONGEST_BLIND_WAIT_S = 60.0
 
@@ -37,10 +38,12 @@ class Window:
         self._told_at = 0.0  # when the answer came that `remaining` is from
         self._blind_waits = 0
 
-    def learn(self, advice: Advice, *, now: float, sent_at: float, probe: bool) -> None:
+    def learn(
+        self, advice: Advice, *, now: float, sent_at: float, probe: bool, refused: bool = False
+    ) -> None:
         """Take in what an answer said that arrived `now` to a request sent at `sent_at`.
 
-        `probe`: that went alone because the window before was thought to be over.
+        `probe`: that went alone because the window before was thought to be over. `refused`: 429.
         """
         first = self.remaining is None or self.closed_until is None
         fresh = first or probe or self._is_over(now, sent_at, advice)
@@ -55,7 +58,7 @@ class Window:
         if in_force:
             self.remaining, self._told_at = said, now
         self._move_end(self._latest_end(advice, now), now - sent_at, fresh=fresh, may_rise=in_force)
-        self._wait_blindly(now)
+        self._wait_blindly(now, refused=refused)
 
     def forget(self) -> None:
         """The server has stopped telling."""
@@ -85,12 +88,12 @@ class Window:
             return advice.remaining
         return max(0, ((self.limit if fresh else self.remaining) or 0) - 1)
 
-    def _wait_blindly(self, now: float) -> None:
+    def _wait_blindly(self, now: float, *, refused: bool) -> None:
         """Nothing left, and no word on until when."""
         if self.remaining:
             self._blind_waits = 0
         elif self.closed_until is None:
-            self._blind_waits += 1
+            self._blind_waits = max(1, self._blind_waits + refused)
             wait_s = _BLIND_WAIT_S * 2.0 ** min(self._blind_waits, 10)
             self.closed_until = now + min(wait_s, _LONGEST_BLIND_WAIT_S)
 

@@ -273,14 +273,19 @@ def test_nonsense_is_noted_once() -> None:
 
 
 def test_nothing_left_and_no_reset_waits_longer_each_time() -> None:
-    """Without a word on when, one request asks again and again, ever later, up to a minute."""
+    """Without a word on when, one request asks again and again, ever later, up to a minute, while
+    it is refused; each one that is answered shows that the wait was long enough.
+    """
     rate, now, waits = controller(), 0.0, []
-    for _ in range(9):
-        assert rate.ask(now).delay_s == 0
-        answer(rate, now, x_ratelimit_remaining="0", sent_at=now)
-        waits.append(rate.ask(now).delay_s)
-        now += waits[-1]
-    assert waits == [2, 4, 8, 16, 32, 60, 60, 60, 60]
+    for status in [200] * 3 + [429] * 6 + [200] * 3:
+        while delay_s := rate.ask(now).delay_s:
+            now += delay_s
+        answer(rate, now, status=status, x_ratelimit_remaining="0", sent_at=now)
+        until = rate.budget(now)
+        assert until is not None
+        waits.append(until.reset_in_s)
+    assert waits == [2, 2, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    now += 60
     assert rate.ask(now).delay_s == 0
     answer(rate, now, x_ratelimit_remaining="5", sent_at=now)
     assert [rate.ask(now).reason for _ in range(6)] == ["", "", "", "", "", "budget"]
