@@ -51,7 +51,8 @@ def test_every_setting_is_documented_and_no_other() -> None:
 
 def test_every_setting_of_scrapy_that_is_changed_is_documented() -> None:
     """Each name that settings.py assigns stands in docs/settings.md, an aid of the tests too."""
-    named = re.findall(r"^([A-Z][A-Z_]+)(?::.*?)? = ", text("datasync_crawler/settings.py"), re.M)
+    source = text("datasync_crawler/settings.py")
+    named = re.findall(r"^([A-Z][A-Z_]+)(?::.*?)? = ", source, re.MULTILINE)
     documented = set(re.findall(r"`(\w+)`", text("docs/settings.md")))
     assert len(named) > 60
     assert not set(named) - documented
