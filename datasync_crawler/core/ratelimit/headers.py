@@ -156,7 +156,8 @@ def _budget_texts(headers: Mapping[str, str]) -> _Texts:
 def _ietf_texts(field: str, policy_field: str) -> _Texts:
     """`"default";r=50;t=30` with `"default";q=100;w=60`, or `limit=100, remaining=50, reset=5`.
 
-    Of several policies the one with the least left is the one that stops us.
+    Of several policies the one with the least left is the one that stops us, and of those with
+    nothing left the one that does so the longest.
     """
     if "remaining=" in field.replace(" ", ""):
         pairs = dict(_TOKEN_PAIR.findall(";" + field.replace(",", ";").lower()))
@@ -164,9 +165,14 @@ def _ietf_texts(field: str, policy_field: str) -> _Texts:
     states = [(name, pairs) for name, pairs in _policies(field).items() if "r" in pairs]
     if not states:
         return "ratelimit", None, field, None, None  # not a number: named as nonsense
-    name, pairs = min(states, key=lambda state: float(state[1]["r"]))
+    name, pairs = min(states, key=lambda state: (float(state[1]["r"]), -_seconds(state[1])))
     policy = _policies(policy_field).get(name, {})
     return "ratelimit", policy.get("q"), pairs["r"], pairs.get("t"), policy.get("w")
+
+
+def _seconds(pairs: Mapping[str, str]) -> float:
+    text = pairs.get("t", "")
+    return float(text) if _NUMBER.fullmatch(text) else 0.0
 
 
 def _policies(field: str) -> dict[str, dict[str, str]]:

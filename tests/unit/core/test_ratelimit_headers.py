@@ -82,6 +82,13 @@ def test_ietf_fields_with_several_policies_take_the_tightest() -> None:
     assert (advice.limit, advice.remaining, advice.reset_in_s, advice.window_s) == (10, 3, 7, 20)
 
 
+def test_ietf_fields_with_two_spent_policies_take_the_longer_wait() -> None:
+    """A spent day isn't asked again each second because the burst's second is over."""
+    field = '"burst";r=0;t=1, "odd";r=0;t=x, "day";r=0;t=3000, "hour";r=0;t=60'
+    advice = read(ratelimit=field, ratelimit_policy='"burst";q=5;w=1, "day";q=1000;w=86400')
+    assert (advice.limit, advice.remaining, advice.reset_in_s) == (1000, 0, 3000)
+
+
 def test_ietf_field_without_a_policy_field() -> None:
     """The policy field is optional."""
     advice = read(ratelimit='"default";r=3;t=7')
