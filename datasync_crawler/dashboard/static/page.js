@@ -67,7 +67,7 @@ function drawState() {
     if (!settled) phase = "gone";
     if (settled) lines.push(...run.words);
     lines.push(settled
-      ? "The crawl’s process has ended, and with it this page’s server. “scrapy dashboard” shows it again."
+      ? "The crawl’s process has ended, and this page’s server doesn’t answer any more. “scrapy dashboard” shows it again."
       : "This page’s server doesn’t answer: it has ended, or the network is away. The figures are from before; the page goes on by itself as soon as it answers.");
     kind = phase === "complete" ? "good" : settled ? "warn" : "bad";
   } else if (away) {
