@@ -39,7 +39,8 @@ async def pages(plan: Asking, state: LedgerState) -> AsyncIterator[Wanted]:
             page = plan.last_page
             if page is None:
                 break
-            if known and not page.inserted and not plan.changed_total:
+            stands = plan.total is not None and not plan.changed_total
+            if known and stands and not page.inserted:
                 await plan.say_where(state, page)
                 return
             known = False
@@ -60,7 +61,8 @@ async def pages(plan: Asking, state: LedgerState) -> AsyncIterator[Wanted]:
             return
         plan.pass_no += 1
         led_to, cursor, position = position, "", 0
-    raise Incomplete(f"the cursor leads to {led_to} of {plan.total} events only")
+    total = "an unknown number of" if plan.total is None else plan.total
+    raise Incomplete(f"the cursor leads to {led_to} of {total} events only")
 
 
 async def _is_known(plan: Asking) -> bool:

@@ -166,7 +166,7 @@ class EventsSpider(scrapy.Spider):
         except WireError as error:
             return self._again(response.request, first_offset, str(error), error.request_id)
         self._plan.learn_total(self._read_total(response, wire), wire.received)
-        problem = self._problem(response, wire, first_offset)
+        problem = self._problem(response, wire, first_offset, by_cursor=by_cursor)
         if problem is not None:
             return self._again(response.request, first_offset, problem, wire.request_id)
         if not wire.received:
@@ -183,12 +183,18 @@ class EventsSpider(scrapy.Spider):
                 return self._repeated(response, first_offset, wire.request_id)
         return page
 
-    def _problem(self, response: "Response", wire: WirePage, first_offset: int) -> str | None:
+    def _problem(
+        self, response: "Response", wire: WirePage, first_offset: int, *, by_cursor: bool
+    ) -> str | None:
         """Why a well-formed page isn't taken as it is."""
         if self._is_tampered(response):
             return "marked X-Chaos-Applied"
-        if not wire.received and self._plan.is_before_the_end(first_offset):
+        if wire.received:
+            return None
+        if self._plan.is_before_the_end(first_offset):
             return "an empty page before the total"
+        if by_cursor and wire.has_more and self._plan.total is None:
+            return "an empty page that says there is more"
         return None
 
     def _page(

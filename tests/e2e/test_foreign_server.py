@@ -353,3 +353,44 @@ def test_a_last_cursor_that_leads_to_an_empty_page(database: Database) -> None:
             assert done.status == 0, done.log
             newest = everything[30:] + everything[:30]
     assert_all_there(database, 50)
+
+
+def test_an_empty_page_that_says_there_is_more(database: Database) -> None:
+    """By cursor, without a total, such a page isn't the end: it is asked for again."""
+    everything = events(50)
+    asked: list[int] = []
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        first = int(query.get("cursor", 0))
+        asked.append(first)
+        if first == 20 and asked.count(20) == 1:
+            return {}, {"data": [], "pagination": {"nextCursor": "20", "hasMore": True}}
+        more = first + 10 < 50
+        said = {"nextCursor": str(first + 10) if more else None, "hasMore": more}
+        return {}, {"data": everything[first : first + 10], "pagination": said}
+
+    args = quick(PAGINATION="cursor", BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+    assert done.status == 0, done.log
+    assert_all_there(database, 50)
+
+
+def test_a_total_that_a_later_run_isnt_told(database: Database) -> None:
+    """By cursor, the first page proves nothing then: all is read again, and the run is complete."""
+    everything = events(50)
+    totals = {"X-Total-Count": "50"}
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        first = int(query.get("cursor", 0))
+        more = first + 10 < 50
+        said = {"nextCursor": str(first + 10) if more else None, "hasMore": more}
+        return totals, {"data": everything[first : first + 10], "pagination": said}
+
+    args = quick(PAGINATION="cursor", BULK_PAGE_SIZE=10)
+    with serving(answer) as url:
+        for _ in range(2):
+            done = crawl(None, database, *args, env={"API_BASE_URL": url, "API_KEY": "unused"})
+            assert done.status == 0, done.log
+            totals = {}
+    assert_all_there(database, 50)
