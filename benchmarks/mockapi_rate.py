@@ -7,6 +7,7 @@ The client only reads and throws away; what it measures is the mock and the loop
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import sys
@@ -69,6 +70,7 @@ def used(pid: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print the rates."""
+    argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
     with MockServer("--events", "100000") as mock:
         rate(mock, 100_000, 1, 1)
         for connections in (1, 4):

@@ -60,6 +60,7 @@ class Gate:
             max_wait_s=config.rate_limit_max_wait_s,
             random=random.random,
         )
+        self._without_key = config.without_key
         self._queue: deque[asyncio.Future[float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -284,4 +285,4 @@ class Gate:
 
     def _log_notes(self) -> None:
         for note in self._controller.take_notes():
-            logger.info("%s", note)
+            logger.info("%s", self._without_key(note))  # it quotes what the API has sent

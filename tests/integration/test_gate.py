@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 def make_gate(database: Database, **own: str) -> Gate:
     settings = Settings()
     settings.setmodule("datasync_crawler.settings")
-    own |= {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k", **database.environment}
+    own |= {"API_BASE_URL": "http://127.0.0.1:1/api/v1", **database.environment}
+    own.setdefault("API_KEY", "k")
     settings.setdict(own, priority="cmdline")
     crawler = Crawler(scrapy.Spider, settings)
     crawler._stats = MemoryStatsCollector(crawler)
@@ -93,3 +95,21 @@ def test_workers_is_the_most_that_is_let_out(database: Database, workers: int) -
             await turns[-1]
 
     asyncio.run(run())
+
+
+def test_a_key_in_a_rate_limit_header_isnt_logged(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A header that makes no sense is quoted, but not where it says our own key."""
+
+    async def run() -> None:
+        gate = make_gate(database, API_KEY="a-very-secret-key")
+        sent_at = await gate.turn()
+        headers = {"X-RateLimit-Limit": "a-very-secret-key"}
+        gate.answered(Response("http://127.0.0.1:1/api/v1", headers=headers), sent_at)
+        gate._stopping()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    assert "makes no sense: x-ratelimit-limit: [API_KEY]" in caplog.text
+    assert "a-very-secret" not in caplog.text
