@@ -52,6 +52,7 @@ class Allowance:
         self.limit: int | None = None
         self.window_s = 0.0
         self.proven: int | None = None  # the limit without a trial that went well just now
+        self.proven_window_s = 0.0  # as well: before it was shortened just now
         self._log: deque[float] = deque(maxlen=_MOST_REMEMBERED)  # when answers came, monotonic
         self._opened_at: float | None = None
         self._accepted = 0  # since then
@@ -87,7 +88,7 @@ class Allowance:
     def believe(self, limit: int, window_s: float) -> None:
         """Start from this: learnt now, or by the run before."""
         self.limit, self.window_s = limit, window_s
-        self.proven = limit
+        self.proven, self.proven_window_s = limit, window_s
         self._believed_rate = limit / window_s
 
     def ages_s(self, now: float, in_flight: int) -> list[float]:
@@ -97,7 +98,7 @@ class Allowance:
         if self.limit is None:
             return []
         ages_s = [now - at for at in list(self._log)[-min(self.limit, _MOST_HANDED_ON) :]]
-        return [age_s for age_s in ages_s if age_s < self.window_s] + [0.0] * in_flight
+        return [age_s for age_s in ages_s if age_s < self.proven_window_s] + [0.0] * in_flight
 
     def remember(self, now: float, ages_s: Iterable[float]) -> None:
         """These were let through so long ago, by the run before."""
@@ -178,7 +179,7 @@ class Allowance:
             self._trial_step = min(self._trial_step * 2, max(1, self.limit // _FLOW_PARTS))
         elif alone and self._safe > self._burst:
             self._turns += 1
-            self._safe, self.proven = 0, self.limit
+            self._safe, self.proven, self.proven_window_s = 0, self.limit, self.window_s
             too_long_s = self.window_s - self._too_short_s
             is_known = too_long_s <= _KNOWN_WELL * self.window_s
             if self._turns < self._trial_at and not is_known:

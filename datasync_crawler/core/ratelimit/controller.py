@@ -373,7 +373,7 @@ class RateController:
             "closed_until": None if closed_until is None else wall + closed_until - now,
             "cautious": self._window.cautious,
             "found_limit": self._allowance.proven,
-            "found_window_s": self._allowance.window_s,
+            "found_window_s": self._allowance.proven_window_s,
             "let_through_at": [round(wall - age_s, 3) for age_s in ages],
         }
 
