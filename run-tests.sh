@@ -27,9 +27,10 @@ check mypy "$bin/mypy"
 check lint-imports "$bin/lint-imports"
 "$bin/coverage" erase
 # Crawls run in processes of their own; coverage follows them (pyproject.toml, patch = subprocess).
-# A worker a core: most of a crawl test is waiting for processes to start.
+# Three workers for two cores: most of a crawl test is waiting, for processes and for pauses.
+workers=$("$bin/python" -c 'import os; print(len(os.sched_getaffinity(0)) * 3 // 2)')
 echo "== pytest"
-"$bin/coverage" run -m pytest --numprocesses auto --dist worksteal "$@"
+"$bin/coverage" run -m pytest --numprocesses "$workers" --dist worksteal "$@"
 status=$?
 if [ "$status" -eq 1 ]; then
     # Real processes, real clocks, a busy machine: what fails is run again, by itself. What fails

@@ -21,6 +21,7 @@ from datasync_crawler import signals
 from datasync_crawler.config import Config
 from datasync_crawler.core.backoff import delay_s
 from datasync_crawler.core.paging import Paging, RepeatWatch, Wanted
+from datasync_crawler.core.ranges import Range
 from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
 from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.items import EventPage
@@ -39,6 +40,8 @@ T = TypeVar("T")
 
 #: A page that the API marks as tampered with is fetched again so often before it is taken as it is.
 MOST_CHAOS_RETRIES: Final = 3
+#: Statuses that a limit above the server's own is refused with, where it isn't just capped.
+LIMIT_REFUSED: Final = {400, 413, 422}
 #: Statuses that say: there is no such endpoint here.
 NO_ENDPOINT: Final = {404, 405, 501}
 #: Statuses that some servers answer with instead of an empty page where there is nothing any more.
@@ -160,7 +163,11 @@ class EventsSpider(scrapy.Spider):
     ) -> Any:
         """One response into one EventPage, a retry, or nothing (an empty page behind the end)."""
         if response.status != 200:
-            return self._refused(response, first_offset, by_cursor=by_cursor)
+            wanted = Wanted(pass_no, Range(first_offset, requested), "" if by_cursor else None)
+            smaller = self._smaller(response, wanted)
+            if smaller is None:
+                self._refused(response, first_offset, by_cursor=by_cursor)
+            return smaller
         try:
             wire = self._decoder.decode(response.body)
         except WireError as error:
@@ -270,6 +277,24 @@ class EventsSpider(scrapy.Spider):
             random=random.random,
         )
         return again
+
+    def _smaller(self, response: "Response", wanted: Wanted) -> scrapy.Request | None:
+        """The first page of all with a limit that the API may allow, when it refuses ours."""
+        name = self.config.limit_param
+        if response.status not in LIMIT_REFUSED or wanted.range.first or self._plan.has_pages:
+            return None
+        if name.lower() not in response.body[:4096].decode(errors="replace").lower():
+            return None
+        asked = wanted.range.count
+        smaller = self._plan.smaller_page(asked)
+        if smaller is None:
+            return None
+        said = " ".join(response.body[:200].decode(errors="replace").split())
+        self.logger.warning(
+            "The API refuses %s=%d (HTTP %d: %s): trying %d. Set BULK_PAGE_SIZE to what it allows.",
+            name, asked, response.status, self.config.without_key(said), smaller,
+        )  # fmt: skip
+        return self._request(Wanted(wanted.pass_no, Range(0, smaller), wanted.cursor))
 
     def _refused(self, response: "Response", first_offset: int, *, by_cursor: bool) -> None:
         """A status that retrying doesn't mend."""

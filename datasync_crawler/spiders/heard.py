@@ -16,6 +16,8 @@ from datasync_crawler.items import EventPage
 logger = logging.getLogger(__name__)
 
 
+#: What servers commonly allow at most, tried one after another where ours is refused.
+COMMON_LIMITS: Final = (2000, 1000, 500, 250, 100, 50, 20, 10)
 #: A total that flips with each response is told so often.
 MOST_TOTALS_LOGGED: Final = 5
 
@@ -151,6 +153,13 @@ class Heard:
             return
         logger.info("The API serves %d events a page, not %d: the plan follows.", size, requested)
         self.page_size = size
+
+    def smaller_page(self, refused: int) -> int | None:
+        """The page size to try when the API doesn't take *refused*; None: there is no smaller."""
+        smaller = next((size for size in COMMON_LIMITS if size < refused), None)
+        if smaller is not None:
+            self.page_size = smaller
+        return smaller
 
     @property
     def has_pages(self) -> bool:

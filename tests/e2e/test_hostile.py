@@ -46,6 +46,33 @@ def test_shifted_offsets_are_read_again(database: Database, fault: str) -> None:
     assert len(stored.keys() - there) <= 600
 
 
+@pytest.mark.parametrize("path", ["offset", "cursor"])
+def test_a_limit_that_is_refused_is_lowered_and_remembered(database: Database, path: str) -> None:
+    """400 to a limit above the server's own: smaller ones are tried, and the next run knows."""
+    settings = ("-s", "BULK_PAGE_SIZE=5000", "-s", f"PAGINATION={path}")
+    limit = ("--max-limit", "250", "--over-limit", "error")
+    with MockServer("--events", str(EVENTS), *limit) as mock:
+        done = crawl(mock, database, *settings)
+        assert done.status == 0, done.log
+        assert "The API refuses limit=5000 (HTTP 400: " in done.log
+        assert "limit must be at most 250" in done.log
+        assert mock.stats()["requests"] <= 4 + EVENTS / 250 + 2
+        again = crawl(mock, database, *settings)
+        assert again.status == 0, again.log
+        assert path == "cursor" or "refuses" not in again.log
+    assert_equals_truth(database, truths(1, 0, EVENTS))
+
+
+def test_a_limit_that_is_always_refused_ends_with_a_sentence(database: Database) -> None:
+    """A server that takes none of the common limits isn't asked for ever."""
+    limit = ("--max-limit", "3", "--over-limit", "error")
+    with MockServer("--events", str(EVENTS), *limit) as mock:
+        done = crawl(mock, database, "-s", "PAGINATION=offset")
+        assert done.status == 1
+        assert "Check BULK_PAGE_SIZE" in done.log
+        assert mock.stats()["requests"] <= 10
+
+
 def test_an_ignored_offset_is_noticed(database: Database) -> None:
     """PAGINATION=auto goes on by cursor and completes; PAGINATION=offset stops with a sentence."""
     with MockServer("--events", str(EVENTS), "--fault", "ignored-offset") as mock:
