@@ -514,6 +514,20 @@ def test_a_flow_refused_twice_is_raised_later() -> None:
     assert flow.limit > believed
 
 
+def test_an_idle_time_before_the_first_refusal_isnt_taken_for_the_windows() -> None:
+    """A hundred seconds in which nobody asked, then ten at once and a refusal: ten, not thirteen,
+    and in the twenty seconds that it took to open again.
+    """
+    allowance = Allowance()
+    for at in (0.0, 0.1, 0.2, *(100 + n / 20 for n in range(10))):
+        allowance.sent(at)
+        allowance.accepted(at + 0.05, alone=False)
+    allowance.refused(100.5, 119.5)
+    allowance.reopened(120.0, 120.0)
+    assert allowance.limit == 10
+    assert allowance.window_s == pytest.approx(20, abs=0.2)
+
+
 @pytest.mark.parametrize(("limit", "window_s"), [(5, 2.0), (4, 5.0), (10, 2.0), (3, 8.0)])
 @pytest.mark.parametrize("name", COMMON)
 def test_short_windows_are_met_by_retry_after_alone(name: str, limit: int, window_s: float) -> None:
