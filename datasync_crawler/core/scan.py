@@ -65,6 +65,11 @@ def cut(body: bytes, events_path: tuple[str, ...]) -> tuple[list[bytes], dict[st
     return _items(body, found), facts
 
 
+def printable(said: str) -> str:
+    """What the API says, for the log: it must not write lines or control sequences of its own."""
+    return "".join(sign if sign.isprintable() else " " for sign in said)
+
+
 def _refuse(body: bytes, events_path: tuple[str, ...]) -> NoReturn:
     """Say what stands there instead of a list of events."""
     facts = _facts(body)
@@ -72,8 +77,7 @@ def _refuse(body: bytes, events_path: tuple[str, ...]) -> NoReturn:
     if not isinstance(facts, dict):
         raise NotAPage(f"the body is {'null' if facts is None else 'a single value'}, {where}")
     words = [facts[key][:60] for key in ("error", "code") if isinstance(facts.get(key), str)]
-    # For the log, where it must not write lines or control sequences of its own.
-    said = ["".join(sign if sign.isprintable() else " " for sign in word) for word in words]
+    said = [printable(word) for word in words]
     if said:
         raise NotAPage(f"the body is an error object ({', '.join(said)}), {where}", facts)
     raise NotAPage(f"the body has {where}", facts)

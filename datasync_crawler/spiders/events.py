@@ -22,6 +22,7 @@ from datasync_crawler.config import Config
 from datasync_crawler.core.backoff import delay_s
 from datasync_crawler.core.paging import Paging, RepeatWatch, Wanted
 from datasync_crawler.core.ranges import Range
+from datasync_crawler.core.scan import printable
 from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
 from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.items import EventPage
@@ -289,7 +290,7 @@ class EventsSpider(scrapy.Spider):
         smaller = self._plan.smaller_page(asked)
         if smaller is None:
             return None
-        said = " ".join(response.body[:200].decode(errors="replace").split())
+        said = " ".join(printable(response.body[:200].decode(errors="replace")).split())
         self.logger.warning(
             "The API refuses %s=%d (HTTP %d: %s): trying %d. Set BULK_PAGE_SIZE to what it allows.",
             name, asked, response.status, self.config.without_key(said), smaller,

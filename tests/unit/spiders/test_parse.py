@@ -58,6 +58,22 @@ def page(spider: EventsSpider, response: Response) -> EventPage:
     return parsed
 
 
+def test_a_refused_limit_is_quoted_without_control_sequences_and_key(
+    spider: EventsSpider, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first page is asked for again with a smaller limit; the answer can forge no log line."""
+    spider.config = dataclasses.replace(spider.config, api_key="a-very-secret-key")
+    body = b"limit is wrong\n\x1b[2JERROR: a-very-secret-key"
+    again = spider.parse(
+        TextResponse(f"{RECORDED}/full", status=400, body=body), first_offset=0, requested=5000
+    )
+    assert isinstance(again, scrapy.Request)
+    assert "limit=2000" in again.url
+    assert "limit is wrong [2JERROR: [API_KEY])" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert "secret" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "url",
     [f"{RECORDED}/{shape}?offset=0&limit=20" for shape in ("full", "data", "list")],
