@@ -43,8 +43,8 @@ class EventExporter(BaseItemExporter):
 
     def export_item(self, item: "EventPage") -> None:
         """Writes the page's stored events."""
-        if self._has_failed:
-            return
+        if self._has_failed or (item.checks and not item.inserted):
+            return  # a reading that checks others has nothing of its own
         try:
             self.write(item)
         except OSError as error:

@@ -10,35 +10,38 @@ from datetime import datetime
 
 from datasync_crawler.core.events import Event, Rejection
 from datasync_crawler.core.wire import PageDecoder
+from datasync_crawler.crawl.values import Ask
 
 
 @dataclass(slots=True, eq=False)
 class EventPage:
-    """One response's events.
+    """One response's events, less those of its overlap with the page before.
 
-    first_offset, requested and received are in events; `received` counts all that came, rejected
-    ones too. `indexes[i]` is the place in the response of `events[i]`; an event's absolute position
-    is first_offset + its place. The last five fields are filled in when the page is committed.
+    `ids`: what each event of the whole response is known by, the overlap first. `indexes[i]` is the
+    place in the response of `events[i]`. `request_no`: of the request that brought it, for the
+    spider. The last five fields are filled in when the page is committed.
     """
 
-    pass_no: int
-    first_offset: int
-    requested: int
-    received: int
+    ask: Ask
+    ids: Sequence[str] = field(repr=False)
     events: list[Event]
     indexes: Sequence[int]
     rejections: list[Rejection]
     body: bytes = field(repr=False)
     decoder: PageDecoder = field(repr=False)
+    request_no: int = 0
+    #: No other page is under way that could share its transaction.
+    alone: bool = False
     #: Nothing in the body can need escaping in a COPY.
     plain: bool = False
-    #: What the API said of the whole set, to be kept in `source`.
+    #: What the API said of the whole set.
     total: int | None = None
-    page_limit: int | None = None
     next_cursor: str | None = None
     cursor_expires_at: datetime | None = None
     #: What the API says of pages behind this one, of a page by cursor.
     has_more: bool | None = None
+    #: The response may be as old as that, in seconds: a cache may have sent it.
+    cached_s: float = 0.0
 
     committed: bool = False
     inserted: int = 0
@@ -51,19 +54,58 @@ class EventPage:
         return f"<EventPage {self.first_offset}+{self.received} of pass {self.pass_no}>"
 
     @property
+    def pass_no(self) -> int:
+        """Above 0: a pass over the set; below 0: a reading that checks others."""
+        return self.ask.pass_no
+
+    @property
+    def first_offset(self) -> int:
+        """The ledger's offset of the first event behind the overlap."""
+        return self.ask.first
+
+    @property
+    def requested(self) -> int:
+        """The limit that the API was asked for, in events; never 0."""
+        return self.ask.limit
+
+    @property
+    def received(self) -> int:
+        """Events behind the overlap, rejected ones too."""
+        return len(self.ids) - self.ask.overlap
+
+    @property
+    def repeated(self) -> int:
+        """Events whose id came before in the same response."""
+        return len(self.ids) - len(set(self.ids))
+
+    @property
+    def checks(self) -> bool:
+        """Whether it was read to check others: then no range's rejections are said anew by it."""
+        return self.pass_no < 0 and not self.ask.redrive
+
+    @property
     def key(self) -> tuple[int, int]:
         """The page's place in the ledger."""
         return self.pass_no, self.first_offset
 
     @property
-    def first_id(self) -> str | None:
-        """Id of the first event that can be stored, for the edges of neighbouring ranges."""
-        return self.events[0].id if self.events else None
+    def before_id(self) -> str | None:
+        """What the last event of the overlap is known by."""
+        return self.ids[self.ask.overlap - 1] if self.ask.overlap else None
 
     @property
-    def last_id(self) -> str | None:
-        """Id of the last event that can be stored."""
-        return self.events[-1].id if self.events else None
+    def first_id(self) -> str:
+        """What the first event behind the overlap is known by."""
+        return self.ids[self.ask.overlap]
+
+    @property
+    def last_id(self) -> str:
+        """What the last event is known by."""
+        return self.ids[-1]
+
+    def position(self, index: int) -> int:
+        """The ledger's offset of the event at that place in the response."""
+        return self.first_offset + index - self.ask.overlap
 
     def reject(self, refused: Sequence[tuple[int, str]]) -> None:
         """Moves events to the rejections: pairs of place in `events` and reason."""

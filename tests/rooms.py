@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from datasync_crawler.core.events import Event, Rejection
+from datasync_crawler.crawl.values import Ask
 from datasync_crawler.items import EventPage
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
@@ -55,11 +57,10 @@ def page(
         for index, item in enumerate(events)
         if item is not None
     ]
+    ids = dict(good)
     return EventPage(
-        pass_no=pass_no,
-        first_offset=first,
-        requested=len(events),
-        received=len(events),
+        ask=Ask(pass_no, first, len(events)),
+        ids=[ids[place].id if place in ids else f"#{place}" for place in range(len(events))],
         events=[item for _, item in good],
         indexes=[index for index, _ in good],
         rejections=[
@@ -129,7 +130,7 @@ class Room:
         )
 
     def truncate(self) -> None:
-        self.query("TRUNCATE events, checkpoint, rejected_events")
+        self.query("TRUNCATE events, checkpoint, rejected_events, seams, proofs")
 
     def cut(self, writer: Writer) -> None:
         """Ends a writer's connection from the server's side."""
@@ -139,6 +140,6 @@ class Room:
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
-        self.ledger.close()
+        asyncio.run(self.ledger.close())
         self.session.close()
         self._direct.close()

@@ -19,7 +19,7 @@ class Command(ConfiguredCommand):
 
     def short_desc(self) -> str:
         """Describe the command in `scrapy --help`."""
-        return "Say how far the crawl is: total, done, holes, rejections, runs"
+        return "Say how far the crawl is: total, done, gaps, rejections, runs"
 
     def long_desc(self) -> str:
         """Describe the command in `scrapy status --help`."""

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Final
+import secrets
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
 from datasync_crawler.command import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from datasync_crawler.config import Config
+    from datasync_crawler.core.audit import Audit
     from datasync_crawler.core.report import Figures
 
-#: Waited for the API's answer, in seconds, and read of it, in bytes: it is one event's page.
+#: Waited for the API's answer, in seconds, and read of it at most, in bytes.
 ANSWER_TIMEOUT_S: Final = 60
-MOST_BYTES: Final = 16 * 1024 * 1024
+MOST_BYTES: Final = 64 * 1024 * 1024
+#: Pages of one audit.
+MOST_PAGES: Final = 100_000
 
 
 class Command(ConfiguredCommand):
@@ -46,22 +53,97 @@ class Command(ConfiguredCommand):
             "--offline", action="store_true", help="use the last known total, don't ask the API"
         )
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--audit",
+            metavar="N",
+            help="fetch N pages at random again and compare each event with what is stored",
+        )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the report and set the exit status."""
+        from datasync_crawler.core import audit as auditing  # noqa: PLC0415
         from datasync_crawler.core import report  # noqa: PLC0415
 
         self.refuse(args)
+        pages = _pages(opts.audit)
         offline = opts.offline or self.is_demonstration  # its API has ended with it
-        figures = _read(self.configured(require_api=not offline), offline=offline)
+        config = self.configured(require_api=not offline or bool(pages))
+        figures, chain = _read(config, offline=offline, with_chain=opts.json)
+        audited = _audit(config, figures.total or 0, pages) if pages else None
         if opts.json:
-            print(json.dumps(report.proof_values(figures), ensure_ascii=False))
+            values = {**report.proof_values(figures), "chain": chain}
+            if audited is not None:
+                values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
+            print(json.dumps(values, ensure_ascii=False))
         else:
             print("\n".join(report.proof_lines(figures)))
-        self.exitcode = 1 if report.problems(figures) else 0
+            if audited is not None:
+                print("\n".join(auditing.lines(audited)))
+        good = not report.problems(figures) and (audited is None or audited.is_clean)
+        self.exitcode = 0 if good else 1
 
 
-def _read(config: Config, *, offline: bool) -> Figures:
+def _pages(text: str | None) -> int:
+    from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:7]) <= MOST_PAGES):
+        raise ConfigError(
+            f"--audit is {text!r}: give it a number of pages between 1 and {MOST_PAGES:,}."
+        )
+    return int(text)
+
+
+def _audit(config: Config, total: int, pages: int) -> Audit:
+    """Fetches pages at random offsets below *total*, one by one as the limit allows."""
+    from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
+    from datasync_crawler.core.audit import Audit, rows_by_id  # noqa: PLC0415
+    from datasync_crawler.core.timestamps import normalize_timestamps  # noqa: PLC0415
+    from datasync_crawler.core.wire import PageDecoder, PageFormat  # noqa: PLC0415
+    from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.store.connection import Connector  # noqa: PLC0415
+    from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
+
+    addresses = Addresses.of(config)
+    decoder = PageDecoder(PageFormat(config.events_key, config.total_key, config.next_key))
+    audited = Audit()
+    for _ in range(pages):
+        offset = secrets.randbelow(max(1, total))
+        if addresses.numbered_from is not None:
+            offset -= offset % config.page_size
+        body = asyncio.run(_page(addresses.url(Ask(1, offset, config.page_size)), config))
+        page = decoder.decode(body)
+        bad = normalize_timestamps(page.events)
+        unreadable = {place for place, _ in bad}
+        served = [one for place, one in enumerate(page.events) if place not in unreadable]
+        with ProofReader(Connector(config.database), config.schema) as reader:
+            stored = rows_by_id(reader.events([event.id for event in served]))
+        audited.add(served, stored, page.received - len(served))
+    return audited
+
+
+async def _page(url: str, config: Config) -> bytes:
+    """One page's body; a refusal by the rate limit is waited for. Raises CrawlError."""
+    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+
+    waited_s = 0.0
+    while True:
+        status, headers, body = await _get(url, config)
+        if status == 200:
+            return body
+        text = headers.get("Retry-After", "").strip()
+        delay_s = float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 30.0
+        if status not in {429, 503} or waited_s + delay_s > config.rate_limit_max_wait_s:
+            raise CrawlError(f"A page can't be fetched for the audit (HTTP {status}): try later.")
+        print(f"The API's rate limit: waiting {delay_s:.0f} s.", file=sys.stderr)
+        await asyncio.sleep(delay_s)
+        waited_s += delay_s
+
+
+def _read(
+    config: Config, *, offline: bool, with_chain: bool
+) -> tuple[Figures, list[dict[str, Any]]]:
     """Asks the API first: what is committed meanwhile only helps."""
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
@@ -77,8 +159,9 @@ def _read(config: Config, *, offline: bool) -> Figures:
             )
         said_by = "the last known" if offline else "the API says none now; the last known"
         if said is not None:
-            total, said_by = said, "the API's word just now"
-        return reader.figures(source, total, said_by)
+            total, said_by = said, "as the API says now"
+        chain = reader.chain() if with_chain else []
+        return reader.figures(source, total, said_by), chain
 
 
 async def _ask(config: Config) -> int | None:
@@ -87,31 +170,23 @@ async def _ask(config: Config) -> int | None:
     A second request, by cursor, only where there is no bulk endpoint. Redirects aren't followed,
     certificates are verified. Raises CrawlError.
     """
-    from datasync_crawler.core.paging import Paging, Wanted  # noqa: PLC0415
-    from datasync_crawler.core.ranges import Range  # noqa: PLC0415
+    from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
+    from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
 
-    paging = Paging(
-        bulk_url=config.api_base_url + config.bulk_path,
-        cursor_url=config.api_base_url + config.cursor_path,
-        offset_param=config.offset_param,
-        limit_param=config.limit_param,
-        cursor_param=config.cursor_param,
-        numbered_from=config.page_start if config.pagination == "page" else None,
-    )
-    bulk = paging.url(Wanted(1, Range(0, 1)))
-    regular = paging.url(Wanted(1, Range(0, 1), ""))
-    status, header, body = await _get(regular if config.pagination == "cursor" else bulk, config)
+    addresses = Addresses.of(config)
+    bulk, regular = addresses.url(Ask(1, 0, 1)), addresses.url(Ask(1, 0, 1, cursor=""))
+    status, headers, body = await _get(regular if config.pagination == "cursor" else bulk, config)
     if status in {404, 405, 501} and config.pagination == "auto":
-        status, header, body = await _get(regular, config)
+        status, headers, body = await _get(regular, config)
     if status != 200:
         why = "the key is wrong or has expired" if status in {401, 403} else f"HTTP {status}"
         raise CrawlError(f"The API doesn't say its total ({why}): try later, or use --offline.")
-    return _largest(header, body, config)
+    return _largest(headers.get("X-Total-Count", ""), body, config)
 
 
-async def _get(url: str, config: Config) -> tuple[int, str, bytes]:
-    """Status, X-Total-Count and body."""
+async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]:
+    """Status, headers and body."""
     import aiohttp  # noqa: PLC0415
 
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
@@ -126,7 +201,7 @@ async def _get(url: str, config: Config) -> tuple[int, str, bytes]:
             body = await answer.content.read(MOST_BYTES)
             while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
                 body += more
-            return answer.status, answer.headers.get("X-Total-Count", ""), body
+            return answer.status, answer.headers, body
     except (aiohttp.ClientError, OSError, ValueError) as error:
         cause = str(error) or type(error).__name__
         raise CrawlError(
@@ -139,6 +214,8 @@ def _largest(header: str, body: bytes, config: Config) -> int | None:
     from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
 
+    if config.total_key == "none":
+        return None
     words = []
     try:
         said = PageDecoder(PageFormat(config.events_key, config.total_key)).decode(body).total

@@ -66,7 +66,7 @@ class Meter:
     def read(self, now: float, wall: float, stats: Mapping[str, Any], *, holes: int = 0) -> Figures:
         """The figures at *now* out of Scrapy's stats."""
         received, total = stats.get("events/received", 0), stats.get("crawl/total")
-        done = stats.get("crawl/covered_before", 0) + received - stats.get("events/reread", 0)
+        done = stats.get("crawl/covered", 0)
         plain = self.figures(
             now,
             received=received,
@@ -236,8 +236,9 @@ class Flight:
 class Outcome:
     """How a run ended, for its summary. Counts in events; `seconds` of wall time.
 
-    `reread`: known events of the first page and the last one, read again to look for new ones; not
-    counted as duplicates. `total_found`: the total is where the pages ended, not the API's word.
+    `reread`: known events that were read again to check; not counted as duplicates.
+    `total_found`: the total is where the pages ended, not what the API says. `asides`: what is
+    to be known beside the proof. `rerun`: the same command may do better later.
     """
 
     reason: str
@@ -253,7 +254,8 @@ class Outcome:
     rejected: int
     seconds: float
     missing: str | None
-    added_since: int
+    asides: tuple[str, ...]
+    rerun: bool
     total_found: bool
     sentence: str | None
 
@@ -275,7 +277,8 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
         rejected=stats.get("events/rejected", 0),
         seconds=seconds,
         missing=stats.get("crawl/missing"),
-        added_since=stats.get("crawl/added_since", 0),
+        asides=tuple(stats.get("crawl/asides", ())),
+        rerun=stats.get("crawl/rerun", True),
         total_found=stats.get("crawl/total_found", False),
         sentence=stats.get("crawl/stop_sentence"),
     )
@@ -310,12 +313,8 @@ def verdict(outcome: Outcome) -> list[str]:
         proof = "proved against the API's total"
         if outcome.total_found:
             proof = "read to its end, as the API says no reliable total"
-        said = [f"complete: {proof} ({outcome.total:,})"]
-        if outcome.added_since:
-            said.append(
-                f"{outcome.added_since:,} more were added while the crawl ended: run it again."
-            )
-        return said
+        rejected = f", with {outcome.rejected_now:,} rejected" if outcome.rejected_now else ""
+        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides]
     return [f"NOT complete: {_why(outcome)}"]
 
 
@@ -331,7 +330,7 @@ def _why(outcome: Outcome) -> str:
     if outcome.sentence:
         return outcome.sentence
     if outcome.missing:
-        return f"{outcome.missing}. {again}"
+        return f"{outcome.missing}. {again}" if outcome.rerun else f"{outcome.missing}."
     if outcome.reason == "shutdown":
         return f"stopped by a signal; everything fetched is committed. {again}"
     if outcome.reason == "finished":

@@ -4,12 +4,12 @@ Pure: figures in, lines and plain values out. Owns what counts as complete when 
 not read figures nor decide exit statuses beyond true or false.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from datasync_crawler.core.progress import duration
-from datasync_crawler.core.ranges import Range
+from datasync_crawler.crawl.values import Range
 
 #: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
 CRASHED_AFTER_S: Final = 10.0
@@ -22,11 +22,11 @@ class Figures:
     """Ledger and tables at one instant, in events unless a name says otherwise.
 
     `total` is what the ledger is held against, None when it isn't known; `total_said_by` says
-    whose word it is. `frontier`: below it all is committed. `holes`: how many there are, the first
-    of them in `first_holes`. `unbalanced`: ranges whose received isn't inserted + duplicates +
+    where that is from. `frontier`: below it all is committed. `gaps`: how many there are, the first
+    of them in `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates +
     rejected. `rows` and `distinct` count `events`; `rejected_now` counts `rejected_events`, and
-    `rejections_astray` the ranges whose rejections aren't all there. `in_doubt`: a run
-    found events moving, and none has proved since that nothing was missed.
+    `rejections_astray` the ranges whose rejections aren't all there. `seams`: those of the newest
+    pass, by what joins them; "doubt": nothing does. `proof`: the newest one.
     """
 
     source: str
@@ -34,8 +34,8 @@ class Figures:
     total_said_by: str
     covered: int
     frontier: int
-    holes: int
-    first_holes: tuple[Range, ...]
+    gaps: int
+    first_gaps: tuple[Range, ...]
     ranges: int
     received: int
     inserted: int
@@ -47,8 +47,31 @@ class Figures:
     distinct: int
     rejected_now: int
     rejections_astray: int
-    in_doubt: bool
+    pass_no: int
+    seams: Mapping[str, int]
+    proof: "ProofLine | None"
     running: bool
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a run has proved the newest pass."""
+        return self.proof is not None and self.proof.pass_no == self.pass_no
+
+
+@dataclass(frozen=True, slots=True)
+class ProofLine:
+    """What a run has proved: `count` events from head to tail. `short`: of those that the API
+    counts, ids that it serves more than once. `proved_at`: text in UTC.
+    """
+
+    pass_no: int
+    head_id: str
+    tail_id: str
+    count: int
+    total: int | None
+    short: int
+    method: str
+    proved_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +110,7 @@ def problems(figures: Figures) -> list[str]:
     elif f.covered < f.total:
         found.append(
             f"{f.total - f.covered:,} of {f.total:,} offsets were never committed "
-            f"({_holes(f)}). {again}"
+            f"({_gaps(f)}). {again}"
         )
     if f.unbalanced or f.received != f.inserted + f.duplicates + f.rejected:
         found.append(
@@ -113,10 +136,15 @@ def problems(figures: Figures) -> list[str]:
             f"Of {f.rejections_astray:,} ranges not every rejection is in rejected_events: "
             "somebody has deleted them. Crawl into a new DB_SCHEMA to have them again."
         )
-    if f.in_doubt:
+    if f.seams.get("doubt"):
         found.append(
-            "A crawl has seen the API's events moving while it read them, and hasn't made sure yet "
-            "that it has missed none: run it again."
+            f"{f.seams['doubt']:,} {_plural(f.seams['doubt'], 'seam')} between neighbouring ranges "
+            "can't be joined: events between them may be missing. Run the crawl again: it reads "
+            "around them."
+        )
+    if not f.is_proved and not found:
+        found.append(
+            "No run has proved this pass yet (front, end and count): run the crawl to its end."
         )
     return found
 
@@ -130,7 +158,9 @@ def proof_lines(figures: Figures) -> list[str]:
         f"source            {f.source}",
         f"total             {total} ({f.total_said_by})",
         f"committed         {f.covered:,}{_share(f.covered, f.total)}"
-        + (f", {f.holes:,} {_plural(f.holes, 'hole')}" if f.holes else ", without a hole"),
+        + (f", {f.gaps:,} {_plural(f.gaps, 'gap')}" if f.gaps else ", without a gap"),
+        f"seams             {_seams(f)}",
+        *_proof(f),
         f"received          {f.received:,} in {f.ranges:,} {_plural(f.ranges, 'range')}",
         f"= inserted        {f.inserted:,}",
         f"+ duplicates      {f.duplicates:,}"
@@ -180,7 +210,7 @@ def status_lines(
         f"source        {f.source}",
         f"total         {total} ({f.total_said_by})",
         f"done          {f.covered:,}{_share(f.covered, f.total)}",
-        f"holes         {_holes(f) if f.holes else 'none'}",
+        f"gaps          {_gaps(f) if f.gaps else 'none'}",
         f"frontier      {f.frontier:,}",
         f"stored        {f.distinct:,} events",
         f"duplicates    {f.duplicates:,}",
@@ -209,10 +239,36 @@ def status_values(
     }
 
 
-def _holes(f: Figures) -> str:
-    shown = ", ".join(f"{hole.first}–{hole.stop - 1}" for hole in f.first_holes[:MOST_NAMED])
-    more = ", …" if f.holes > MOST_NAMED else ""
-    return f"{f.holes:,} {_plural(f.holes, 'hole')}: {shown}{more}"
+def _gaps(f: Figures) -> str:
+    shown = ", ".join(f"{gap.first}–{gap.stop - 1}" for gap in f.first_gaps[:MOST_NAMED])
+    more = ", …" if f.gaps > MOST_NAMED else ""
+    return f"{f.gaps:,} {_plural(f.gaps, 'gap')}: {shown}{more}"
+
+
+def _seams(f: Figures) -> str:
+    """Of the newest pass: how many are exact, joined in another way, or in doubt."""
+    names = {
+        "exact": "exact",
+        "deep": "deep (the set moved)",
+        "overlap": "by a wide overlap",
+        "reread": "read again",
+        "anchor": "at what was proved before",
+        "doubt": "in doubt",
+    }
+    said = [f"{f.seams[kind]:,} {name}" for kind, name in names.items() if f.seams.get(kind)]
+    if f.proof is not None and f.proof.method != "seams":
+        said.append({"cursor": "none: read by cursor"}.get(f.proof.method, "none: counted"))
+    return ", ".join(said) or "none"
+
+
+def _proof(f: Figures) -> list[str]:
+    if f.proof is None:
+        return []
+    return [
+        f"proved            {f.proof.count:,} events from head to tail, {f.proof.proved_at}",
+        f"  head            {f.proof.head_id}",
+        f"  tail            {f.proof.tail_id}",
+    ]
 
 
 def _plural(number: int, noun: str) -> str:

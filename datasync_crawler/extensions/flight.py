@@ -38,13 +38,14 @@ class Flight:
         return cls(crawler)
 
     def _sent(self, request: "Request") -> None:
-        asked = request.cb_kwargs
-        if "first_offset" in asked:
-            self.ranges.sent(asked["first_offset"], asked["requested"])
+        ask = request.cb_kwargs.get("ask")
+        if ask is not None and ask.pass_no > 0:
+            self.ranges.sent(ask.first, ask.count)
 
     def _left(self, request: "Request") -> None:
-        if "first_offset" in request.cb_kwargs:
-            self.ranges.left(request.cb_kwargs["first_offset"], time.monotonic())
+        ask = request.cb_kwargs.get("ask")
+        if ask is not None and ask.pass_no > 0:
+            self.ranges.left(ask.first, time.monotonic())
 
     def _answered(self, response: "Response", request: "Request") -> None:
         latency_s = request.meta.get("download_latency")

@@ -94,8 +94,8 @@ class PostgresPipeline:
         committed: asyncio.Future[None] = loop.create_future()
         self._waiting.append((item, committed))
         self._waiting_rows += item.received
-        if self._waiting_rows >= self._config.batch_rows:
-            self._dispatch()
+        if self._waiting_rows >= self._config.batch_rows or item.alone:
+            self._dispatch(even_if_small=item.alone)
         elif self._timer is None:
             self._timer = loop.call_later(LONGEST_WAIT_S, self._flush)
         try:

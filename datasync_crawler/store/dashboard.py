@@ -114,10 +114,11 @@ class DashboardReader:
         sources, sums = self._fetch("source", None), self._fetch("ledger_sums", None)
         if not sources or not sums:
             return None
-        (source, total), (stored, duplicates, rejections, ranges, reach) = sources[0], sums[0]
+        (source, total), (stored, duplicates, rejections, ranges, newest) = sources[0], sums[0]
+        reach = self._fetch("reach", {"pass": newest})[0][0]
         whole = max(reach if total is None else total, 1)
         width = -(-whole // most_cells)
-        params = {"total": whole, "width": width}
+        params = {"total": whole, "width": width, "pass": newest}
         cells, covered, view_reach, gaps, first_gaps = self._fetch("ledger", params)[0]
         return LedgerView(
             source=source,

@@ -5,7 +5,7 @@ Must not change a table that somebody else made.
 
 import hashlib
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import psycopg2
 
@@ -16,6 +16,9 @@ from datasync_crawler.store.connection import describe
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+#: Columns that version 0.1 didn't have: added to its tables when they are met.
+ADDED: Final = {"checkpoint": ("before_id", "repeated", "total"), "source": ("overlap",)}
 
 
 def advisory_key(schema: str, purpose: str) -> int:
@@ -41,6 +44,11 @@ def migrate(connection: "Connection", schema: str) -> None:
                 if not found:
                     cursor.execute(statement)
                     continue
+                for name in ADDED.get(table, ()):
+                    if name not in found:
+                        column = _declaration(statement, name)
+                        cursor.execute(f"ALTER TABLE {_qualified(schema, table)} ADD {column}")
+                found = _columns(cursor, schema, table)
                 wrong = _wrong_columns(_declared(statement), found)
                 key = _declared_key(statement)
                 if key not in _unique_keys(cursor, schema, table):
@@ -87,6 +95,13 @@ def _unique_keys(cursor: "Cursor", schema: str, table: str) -> list[set[str]]:
         (_qualified(schema, table),),
     )
     return [set(columns) for (columns,) in cursor.fetchall()]
+
+
+def _declaration(statement: str, column: str) -> str:
+    """The line of ``schema.sql`` that declares it."""
+    line = re.search(rf'^ {{4}}("?{column}"? .*?),?$', statement, flags=re.MULTILINE)
+    assert line is not None
+    return line[1]
 
 
 def _declared(statement: str) -> dict[str, tuple[str, bool]]:

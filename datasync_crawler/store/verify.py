@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg2
 
-from datasync_crawler.core.ranges import Range
-from datasync_crawler.core.report import CRASHED_AFTER_S, MOST_NAMED, Figures, Run
+from datasync_crawler.core.report import CRASHED_AFTER_S, MOST_NAMED, Figures, ProofLine, Run
+from datasync_crawler.crawl.values import Range
 from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
 from datasync_crawler.store import queries
 from datasync_crawler.store.connection import (
@@ -38,7 +38,7 @@ class ProofReader:
     def __init__(self, connector: Connector, schema: str) -> None:
         self._connector = connector
         self._schema = schema
-        self._queries = {**queries.load("ledger", schema), **queries.load("verify", schema)}
+        self._queries = queries.load("verify", schema)
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -59,19 +59,23 @@ class ProofReader:
 
     def figures(self, source: str, total: int | None, said_by: str) -> Figures:
         """All figures, held against *total* (in events)."""
-        reach = self._fetch("ledger_state", {})[0][1]
-        below = {"total": reach if total is None else total}
-        holes = self._first_holes(below["total"])
-        sums = self._fetch("ledger_sums", {})[0]
+        newest = self._fetch("newest_pass", {})[0][0]
+        whole = {"pass": newest, "total": 2**62}
+        reach = self._fetch("extent", whole)[0][2]
+        below = {"pass": newest, "total": reach if total is None else total}
+        covered, gap_count, _, exact = self._fetch("extent", below)[0]
+        gaps = self._gaps(below)
+        sums = self._fetch("sums", {})[0]
         rows, distinct = self._fetch("stored", {})[0]
+        proofs = self._fetch("proofs", {})
         return Figures(
             source=source,
             total=total,
             total_said_by=said_by,
-            covered=self._fetch("coverage", below)[0][0],
-            frontier=holes[0].first if holes else max(reach, below["total"]),
-            holes=self._fetch("count_holes", below)[0][0],
-            first_holes=tuple(holes),
+            covered=covered,
+            frontier=gaps[0].first if gaps else max(reach, below["total"]),
+            gaps=gap_count,
+            first_gaps=tuple(gaps),
             received=sums[0],
             inserted=sums[1],
             duplicates=sums[2],
@@ -81,9 +85,11 @@ class ProofReader:
             unbalanced=self._fetch("unbalanced", {})[0][0],
             rows=rows,
             distinct=distinct,
-            rejected_now=self._fetch("rejected_count", {})[0][0],
+            rejected_now=sums[6],
             rejections_astray=self._fetch("rejections_astray", {})[0][0],
-            in_doubt=bool(self._fetch("standing_doubt", {})),
+            pass_no=newest,
+            seams=self._seams(newest, exact),
+            proof=ProofLine(*proofs[0]) if proofs else None,
             running=self._fetch("is_running", {"crashed_after_s": CRASHED_AFTER_S})[0][0],
         )
 
@@ -110,13 +116,28 @@ class ProofReader:
             for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in rows
         ]
 
-    def _first_holes(self, total: int) -> list[Range]:
-        bounds = {"total": total, "after": 0, "from": 0, "most": MOST_NAMED}
-        rows = self._fetch("holes", bounds)
-        if len(rows) < MOST_NAMED:
-            reached = self._fetch("reach_below", {"total": total})[0][0]
-            if reached < total:
-                rows.append((reached, total))
+    def _seams(self, newest: int, exact: int) -> dict[str, int]:
+        if not self._fetch("has_seams", {"pass": newest})[0][0]:
+            return {}
+        return {"exact": exact, **dict(self._fetch("joined_seams", {"pass": newest}))}
+
+    def events(self, ids: list[str]) -> list[tuple[Any, ...]]:
+        """The stored events of these ids, in the order of `core.audit.rows_by_id`."""
+        return self._fetch("stored_events", {"ids": ids})
+
+    def chain(self) -> list[dict[str, Any]]:
+        """The newest pass, piece by piece: enough for another program to check it."""
+        newest = self._fetch("newest_pass", {})[0][0]
+        names = (
+            "first_offset", "received", "before_id", "first_id", "last_id", "left_last_id", "seam"
+        )  # fmt: skip
+        return [
+            dict(zip(names, row, strict=True))
+            for row in self._fetch("chain_rows", {"pass": newest})
+        ]
+
+    def _gaps(self, below: Mapping[str, Any]) -> list[Range]:
+        rows = self._fetch("gap_list", {**below, "most": MOST_NAMED})
         return [Range(first, stop - first) for first, stop in rows]
 
     def _fetch(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:

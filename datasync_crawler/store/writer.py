@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: Events inserted and events whose stored content differs, of one page.
 Counts = tuple[int, int]
-#: The API's total and page limit as it said them last.
-Source = tuple[int | None, int | None]
-
 #: After a duplicate so many transactions merge first: a COPY that fails costs its time twice and
 #: bloats the table, and duplicates come in swarms (a refetched range, a lost ledger).
 MERGE_FIRST: Final = 4
@@ -86,7 +83,7 @@ class Writer:
             name: statement.replace("{columns}", columns)
             for name, statement in queries.load("events", session.schema).items()
         }
-        self._source: Source = (None, None)
+        self._total: int | None = None
         self.stats = WriteStats()
 
     def write(self, pages: Sequence[EventPage]) -> None:
@@ -215,15 +212,16 @@ class Writer:
         with connection.cursor() as cursor:
             counts = self._store_rows(cursor, pages)
             self._crash_point("after_copy")
-            self._store_rejections(cursor, pages)
-            self._store_ledger(cursor, pages, counts)
-            learnt = self._learn_source(cursor, pages)
+            known = self._store_rejections(cursor, pages)
+            self._store_ledger(cursor, pages, counts, known)
+            total = self._learn_total(cursor, pages)
             self._crash_point("before_commit")
             connection.commit()
             self._crash_point("after_commit")
-        self._source = learnt
-        for page, (inserted, changed) in zip(pages, counts, strict=True):
-            _fill(page, inserted, len(page.events) - inserted, changed, len(page.rejections))
+        self._total = total
+        for page, (inserted, changed), again in zip(pages, counts, known, strict=True):
+            rejected = len(page.rejections) - again
+            _fill(page, inserted, page.received - inserted - rejected, changed, rejected)
         self.stats.transactions += 1
         self.stats.rows += sum(len(page.events) for page in pages)
 
@@ -298,33 +296,60 @@ class Writer:
             inserted.append(before - len(left))
         return (inserted[::-1] if self._update else inserted), new
 
-    def _store_rejections(self, cursor: "Cursor", pages: Sequence[EventPage]) -> None:
-        """What these pages reject takes the place of what their ranges did.
+    def _store_rejections(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[int]:
+        """What these ranges reject replaces what they rejected before; returns how many of each
+        page's rejections stood already.
 
         In one statement for all: a round trip for each of fifty small pages costs more than their
-        rows. Where two of them overlap, the later one has the word.
+        rows. Where two of them overlap, the later one counts.
         """
-        spans = sorted((page.first_offset, page.first_offset + page.received) for page in pages)
+        checking = [self._add_rejections(cursor, page) if page.checks else 0 for page in pages]
+        ranges = [page for page in pages if not page.checks]
+        spans = sorted((page.first_offset, page.first_offset + page.received) for page in ranges)
         if any(stop > first for (_, stop), (first, _) in pairwise(spans)):
-            for page in pages:
+            for page in ranges:
                 self._store_rejections(cursor, [page])
-            return
-        execute_values(cursor, self._events["clear_rejections"], spans, page_size=len(spans))
+            return checking
+        if spans:
+            execute_values(cursor, self._events["clear_rejections"], spans, page_size=len(spans))
         rejected = [
-            (
-                page.first_offset + rejection.index,
-                page.first_offset,
-                rejection.reason,
-                rejection.raw,
-            )
-            for page in pages
+            (page.position(rejection.index), page.first_offset, rejection.reason, rejection.raw)
+            for page in ranges
             for rejection in page.rejections
         ]
         if rejected:
             execute_values(cursor, self._events["insert_rejections"], rejected)
+        return checking
+
+    def _add_rejections(self, cursor: "Cursor", page: EventPage) -> int:
+        """Of a page that checks others, only rejections that don't stand yet are stored, and none
+        of another position is replaced. Returns how many stood.
+        """
+        if not page.rejections:
+            return 0
+        raws = [rejection.raw for rejection in page.rejections]
+        cursor.execute(self._events["known_rejections"], {"raws": raws})
+        known = {bytes(row[0]) for row in cursor.fetchall()}
+        new = {one.raw: one for one in page.rejections if one.raw not in known}
+        places = [page.position(one.index) for one in new.values()]
+        cursor.execute(self._events["taken_positions"], {"positions": places})
+        ((taken, behind),) = cursor.fetchall()
+        rows = []
+        for place, one in zip(places, new.values(), strict=True):
+            position = place
+            if place in taken:
+                position, behind = behind, behind + 1
+            rows.append((position, page.first_offset, one.reason, one.raw))
+        if rows:
+            execute_values(cursor, self._events["insert_rejections"], rows)
+        return len(page.rejections) - len(new)
 
     def _store_ledger(
-        self, cursor: "Cursor", pages: Sequence[EventPage], counts: Sequence[Counts]
+        self,
+        cursor: "Cursor",
+        pages: Sequence[EventPage],
+        counts: Sequence[Counts],
+        known: Sequence[int],
     ) -> None:
         execute_values(
             cursor,
@@ -336,29 +361,29 @@ class Writer:
                     page.requested,
                     page.received,
                     inserted,
-                    len(page.events) - inserted,
+                    len(page.events) - inserted + again,
                     changed,
-                    len(page.rejections),
+                    len(page.rejections) - again,
+                    page.repeated,
+                    page.before_id,
                     page.first_id,
                     page.last_id,
+                    page.total,
                     self._session.run_id,
                     page.next_cursor,
                     page.cursor_expires_at,
                 )
-                for page, (inserted, changed) in zip(pages, counts, strict=True)
+                for page, (inserted, changed), again in zip(pages, counts, known, strict=True)
             ],
         )
 
-    def _learn_source(self, cursor: "Cursor", pages: Sequence[EventPage]) -> Source:
-        """Returns what `source` says once this is committed."""
-        newest = pages[-1]
-        learnt = newest.total, newest.page_limit
-        if learnt in {(None, None), self._source}:
-            return self._source
-        cursor.execute(
-            self._ledger["learn_source"], {"total": newest.total, "page_limit": newest.page_limit}
-        )
-        return learnt
+    def _learn_total(self, cursor: "Cursor", pages: Sequence[EventPage]) -> int | None:
+        """Returns what `source` says of the total once this is committed."""
+        total = pages[-1].total
+        if total is None or total == self._total:
+            return self._total
+        cursor.execute(self._ledger["learn_total"], {"total": total})
+        return total
 
     # --- rows that PostgreSQL refuses -------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import signal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 EVENTS = 40_000
 PAGE = 500
+#: Each page behind the first is asked for with the last event of the one before.
+PAGES = 1 + math.ceil((EVENTS - PAGE) / (PAGE - 1))
 #: Slow enough (20 ms an answer) that a crawl of 80 pages can be hit in its middle.
 SLOW = ("--events", str(EVENTS), "--latency-ms", "20")
 SETTINGS = ("-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=4")
@@ -60,7 +63,7 @@ def test_ten_kills_lose_and_invent_nothing(
         done = crawl(mock, database, *SETTINGS, *args)
         assert done.status == 0, done.log
         assert_equals_truth(database, truths(1, 0, EVENTS))
-        needed = EVENTS // PAGE
+        needed = PAGES
         # Each start reads the first page again; each kill loses what was in flight, in the
         # scraper or in a writer: at most WORKERS + two batches of BATCH_ROWS.
         assert pages_fetched(mock) <= needed + 11 + 10 * (4 + 2 * 5000 // PAGE)
@@ -76,7 +79,7 @@ def test_a_clean_stop_fetches_nothing_committed_again(
     with MockServer(*SLOW) as mock:
         log = hit(mock, database, 10, signal_, *jobdir)
         assert "stopped by a signal" in log
-        rest = EVENTS // PAGE - committed(database)
+        rest = PAGES - committed(database)
         before = pages_fetched(mock)
         done = crawl(mock, database, *SETTINGS, *jobdir)
         assert done.status == 0, done.log

@@ -22,8 +22,7 @@ SETTINGS = (
     "-s", "RETRY_TIMES=2",
 )  # fmt: skip
 
-DOUBT = """UPDATE crawl_runs SET stats = stats
-           || '{"crawl/in_doubt": "shrunk", "crawl/complete": false}'"""
+DOUBT = "UPDATE checkpoint SET last_id = 'another' WHERE first_offset = 399"
 UNBALANCE = """ALTER TABLE checkpoint DROP CONSTRAINT checkpoint_check;
                UPDATE checkpoint SET inserted = inserted + 1 WHERE first_offset = 0"""
 
@@ -58,7 +57,8 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         done = scrapy(mock, database, "verify")
         assert done.status == 0, done.log
         assert "COMPLETE: every offset below 3,000 is committed" in done.log
-        assert "the API's word just now" in done.log
+        assert "as the API says now" in done.log
+        assert "seams             15 exact" in done.log
         assert mock.stats()["requests"] - before == 1
         values = as_json(scrapy(mock, database, "verify", "--offline", "--json"))
         assert mock.stats()["requests"] - before == 1
@@ -73,15 +73,17 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         ("DELETE FROM events WHERE id IN (SELECT id FROM events LIMIT 3)",
          "3 stored events are gone"),
         ("INSERT INTO events (id) VALUES ('alien')", "1 events that no crawl has inserted"),
-        ("DELETE FROM checkpoint WHERE first_offset = 400", "(1 hole: 400–599)"),
-        ("DELETE FROM checkpoint WHERE first_offset >= 2000", "(1 hole: 2000–2999)"),
+        ("DELETE FROM checkpoint WHERE first_offset = 399", "(1 gap: 399–597)"),
+        ("DELETE FROM checkpoint WHERE first_offset >= 2190", "(1 gap: 2190–2999)"),
         ("DELETE FROM rejected_events WHERE position = 99", "not every rejection"),
         ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
         (UNBALANCE,
          "1 ranges of the ledger don't add up"),
-        (DOUBT, "events moving"),
+        (DOUBT, "1 seam between neighbouring ranges can't be joined"),
+        ("DELETE FROM proofs", "No run has proved this pass yet"),
     ],
-    ids=["deleted", "alien", "hole", "end", "rejection", "total", "unbalanced", "doubt"],
+    ids=["deleted", "alien", "gap", "end", "rejection", "total", "unbalanced", "doubt",
+         "proof"],
 )  # fmt: skip
 def test_what_somebody_has_harmed_is_found(database: Database, harm: str, said: str) -> None:
     """Exit 1, and the sentence that says what is wrong."""
@@ -157,8 +159,8 @@ def test_wrong_settings_and_empty_schemas(database: Database) -> None:
         assert (unset.status, "API_BASE_URL isn't set" in unset.log) == (2, True)
 
 
-def test_status_of_a_crawl_with_holes_and_rejections(database: Database) -> None:
-    """Total, done, holes, frontier, rejections by reason, runs and their outcome; no request."""
+def test_status_of_a_crawl_with_gaps_and_rejections(database: Database) -> None:
+    """Total, done, gaps, frontier, rejections by reason, runs and their outcome; no request."""
     faults = ("--fault", "bad-events:kind=no-id,each=100", "--fault", "html:offset=1000")
     with MockServer("--events", str(EVENTS), *faults) as mock:
         assert crawl(mock, database, *SETTINGS).status == 1
@@ -167,9 +169,9 @@ def test_status_of_a_crawl_with_holes_and_rejections(database: Database) -> None
         values = as_json(scrapy(mock, database, "status", "--json"))
         assert mock.stats()["requests"] == before
     assert done.status == 0, done.log
-    assert "1 hole: 1000–1199" in done.log
+    assert "1 gap: 996–1194" in done.log
     assert "not complete (incomplete)" in done.log
-    assert (values["total"], values["covered"], values["frontier"]) == (EVENTS, EVENTS - 200, 1000)
+    assert (values["total"], values["covered"], values["frontier"]) == (EVENTS, EVENTS - 199, 996)
     assert [entry["events"] for entry in values["rejections"]] == [28]
     assert values["rejections"][0]["reason"] in done.log
     database.execute(
@@ -185,7 +187,7 @@ def test_a_terminal_without_unicode_gets_its_answer(database: Database) -> None:
         assert crawl(mock, database, *SETTINGS).status == 1
     done = scrapy(None, database, "status", PYTHONIOENCODING="latin-1")
     assert done.status == 0, done.log
-    assert r"1 hole: 1000\u20131199" in done.log
+    assert r"1 gap: 996\u20131194" in done.log
 
 
 def test_redrive_mends_what_is_good_now(database: Database) -> None:

@@ -1,106 +1,135 @@
-"""The ledger's SQL, held against core.ranges on any rows."""
+"""The ledger's SQL, held against the ledger in memory that the planner is tested with."""
 
-import threading
+from __future__ import annotations
 
-import psycopg2
+import asyncio
+import sys
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from psycopg2.extras import execute_values
 from rooms import Room, page
 
-from datasync_crawler.core import ranges
-from datasync_crawler.core.ranges import Range
-from datasync_crawler.errors import DatabaseLost
-from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.ledger import Ledger, LedgerState
-from datasync_crawler.store.targets import ServerTarget
+from datasync_crawler.crawl.values import Ask, Joined, Proof
+from datasync_crawler.errors import DatabaseRefused
 
-ROWS = st.dictionaries(
-    st.tuples(st.integers(1, 4), st.integers(0, 60)), st.integers(1, 25), max_size=15
-)
+sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "crawl"))
+
+from virtual import MemoryLedger  # found by the path above
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from databases import Database
 
 
 @pytest.fixture
-def room(database):
+def room(database: Database) -> Iterator[Room]:
     room = Room(database)
     yield room
     room.close()
 
 
-@given(rows=ROWS, total=st.integers(0, 100), after=st.integers(0, 100), most=st.integers(1, 4))
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_holes_and_coverage_are_those_of_core(room, rows, total, after, most):
-    """Overlapping, nested, of many passes: SQL and core.ranges find the same, piece by piece."""
-    room.truncate()
-    if rows:
-        with room.database.connect() as connection, connection.cursor() as cursor:
-            execute_values(
-                cursor,
-                "INSERT INTO checkpoint (pass, first_offset, requested, received, inserted, "
-                "duplicates, changed, rejected, run_id) VALUES %s",
-                [(*key, 1, count, count, 0, 0, 0, 1) for key, count in rows.items()],
-            )
-        connection.close()
-    committed = [Range(first, count) for (_, first), count in rows.items()]
-    wanted = ranges.holes(committed, total, after=after)
-    assert room.ledger.holes(total, after=after) == wanted
-    read, reached = [], after
-    while piece := room.ledger.holes(total, after=reached, most=most):
-        assert len(piece) <= most
-        read += piece
-        reached = piece[-1].stop
-    assert read == wanted
-    holes = ranges.holes(committed, total)
-    assert room.ledger.coverage(total) == total - sum(hole.count for hole in holes)
-    assert room.ledger.state().reach == max((piece.stop for piece in committed), default=0)
+def both(room: Room, memory: MemoryLedger, pass_no: int, ids: list[str]) -> tuple[object, object]:
+    """What either ledger says of a pass."""
+
+    async def told(ledger: MemoryLedger) -> object:
+        return (
+            await ledger.state(),
+            [[(gap.first, gap.stop)
+              for gap in await ledger.gaps(pass_no, total, after=after, most=100)]
+             for total, after in ((0, 0), (30, 0), (70, 0), (70, 25))],
+            await ledger.end(pass_no),
+            await ledger.locate(pass_no, ids),
+            await ledger.doubts(pass_no, most=100),
+            await ledger.doubts(pass_no, after=20, most=2),
+        )  # fmt: skip
+
+    async def both_told() -> tuple[object, object]:
+        return await told(room.ledger), await told(memory)  # type: ignore[arg-type]
+
+    return asyncio.run(both_told())
 
 
-def test_state_and_sums_of_an_empty_ledger(room):
-    """Before the first page there is nothing, and everything is a hole."""
-    assert room.ledger.state() == LedgerState(0, 0, None, None, "offset")
-    assert room.ledger.holes(10) == [Range(0, 10)]
-    assert (room.ledger.coverage(10), room.ledger.sums().ranges) == (0, 0)
+def test_the_ledger_says_what_the_ledger_in_memory_says(room: Room) -> None:
+    """Ranges of several passes, overlapping, short, repeated, with a base and seams joined."""
+    for seed in range(40):
+        room.truncate()
+        random, memory = Random(seed), MemoryLedger()
+        memory.overlap = random.choice([1, 1, 16])
+        room.query("UPDATE source SET total = NULL, overlap = %s", (memory.overlap,))
+        served = [f"id {random.randrange(60)}" for _ in range(70)]
+        for pass_no in (1, 2, -1, -2):
+            fill(room, memory, random, served, pass_no)
+        if random.random() < 0.5:
+            proof = Proof(1, "id 1", "id 2", random.randrange(2, 30), 60)
+            facts = [Joined(random.randrange(20), "base"), Joined(random.randrange(60), "reread")]
+            asyncio.run(prove(room, memory, proof, facts))
+        for pass_no in (1, 2):
+            sql, plain = both(room, memory, pass_no, served[::3])
+            assert sql == plain, seed
 
 
-def test_state_and_sums_add_up(room):
-    """What pages counted comes back in sum; rejections that were mended don't stand any more."""
-    room.write(page(["a", "b", None], total=9), page(["a", None], first=3))
-    room.write(page(["a", "b", "c"], pass_no=2, total=8))
-    state, sums = room.ledger.state(), room.ledger.sums()
-    assert (state.last_pass, state.reach, state.total) == (2, 5, 8)
-    assert (sums.received, sums.inserted, sums.duplicates, sums.rejected) == (8, 3, 3, 2)
-    assert (sums.ranges, sums.rejected_now) == (3, 1)
+def fill(room: Room, memory: MemoryLedger, random: Random, served: list[str], pass_no: int) -> None:
+    for first in [*random.sample(range(1, 60), random.randrange(6)), 0]:
+        overlap = min(random.choice([0, 1, 1]), first)
+        got = served[first - overlap : first + random.randrange(1, 25)]
+        if len(got) <= overlap:
+            continue
+        one = page(list(got[overlap:]), first=first, pass_no=pass_no, total=60)
+        one.ask, one.ids = Ask(pass_no, first, len(got) - overlap, overlap), got
+        room.write(one)
+        memory.commit(one.ask, list(got), 60)
 
 
-def test_a_lost_connection_is_opened_again(room):
-    """The planner reads on when the server has ended its connection."""
-    room.ledger.state()
-    room.query("SELECT pg_terminate_backend(%s)", (room.ledger._connection.info.backend_pid,))
-    assert room.ledger.state().last_pass == 0
+async def prove(room: Room, memory: MemoryLedger, proof: Proof, facts: list[Joined]) -> None:
+    for ledger in (room.ledger, memory):
+        await ledger.prove(proof)
+        await ledger.join(2, facts)
 
 
-def test_a_database_that_stays_away_is_given_up(database):
-    """No answer for DB_MAX_WAIT: DatabaseLost."""
-    nowhere = Connector(ServerTarget({**database.params, "host": "127.0.0.1", "port": "1"}))
-    ledger = Ledger(nowhere, "public", max_wait_s=0.2, stop=threading.Event())
-    with pytest.raises(DatabaseLost, match="DB_MAX_WAIT"):
-        ledger.state()
+def test_what_was_joined_can_be_taken_back(room: Room) -> None:
+    """A seam is in doubt again when a kind of evidence has turned out to be none."""
+    room.write(page(["a", "b"], first=0), page(["d", "e"], first=2))
+
+    async def story() -> list[int]:
+        ledger, counts = room.ledger, []
+        counts.append(len(await ledger.doubts(1, most=9)))
+        await ledger.join(1, [Joined(2, "deep", 3)])
+        await ledger.join(1, [Joined(2, "deep", 4)])
+        counts.append(len(await ledger.doubts(1, most=9)))
+        counts.append((await ledger.figures(1)).deep)
+        await ledger.unjoin(1, "deep")
+        counts.append(len(await ledger.doubts(1, most=9)))
+        return counts
+
+    assert asyncio.run(story()) == [1, 0, 4, 1]
 
 
-def test_a_stop_ends_the_wait(database):
-    """Told to stop, the planner doesn't wait for a lost database."""
-    stop = threading.Event()
-    stop.set()
-    nowhere = Connector(ServerTarget({**database.params, "host": "127.0.0.1", "port": "1"}))
-    with pytest.raises(DatabaseLost):
-        Ledger(nowhere, "public", max_wait_s=3600, stop=stop).state()
+def test_figures_of_a_pass(room: Room) -> None:
+    """Sums, totals, front and coverage."""
+    room.write(page(["a", None, "c"], first=0, total=7), page(["c", "d"], first=5, total=8))
+    figures = asyncio.run(room.ledger.figures(1))
+    assert (figures.inserted, figures.distinct, figures.rejected_now) == (3, 4, 1)
+    assert (figures.totals, figures.first_id, figures.covered) == ((7, 8), "a", 5)
+    assert (figures.unbalanced, figures.based) == (0, False)
 
 
-def test_other_errors_are_told(room):
-    """A missing table isn't waited for."""
-    room.query("DROP TABLE checkpoint")
-    with pytest.raises(psycopg2.errors.UndefinedTable):
-        room.ledger.state()
+def test_a_ledger_of_version_0_1_goes_on(room: Room) -> None:
+    """Its ranges don't know what came before them: a new pass, nothing lost."""
+    room.write(page(["a", "b"], first=0))
+    room.query("ALTER TABLE checkpoint DROP before_id, DROP repeated, DROP total")
+    room.query("ALTER TABLE source DROP overlap")
+    room.query("DROP TABLE seams, proofs")
+    again = Room(room.database, schema=room.schema) if room.session.close() is None else room
+    state = asyncio.run(again.ledger.state())
+    again.close()
+    assert (state.pass_no, state.has_seams, state.open_pass) == (1, False, None)
+
+
+def test_an_error_that_waiting_doesnt_mend_is_told(room: Room) -> None:
+    """A ledger that can't be read ends the crawl with the cause, not with "no proof"."""
+    room.query("ALTER TABLE checkpoint RENAME TO elsewhere")
+    with pytest.raises(DatabaseRefused, match=r"can't read or write the ledger \(relation"):
+        asyncio.run(room.ledger.state())

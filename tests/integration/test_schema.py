@@ -1,5 +1,6 @@
 """The tables: made once, checked ever after, never changed when they are somebody else's."""
 
+import asyncio
 import threading
 from contextlib import closing
 
@@ -11,7 +12,7 @@ from datasync_crawler.store import queries, schema
 
 TABLES = {
     "events", "checkpoint", "rejected_events", "source", "rate_limits", "crawl_runs",
-    "crawl_samples",
+    "crawl_samples", "seams", "proofs",
 }  # fmt: skip
 
 
@@ -120,16 +121,21 @@ def test_a_table_with_more_to_it_is_accepted(database):
 
 @pytest.mark.parametrize("name", ["Capitals", 'a "quoted" one', "50%", "%s", "it's", "ein Schéma"])
 def test_odd_schema_names_work_all_the_way(database, name):
-    """A schema's name may hold anything: tables, rows, duplicates, rejections, holes, sums."""
+    """A schema's name may hold anything: tables, rows, duplicates, rejections, gaps, sums."""
     room = Room(database, schema=name)
     room.write(page(["a", None], total=5))
     room.write(page(["a"], first=3))
     room.writer(on_duplicate="update").write([page(["a"], first=4)])
     quoted = queries.quote_identifier(name)
     assert database.value(f"SELECT count(*) FROM {quoted}.events") == 1
-    assert [hole.first for hole in room.ledger.holes(5)] == [2]
-    assert room.ledger.sums().duplicates == 2
-    assert room.ledger.state().total == 5
+
+    async def told():
+        gaps = await room.ledger.gaps(1, 5, most=9)
+        return gaps, await room.ledger.figures(1), await room.ledger.state()
+
+    gaps, figures, state = asyncio.run(told())
+    assert [gap.first for gap in gaps] == [2]
+    assert (figures.inserted, figures.distinct, state.last_total) == (1, 2, None)
     assert tables(database, name) == TABLES
     room.close()
 

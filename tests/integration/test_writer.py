@@ -1,5 +1,6 @@
 """The writer against a real PostgreSQL: rows, counts, refusals, lost connections."""
 
+import asyncio
 import json
 import os
 import random
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from proxy import COMMIT, CuttingProxy
 from rooms import Room, event, page
 
+from datasync_crawler.core.events import Rejection
+from datasync_crawler.crawl.values import Ask
 from datasync_crawler.errors import CrawlLocked, DatabaseLost
 from datasync_crawler.store import writer as writer_module
 from datasync_crawler.store.connection import Connector
@@ -330,7 +333,7 @@ def test_an_error_that_no_row_is_to_blame_for_commits_nothing(room):
 def test_a_refusal_that_no_row_explains_is_raised(room):
     """A ledger figure out of range is nobody's row: the writer says so instead of going round."""
     one = page(["a"])
-    one.requested = 1 << 40
+    one.ask = Ask(1, 0, 1 << 40)
     with pytest.raises(psycopg2.ProgrammingError, match="none of its rows"):
         room.writer().write([one])
     assert room.ids() == []
@@ -387,7 +390,9 @@ def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
         assert killed
         assert (one.inserted, one.duplicates) == (2, 1)
         ledger = Ledger(connector, "public", max_wait_s=5, stop=threading.Event())
-        assert (ledger.coverage(3), ledger.sums().inserted) == (3, 2)
+        figures = asyncio.run(ledger.figures(1))
+        assert (figures.covered, figures.inserted) == (3, 2)
+        asyncio.run(ledger.close())
         ledger.close()
     finally:
         writer.close()
@@ -443,3 +448,34 @@ def test_a_deadlock_is_tried_again(room):
         writing.join(30)
     assert (one.committed, one.inserted, one.duplicates, one.changed) == (True, 1, 2, 2)
     assert room.ids() == ["x", "y", "z"]
+
+
+def test_a_reading_that_checks_replaces_no_rejection(room):
+    """Rejections that stand already are counted as known; a new one takes no other's place."""
+    one = page(["a", None, None], first=10)
+    one.rejections = [Rejection(1, "no id", b"first"), Rejection(2, "no id", b"second")]
+    again = page(["a", None, None, None], first=11, pass_no=-1)
+    again.rejections = [
+        Rejection(1, "no id", b"second"), Rejection(2, "no id", b"first"),
+        Rejection(3, "no id", b"third"),
+    ]  # fmt: skip
+    room.write(one)
+    room.write(again)
+    assert (again.inserted, again.duplicates, again.rejected) == (0, 3, 1)
+    assert room.query('SELECT "position", raw FROM rejected_events ORDER BY 1') == [
+        (11, b"first"), (12, b"second"), (14, b"third")
+    ]  # fmt: skip
+    more = page([None], first=11, pass_no=-2)
+    more.rejections = [Rejection(0, "no id", b"fourth")]
+    room.write(more)
+    assert room.query("SELECT \"position\" FROM rejected_events WHERE raw = 'fourth'") == [(15,)]
+
+
+def test_rejections_that_are_fetched_again_are_said_anew(room):
+    """A redrive is no pass over the set, but what is good now leaves rejected_events."""
+    room.write(page(["a", None], first=0))
+    good = page(["a", "b"], first=0, pass_no=-1)
+    good.ask = Ask(-1, 0, 2, redrive=True)
+    room.write(good)
+    assert room.query("SELECT count(*) FROM rejected_events") == [(0,)]
+    assert room.ids() == ["a", "b"]

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from datasync_crawler.api import answers
 from datasync_crawler.core.copyrows import COLUMNS
 from datasync_crawler.core.wire import PageDecoder
+from datasync_crawler.crawl.values import Ask
 from datasync_crawler.exporters import EventCsvExporter, EventLinesExporter
 from datasync_crawler.items import EventPage
 from datasync_crawler.pipelines.normalize import NormalizePipeline
@@ -37,10 +39,8 @@ def page() -> EventPage:
     decoder = PageDecoder()
     wire = decoder.decode(BODY)
     made = EventPage(
-        pass_no=1,
-        first_offset=0,
-        requested=3,
-        received=wire.received,
+        ask=Ask(1, 0, 3),
+        ids=answers.known_by(wire),
         events=wire.events,
         indexes=range(len(wire.events)) if wire.indexes is None else wire.indexes,
         rejections=list(wire.rejections),

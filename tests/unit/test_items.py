@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datasync_crawler.api import answers
 from datasync_crawler.core.events import Rejection
 from datasync_crawler.core.wire import PageDecoder
+from datasync_crawler.crawl.values import Ask
 from datasync_crawler.items import EventPage
 from datasync_crawler.log import QuietLogFormatter
 
@@ -17,10 +19,8 @@ def page() -> EventPage:
     wire = decoder.decode(BODY)
     assert wire.indexes is not None
     return EventPage(
-        pass_no=2,
-        first_offset=100,
-        requested=10,
-        received=wire.received,
+        ask=Ask(2, 100, 10),
+        ids=answers.known_by(wire),
         events=wire.events,
         indexes=wire.indexes,
         rejections=list(wire.rejections),
@@ -30,12 +30,19 @@ def page() -> EventPage:
 
 
 def test_a_page_is_named_by_its_place() -> None:
-    """Its key is the ledger's, its edges the first and last event that can be stored."""
+    """Its key is the ledger's, its edges what its first and last event are known by."""
     made = page()
     assert made.key == (2, 100)
-    assert (made.first_id, made.last_id) == ("a", "d")
-    made.events = []
-    assert (made.first_id, made.last_id) == (None, None)
+    assert (made.first_id, made.last_id, made.before_id, made.received) == ("a", "d", None, 5)
+
+
+def test_the_overlap_is_no_part_of_the_page() -> None:
+    """The event before it is known by its id, and counts for nothing else."""
+    made = page()
+    made.ask = Ask(2, 100, 9, overlap=1)
+    assert (made.before_id, made.received, made.requested) == ("a", 4, 10)
+    assert made.first_id.startswith("#")  # an event without an id: by its bytes
+    assert made.position(1) == 100
 
 
 def test_rejecting_keeps_places_and_bytes() -> None:

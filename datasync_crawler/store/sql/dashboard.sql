@@ -45,21 +45,15 @@ ORDER BY floor(at_s / span_s), at_s DESC;
 SELECT api_base_url, total FROM {schema}.source;
 
 -- name: ledger
--- The ledger in one pass, as islands of what is committed: a range begins one when it lies behind
--- all that was reached before it (a running maximum: ranges of different passes overlap). Islands
--- are few, however many ranges there are; they are cut into cells of %(width)s offsets.
-WITH committed AS (
-    SELECT first_offset AS first,
-           coalesce(max(first_offset + received) OVER (
-               ORDER BY first_offset, received
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), -1) AS reached
-    FROM {schema}.checkpoint
-    WHERE first_offset < %(total)s
+-- The newest pass in one reading, as islands of what is committed: a piece begins one when it lies
+-- behind all that was reached before it. Islands are few, however many ranges there are; they are
+-- cut into cells of %(width)s offsets.
+{chain}, committed AS (
+    SELECT first, coalesce(reached, -1) AS reached FROM reaching WHERE first < %(total)s
 ), islands AS MATERIALIZED (
     SELECT first, greatest(reached, 0) AS reached,
            lead(reached, 1, (
-               SELECT least(max(first_offset + received), %(total)s)
-               FROM {schema}.checkpoint WHERE first_offset < %(total)s
+               SELECT least(max(stop), %(total)s) FROM pieces WHERE first < %(total)s
            )) OVER (ORDER BY first) AS stop
     FROM committed
     WHERE first > reached
@@ -83,8 +77,12 @@ SELECT coalesce(sum(inserted), 0)::bigint AS stored,
        coalesce(sum(duplicates), 0)::bigint AS duplicates,
        coalesce(sum(rejected), 0)::bigint AS rejected,
        count(*) AS ranges,
-       coalesce(max(first_offset + received), 0) AS reach
+       greatest(coalesce(max(pass), 0), 0) AS pass
 FROM {schema}.checkpoint;
+
+-- name: reach
+{chain}
+SELECT coalesce(max(stop), 0) FROM chain;
 
 -- name: rejected_cells
 SELECT "position" / %(width)s AS cell, count(*)

@@ -79,6 +79,17 @@ DELETE FROM {schema}.rejected_events AS r
 USING (VALUES %s) AS fetched (first, stop)
 WHERE r."position" >= fetched.first AND r."position" < fetched.stop;
 
+-- name: known_rejections
+-- Which of %(raws)s stand rejected already.
+SELECT DISTINCT raw FROM {schema}.rejected_events WHERE raw = ANY (%(raws)s::bytea[]);
+
+-- name: taken_positions
+-- Which of %(positions)s hold a rejection, and the first position behind all that do.
+SELECT coalesce(array_agg("position") FILTER (WHERE "position" = ANY (%(positions)s::bigint[])),
+                '{}'),
+       coalesce(max("position"), 0) + 1
+FROM {schema}.rejected_events;
+
 -- name: insert_rejections
 -- %%s is execute_values' place.
 INSERT INTO {schema}.rejected_events ("position", page_offset, reason, raw)

@@ -1,103 +1,144 @@
--- Reading and writing the ledger. {schema} is replaced by the quoted name of DB_SCHEMA.
+-- Reading and writing the ledger. {schema} is replaced by the quoted name of DB_SCHEMA, {chain} by
+-- chain.sql.
 
--- name: ledger_state
--- Where the last run left off: the newest pass (0: none), the end of what was ever committed,
--- and what the API was last known to be.
-SELECT coalesce((SELECT max(pass) FROM {schema}.checkpoint), 0) AS last_pass,
-       coalesce((SELECT max(first_offset + received) FROM {schema}.checkpoint), 0) AS reach,
-       s.total, s.page_limit, s.pagination
-FROM {schema}.source AS s;
+-- name: state
+-- What earlier runs have left: the newest pass, the lowest number of a reading that checks, whether
+-- the pass's ranges know what came before them, the API's total as the newest of them heard it,
+-- and the limit of its last range.
+WITH newest AS (
+    SELECT coalesce(max(pass), 0) AS pass, least(coalesce(min(pass), 0), 0) AS checks
+    FROM {schema}.checkpoint
+)
+SELECT newest.pass, newest.checks,
+       NOT EXISTS (SELECT 1 FROM {schema}.checkpoint AS c
+                   WHERE c.pass = newest.pass AND c.repeated IS NULL) AS has_seams,
+       (SELECT c.total FROM {schema}.checkpoint AS c WHERE c.pass = newest.pass
+        ORDER BY c.committed_at DESC, c.first_offset DESC LIMIT 1) AS last_total,
+       s.page_limit, s.overlap,
+       (SELECT c.requested FROM {schema}.checkpoint AS c
+        WHERE c.pass = newest.pass AND c.first_offset > 0
+        ORDER BY c.first_offset DESC LIMIT 1) AS width
+FROM newest CROSS JOIN {schema}.source AS s;
+
+-- name: newest_proof
+SELECT pass, head_id, tail_id, count, total, short, method
+FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
+
+-- name: base
+-- What the pass stands on, as [first, stop); no row when it stands on nothing.
+SELECT s.first_offset + 1, s.first_offset + (SELECT p.count FROM {schema}.proofs AS p
+                                             WHERE p.pass < s.pass ORDER BY p.pass DESC LIMIT 1)
+FROM {schema}.seams AS s WHERE s.pass = %(pass)s AND s.kind = 'base';
 
 -- name: longest_range
 -- How far before an offset the ranges begin that reach beyond it.
 SELECT coalesce(max(received), 0) FROM {schema}.checkpoint;
 
--- name: holes
--- The uncommitted ranges in [%(after)s, %(total)s) that end at a committed one, first to last, at
--- most %(most)s of them. A running maximum, not lag: ranges of different passes overlap and lie
--- within one another. No range that begins before %(from)s reaches %(after)s. The limits are
--- literals to the planner: so it reads the key in its order and stops at the last row wanted.
--- A ledger of 1,000,000 ranges says in 0.4 s that it has no hole (0.8 s before its first ANALYZE);
--- 500,000 holes come in 0.7 s (5 s), 1,000 at a time. With a sort each they took 50 s.
-SELECT reached AS first, first_offset AS stop
+-- name: gaps
+-- What the ranges of a pass leave out of [%(after)s, %(total)s), each gap ending at a committed
+-- range, first to last, at most %(most)s of them, with the beginning of the range before it. A
+-- running maximum, not lag: ranges may overlap. No range that begins before %(from)s reaches
+-- %(after)s. The limits are literals to the planner: so it reads the key in its order and stops at
+-- the last row wanted. A ledger of 1,000,000 ranges says in 0.4 s that it has no gap.
+SELECT reached AS first, first_offset AS stop, floor
 FROM (
     SELECT first_offset,
            greatest(%(after)s, max(first_offset + received) OVER (
                ORDER BY first_offset
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS reached
+               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS reached,
+           coalesce(lag(first_offset) OVER (ORDER BY first_offset), 0) AS floor
     FROM {schema}.checkpoint
-    WHERE first_offset < %(total)s AND first_offset >= %(from)s
+    WHERE pass = %(pass)s AND first_offset < %(total)s AND first_offset >= %(from)s
 ) AS committed
 WHERE first_offset > reached
 ORDER BY first_offset
 LIMIT %(most)s;
 
 -- name: reach_below
--- The end of the farthest range that begins below %(total)s: what lies behind it is a hole, too.
-SELECT coalesce(max(first_offset + received), 0)
+-- The end of the farthest range of a pass that begins below %(total)s, and the beginning of the
+-- last one: what lies behind it is a gap, too.
+SELECT coalesce(max(first_offset + received), 0), coalesce(max(first_offset), 0)
 FROM {schema}.checkpoint
-WHERE first_offset < %(total)s;
+WHERE pass = %(pass)s AND first_offset < %(total)s;
 
--- name: coverage
--- How many offsets of [0, %(total)s) are committed.
-WITH committed AS (
-    SELECT first_offset, least(first_offset + received, %(total)s) AS stop,
-           coalesce(max(first_offset + received) OVER (
-               ORDER BY first_offset
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
-    FROM {schema}.checkpoint
-    WHERE first_offset < %(total)s
-)
-SELECT coalesce(sum(greatest(0, stop - greatest(first_offset, reached))), 0)::bigint
-FROM committed;
+-- name: chain_end
+{chain}
+SELECT stop, last_id FROM chain ORDER BY stop DESC LIMIT 1;
 
--- name: live_cursor
--- Where a crawl by cursor left off, if the newest pass ends in a cursor that is still good. A run
--- that came to its end has left nothing off, though its last page may have named a cursor, too.
+-- name: locate
+-- Which of %(ids)s are edges of the chain, with their offsets.
+{chain}
+SELECT DISTINCT "position", id
+FROM pieces CROSS JOIN LATERAL (
+    VALUES (first - 1, before_id), (first, first_id), (stop - 1, last_id)) AS edge ("position", id)
+WHERE id = ANY (%(ids)s)
+ORDER BY 1;
+
+-- name: doubts
+-- Seams behind %(after)s that are neither exact nor joined, with the ids on either side.
+{chain}
+SELECT first, ARRAY[left_before_id, left_first_id, left_last_id],
+       ARRAY[before_id, first_id, last_id], coalesce(same, false)
+FROM joints AS j
+WHERE NOT exact AND first > %(after)s
+  AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
+                  WHERE s.pass = %(pass)s AND s.first_offset = j.first AND s.kind <> 'base')
+ORDER BY first
+LIMIT %(most)s;
+
+-- name: join
+-- Seams that are proved though they aren't exact. %%s is execute_values' place.
+INSERT INTO {schema}.seams (pass, first_offset, kind, depth, readings, run_id)
+VALUES %s
+ON CONFLICT (pass, first_offset, kind) DO UPDATE
+SET depth = excluded.depth, readings = excluded.readings, run_id = excluded.run_id,
+    joined_at = now();
+
+-- name: unjoin
+DELETE FROM {schema}.seams WHERE pass = %(pass)s AND kind = %(kind)s;
+
+-- name: figures
+-- Sums over a pass, and over the tables.
+{chain}, own AS (SELECT * FROM {schema}.checkpoint WHERE pass = %(pass)s)
+SELECT (SELECT count(*) FROM joints AS j
+        WHERE NOT exact AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
+                                        WHERE s.pass = %(pass)s AND s.first_offset = j.first
+                                          AND s.kind = 'anchor')),
+       (SELECT coalesce(sum(depth), 0)::bigint FROM {schema}.seams
+        WHERE pass = %(pass)s AND kind = 'deep'),
+       (SELECT coalesce(sum(inserted), 0)::bigint FROM own),
+       (SELECT count(*) FROM {schema}.checkpoint
+        WHERE received <> inserted + duplicates + rejected),
+       (SELECT coalesce(sum(inserted), 0)::bigint FROM {schema}.checkpoint)
+       + (SELECT count(*) FROM {schema}.rejected_events),
+       (SELECT count(*) FROM {schema}.rejected_events),
+       (SELECT min(total) FROM own), (SELECT max(total) FROM own),
+       coalesce((SELECT first_id FROM own WHERE first_offset = 0), ''),
+       EXISTS (SELECT 1 FROM base),
+       (SELECT coalesce(sum(stop - greatest(first, coalesce(reached, 0))), 0)::bigint FROM chain);
+
+-- name: prove
+-- The closed form of a set that was proved, in one row.
+INSERT INTO {schema}.proofs (pass, head_id, tail_id, count, total, short, method, run_id)
+VALUES (%(pass)s, %(head_id)s, %(tail_id)s, %(count)s, %(total)s, %(short)s, %(method)s, %(run_id)s)
+ON CONFLICT (pass) DO UPDATE
+SET head_id = excluded.head_id, tail_id = excluded.tail_id, count = excluded.count,
+    total = excluded.total, short = excluded.short, method = excluded.method, run_id = excluded.run_id, proved_at = now();
+
+-- name: remember
+UPDATE {schema}.source
+SET page_limit = coalesce(%(page_limit)s, page_limit), overlap = coalesce(%(overlap)s, overlap);
+
+-- name: cursor
+-- The cursor that a pass ends in and the offset behind it, if it is still good.
 SELECT next_cursor, first_offset + received AS "position"
-FROM {schema}.checkpoint AS c
-WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint)
-  AND first_offset = (SELECT max(first_offset) FROM {schema}.checkpoint
-                      WHERE pass = (SELECT max(pass) FROM {schema}.checkpoint))
-  AND next_cursor IS NOT NULL AND coalesce(cursor_expires_at > now(), true)
-  AND NOT EXISTS (SELECT 1 FROM {schema}.crawl_runs AS r
-                  WHERE r.id = c.run_id AND (r.stats->>'crawl/complete')::boolean);
-
--- name: last_id_before
--- No range that begins farther before %(end)s than the longest one is long ends there.
-SELECT last_id
 FROM {schema}.checkpoint
-WHERE first_offset < %(end)s
-  AND first_offset >= %(end)s - (SELECT max(received) FROM {schema}.checkpoint)
-  AND first_offset + received = %(end)s
-ORDER BY pass DESC
-LIMIT 1;
-
--- name: ledger_sums
--- The ledger's figures in sum.
-SELECT coalesce(sum(received), 0)::bigint AS received,
-       coalesce(sum(inserted), 0)::bigint AS inserted,
-       coalesce(sum(duplicates), 0)::bigint AS duplicates,
-       coalesce(sum(changed), 0)::bigint AS changed,
-       coalesce(sum(rejected), 0)::bigint AS rejected,
-       count(*) AS ranges
-FROM {schema}.checkpoint;
-
--- name: rejected_count
--- Events that stand rejected now (a range fetched again replaces or removes its rejections).
-SELECT count(*) FROM {schema}.rejected_events;
+WHERE pass = %(pass)s
+  AND first_offset = (SELECT max(first_offset) FROM {schema}.checkpoint WHERE pass = %(pass)s)
+  AND next_cursor IS NOT NULL AND coalesce(cursor_expires_at > now(), true);
 
 -- name: rejected_positions
 SELECT "position" FROM {schema}.rejected_events ORDER BY "position";
-
--- name: standing_doubt
--- How offsets were seen to move ("changed" or "shrunk"), when no run since has proved that nothing
--- was missed: no row, or the doubt. The heartbeat writes it, within a second.
-SELECT doubt
-FROM (SELECT stats->>'crawl/in_doubt' AS doubt FROM {schema}.crawl_runs
-      WHERE stats->>'crawl/in_doubt' IS NOT NULL OR (stats->>'crawl/complete')::boolean
-      ORDER BY id DESC LIMIT 1) AS newest
-WHERE doubt IS NOT NULL;
 
 -- name: committed_ranges
 -- Which of these (pass, first_offset) are committed, with their counts: asked after a COMMIT
@@ -109,14 +150,11 @@ WHERE (pass, first_offset) IN %(ranges)s;
 -- name: insert_ranges
 -- One row a page, in the transaction of the page's rows. %%s is execute_values' place.
 INSERT INTO {schema}.checkpoint (
-    pass, first_offset, requested, received, inserted, duplicates, changed, rejected,
-    first_id, last_id, run_id, next_cursor, cursor_expires_at)
+    pass, first_offset, requested, received, inserted, duplicates, changed, rejected, repeated,
+    before_id, first_id, last_id, total, run_id, next_cursor, cursor_expires_at)
 VALUES %s;
 
--- name: learn_source
--- What the API said last of itself.
-UPDATE {schema}.source
-SET total = coalesce(%(total)s, total), page_limit = coalesce(%(page_limit)s, page_limit),
-    updated_at = now()
-WHERE total IS DISTINCT FROM coalesce(%(total)s, total)
-   OR page_limit IS DISTINCT FROM coalesce(%(page_limit)s, page_limit);
+-- name: learn_total
+-- What the API said last of its size.
+UPDATE {schema}.source SET total = %(total)s, updated_at = now()
+WHERE total IS DISTINCT FROM %(total)s;

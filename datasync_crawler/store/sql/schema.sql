@@ -19,7 +19,7 @@ CREATE TABLE {schema}.events (
 
 -- name: checkpoint
 -- The ledger: a row for each committed range, written in the transaction of its rows, never
--- updated. Coverage is the union over passes.
+-- updated. A pass above 0 is a pass over the set; below 0, a reading that checks others.
 CREATE TABLE {schema}.checkpoint (
     pass integer NOT NULL,
     first_offset bigint NOT NULL CHECK (first_offset >= 0),
@@ -35,11 +35,44 @@ CREATE TABLE {schema}.checkpoint (
     committed_at timestamptz NOT NULL DEFAULT now(),
     next_cursor text,
     cursor_expires_at timestamptz,
+    before_id text,
+    -- Ids that came more than once in this response; NULL in rows of version 0.1.
+    repeated integer,
+    -- What the API said of its size.
+    total bigint,
     -- In this order, with `received`, the key gives holes and coverage without a sort.
     PRIMARY KEY (first_offset, pass) INCLUDE (received),
     CHECK (received = inserted + duplicates + rejected)
 );
 CREATE INDEX ON {schema}.checkpoint (received);
+
+-- name: seams
+-- Seams that are proved though they aren't exact, by the range behind them (docs/proof.md). A seam
+-- that is neither exact nor here is in doubt.
+CREATE TABLE {schema}.seams (
+    pass integer NOT NULL,
+    first_offset bigint NOT NULL,
+    kind text NOT NULL,
+    depth integer NOT NULL DEFAULT 0,
+    readings integer NOT NULL DEFAULT 0,
+    run_id bigint,
+    joined_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (pass, first_offset, kind)
+);
+
+-- name: proofs
+-- The closed form of each pass that was proved complete.
+CREATE TABLE {schema}.proofs (
+    pass integer PRIMARY KEY,
+    head_id text NOT NULL,
+    tail_id text NOT NULL,
+    count bigint NOT NULL,
+    total bigint,
+    short bigint NOT NULL DEFAULT 0,
+    method text NOT NULL,
+    run_id bigint,
+    proved_at timestamptz NOT NULL DEFAULT now()
+);
 
 -- name: rejected_events
 -- One row an event that can't be stored, by its absolute position (page offset + index).
@@ -59,6 +92,7 @@ CREATE TABLE {schema}.source (
     pagination text NOT NULL,
     page_limit integer,
     total bigint,
+    overlap integer NOT NULL DEFAULT 1,
     salt text NOT NULL DEFAULT gen_random_uuid()::text,
     updated_at timestamptz NOT NULL DEFAULT now()
 );

@@ -3,24 +3,81 @@
 
 -- name: known_source
 -- Whose events these are, and the last known total: what the pages said, or, of an API that says
--- none, what the last complete run found.
+-- none, what was proved.
 SELECT s.api_base_url,
-       coalesce(s.total, (SELECT (r.stats->>'crawl/total')::bigint FROM {schema}.crawl_runs AS r
-                          WHERE (r.stats->>'crawl/complete')::boolean ORDER BY r.id DESC LIMIT 1))
+       coalesce(s.total, (SELECT p.count FROM {schema}.proofs AS p ORDER BY p.pass DESC LIMIT 1))
 FROM {schema}.source AS s;
 
--- name: count_holes
--- How many holes there are below %(total)s: those that end at a committed range, and the last.
-SELECT count(*) FILTER (WHERE first_offset > reached)
-       + CASE WHEN coalesce(max(first_offset + received), 0) < %(total)s THEN 1 ELSE 0 END
-FROM (
-    SELECT first_offset, received,
-           coalesce(max(first_offset + received) OVER (
-               ORDER BY first_offset
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS reached
-    FROM {schema}.checkpoint
-    WHERE first_offset < %(total)s
-) AS committed;
+-- name: newest_pass
+SELECT greatest(coalesce(max(pass), 0), 0) FROM {schema}.checkpoint;
+
+-- name: extent
+-- Of the newest pass: how many offsets below %(total)s are committed, its gaps there, its reach,
+-- and its seams by kind.
+{chain}
+SELECT (SELECT coalesce(sum(greatest(0, least(stop, %(total)s)
+                                        - greatest(first, coalesce(reached, 0)))), 0)::bigint
+        FROM chain WHERE first < %(total)s),
+       (SELECT count(*) FILTER (WHERE first > coalesce(reached, 0))
+               + CASE WHEN coalesce(max(stop), 0) < %(total)s THEN 1 ELSE 0 END
+        FROM chain WHERE first < %(total)s),
+       (SELECT coalesce(max(stop), 0) FROM chain),
+       (SELECT count(*) FROM joints WHERE exact);
+
+-- name: gap_list
+{chain}
+SELECT first, stop FROM (
+    SELECT coalesce(reached, 0) AS first, first AS stop FROM chain WHERE first < %(total)s
+    UNION ALL
+    SELECT coalesce(max(stop), 0), %(total)s FROM chain WHERE first < %(total)s
+) AS gap
+WHERE first < stop
+ORDER BY first
+LIMIT %(most)s;
+
+-- name: has_seams
+-- Whether the newest pass was asked for with an overlap: not by cursor, nor by numbered pages.
+SELECT (SELECT count(*) FROM {schema}.checkpoint WHERE pass = %(pass)s) < 2
+       OR EXISTS (SELECT 1 FROM {schema}.checkpoint
+                  WHERE pass = %(pass)s AND before_id IS NOT NULL);
+
+-- name: joined_seams
+-- Seams that aren't exact, by what joined them; "doubt" for those that nothing did.
+{chain}
+SELECT coalesce((SELECT s.kind FROM {schema}.seams AS s
+                 WHERE s.pass = %(pass)s AND s.first_offset = j.first AND s.kind <> 'base'
+                 ORDER BY s.joined_at DESC LIMIT 1), 'doubt') AS kind, count(*)
+FROM joints AS j WHERE NOT exact
+GROUP BY 1 ORDER BY 1;
+
+-- name: chain_rows
+-- All of the evidence: each piece of the chain with its edges, and what joins it to the one before.
+{chain}
+SELECT first, stop - first, before_id, first_id, last_id, left_last_id,
+       CASE WHEN left_stop IS NULL THEN 'front' WHEN exact THEN 'exact'
+            ELSE coalesce((SELECT s.kind FROM {schema}.seams AS s
+                           WHERE s.pass = %(pass)s AND s.first_offset = c.first
+                             AND s.kind <> 'base'
+                           ORDER BY s.joined_at DESC LIMIT 1), 'doubt') END
+FROM (SELECT c.*, coalesce(j.exact, false) AS exact
+      FROM chain AS c LEFT JOIN joints AS j USING (first)) AS c
+ORDER BY first;
+
+-- name: proofs
+SELECT pass, head_id, tail_id, count, total, short, method,
+       to_char(proved_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
+FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
+
+-- name: sums
+-- The ledger's figures in sum, and how many events stand rejected.
+SELECT coalesce(sum(received), 0)::bigint AS received,
+       coalesce(sum(inserted), 0)::bigint AS inserted,
+       coalesce(sum(duplicates), 0)::bigint AS duplicates,
+       coalesce(sum(changed), 0)::bigint AS changed,
+       coalesce(sum(rejected), 0)::bigint AS rejected,
+       count(*) AS ranges,
+       (SELECT count(*) FROM {schema}.rejected_events)
+FROM {schema}.checkpoint;
 
 -- name: unbalanced
 SELECT count(*) FROM {schema}.checkpoint WHERE received <> inserted + duplicates + rejected;
@@ -33,7 +90,7 @@ SELECT count(*), count(DISTINCT id) FROM {schema}.events;
 -- Ranges with rejections, that no later range has read again, whose rejections aren't all there.
 SELECT count(*)
 FROM {schema}.checkpoint AS c
-WHERE c.rejected > 0
+WHERE c.rejected > 0 AND c.pass > 0
   AND c.rejected > (SELECT count(*) FROM {schema}.rejected_events AS r
                     WHERE r."position" >= c.first_offset
                       AND r."position" < c.first_offset + c.received)
@@ -64,3 +121,8 @@ SELECT id, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
 FROM {schema}.crawl_runs
 ORDER BY id DESC
 LIMIT %(most)s;
+
+-- name: stored_events
+SELECT id, session_id, user_id, type, name, properties::text, session::text, extra::text,
+       "timestamp"
+FROM {schema}.events WHERE id = ANY (%(ids)s);

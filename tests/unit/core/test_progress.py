@@ -39,7 +39,8 @@ COMPLETE = Outcome(
     rejected=0,
     seconds=4.0,
     missing=None,
-    added_since=0,
+    asides=(),
+    rerun=True,
     total_found=False,
     sentence=None,
 )
@@ -148,13 +149,21 @@ def test_where_the_api_says_no_total_it_isnt_claimed() -> None:
 
 
 def test_what_is_to_be_known_beside_it_is_said() -> None:
-    """Duplicates with other content, where rejections are to be found, and later additions."""
+    """Duplicates with other content, where rejections are to be found, ids served twice."""
     said = summary(
-        replace(COMPLETE, duplicates=5, changed=2, rejected=9, rejected_now=5, added_since=40)
+        replace(
+            COMPLETE,
+            duplicates=5,
+            changed=2,
+            rejected=9,
+            rejected_now=5,
+            asides=("40 are ids that it serves more than once.",),
+        )
     )
     assert "duplicates        5 (2 with other content)" in said
     assert "rejections        5 (table rejected_events: reason and raw bytes)" in said
-    assert said[-1] == "40 more were added while the crawl ended: run it again."
+    assert said[-2].startswith("complete, with 5 rejected: proved")
+    assert said[-1] == "40 are ids that it serves more than once."
 
 
 def test_rejections_of_a_run_that_wasnt_proved_are_its_own() -> None:
@@ -177,6 +186,10 @@ def test_a_run_without_time_has_no_rate() -> None:
         (
             {"reason": "incomplete", "missing": "missing are offsets 3–5"},
             "missing are offsets 3–5. Run the",
+        ),
+        (
+            {"reason": "incomplete", "missing": "set TOTAL_KEY=none", "rerun": False},
+            "set TOTAL_KEY=none.",
         ),
         ({"reason": "unauthorized", "sentence": "Set API_KEY."}, "Set API_KEY."),
         ({"reason": "memusage_exceeded"}, "ended with memusage_exceeded. Run the same command"),
@@ -216,8 +229,8 @@ def test_an_outcome_is_read_from_the_stats() -> None:
 
 
 def test_figures_are_read_from_the_stats() -> None:
-    """Earlier runs count as done, what was read again doesn't, and done never passes the total."""
-    stats = {"events/received": 500, "events/reread": 100, "crawl/covered_before": 300,
+    """Done is what the ledger's chain holds, and never passes the total."""
+    stats = {"events/received": 500, "events/reread": 100, "crawl/covered": 700,
              "crawl/total": 1000, "events/rejected": 2}  # fmt: skip
     said = Meter(0.0).read(10.0, 1e9, stats, holes=3)
     assert (said.done, said.total, said.rejected, said.holes) == (700, 1000, 2, 3)

@@ -16,6 +16,7 @@ from scrapy.crawler import Crawler
 from scrapy.http import TextResponse
 from scrapy.settings import Settings
 
+from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
 from datasync_crawler.items import EventPage
 from datasync_crawler.mockapi.dataset import truths
 from datasync_crawler.pipelines.normalize import NormalizePipeline
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 RECORDED = "http://127.0.0.1:8764"
+ASK = Ask(1, 0, 20)
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def spider() -> EventsSpider:
 
 
 def parse(spider: EventsSpider, response: Response) -> object:
-    return spider.parse(response, pass_no=1, first_offset=0, requested=20)
+    if response.request is not None:
+        response.request.cb_kwargs.update(number=1, ask=ASK)
+    return spider.parse(response, 1, ASK)
 
 
 def page(spider: EventsSpider, response: Response) -> EventPage:
@@ -61,14 +65,13 @@ def page(spider: EventsSpider, response: Response) -> EventPage:
 def test_a_refused_limit_is_quoted_without_control_sequences_and_key(
     spider: EventsSpider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first page is asked for again with a smaller limit; the answer can forge no log line."""
+    """The planner is told, and tries a smaller one; the answer can forge no log line."""
     spider.config = dataclasses.replace(spider.config, api_key="a-very-secret-key")
     body = b"limit is wrong\n\x1b[2JERROR: a-very-secret-key"
-    again = spider.parse(
-        TextResponse(f"{RECORDED}/full", status=400, body=body), first_offset=0, requested=5000
-    )
-    assert isinstance(again, scrapy.Request)
-    assert "limit=2000" in again.url
+    outcomes = resolved(spider)
+    answer = TextResponse(f"{RECORDED}/full", status=400, body=body)
+    assert spider.parse(answer, 1, ASK) is None
+    assert outcomes == [LimitRefused(ASK)]
     assert "limit is wrong [2JERROR: [API_KEY])" in caplog.text
     assert "\x1b" not in caplog.text
     assert "secret" not in caplog.text
@@ -117,8 +120,10 @@ def test_bad_events_are_rejections_beside_good_ones(
 def test_an_empty_page_behind_the_end_gives_nothing(
     spider: EventsSpider, response: Response, url: str
 ) -> None:
-    """No page, no retry: there is nothing to store and nothing missing."""
-    assert spider.parse(response, pass_no=1, first_offset=20, requested=20) is None
+    """No page, no retry: the planner is told that nothing is there."""
+    outcomes = resolved(spider)
+    assert parse(spider, response) is None
+    assert outcomes == [Empty(ASK, 20)]
     assert not retries(spider)
 
 
@@ -141,6 +146,13 @@ def test_what_isnt_a_page_is_tried_again(
     assert retries(spider) == 1
 
 
+def resolved(spider: EventsSpider) -> list[Outcome]:
+    """What the planner is told from now on."""
+    outcomes: list[Outcome] = []
+    spider._waiting.resolve = lambda _, outcome: outcomes.append(outcome)  # type: ignore[method-assign]
+    return outcomes
+
+
 def retries(spider: EventsSpider) -> object:
     assert spider.crawler.stats is not None
     return spider.crawler.stats.get_value("retry/count")
@@ -153,7 +165,7 @@ def test_a_key_that_the_api_repeats_is_kept_nowhere(
     key = "kanarienvogel-0123456789-0123456789-0123456789-0123456789"
     spider.config = dataclasses.replace(spider.config, api_key=key)
     body = {"error": f"no such key: {key}", "requestId": key}
-    request = scrapy.Request(f"{RECORDED}/error", cb_kwargs={"first_offset": 0})
+    request = scrapy.Request(f"{RECORDED}/error", cb_kwargs={"number": 1, "ask": ASK})
     response = TextResponse(request.url, body=json.dumps(body).encode(), request=request)
     with caplog.at_level("DEBUG"):
         again = parse(spider, response)

@@ -21,5 +21,5 @@ def test_every_statement_has_a_name_and_one_schema(file):
 
 def test_a_percent_sign_is_doubled_only_where_parameters_are_filled_in():
     """psycopg2 reads %% as % only in a statement that it fills parameters into."""
-    assert '"a%%b"' in queries.load("ledger", "a%b")["holes"]
+    assert '"a%%b"' in queries.load("ledger", "a%b")["gaps"]
     assert '"a%b"' in queries.load("schema", "a%b")["events"]

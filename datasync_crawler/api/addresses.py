@@ -1,0 +1,71 @@
+"""The address of each request, for offsets, numbered pages and cursors. Pure.
+
+Servers of this kind differ in names alone; the names come from the settings.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from datasync_crawler.crawl.values import Ask
+
+if TYPE_CHECKING:
+    from datasync_crawler.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Paths and parameter names of one server. *numbered_from*: None for offsets, else 0 or 1."""
+
+    bulk_url: str
+    cursor_url: str
+    offset_param: str
+    limit_param: str
+    cursor_param: str
+    numbered_from: int | None = None
+
+    @classmethod
+    def of(cls, config: "Config") -> "Addresses":
+        """As the settings have them."""
+        return cls(
+            bulk_url=config.api_base_url + config.bulk_path,
+            cursor_url=config.api_base_url + config.cursor_path,
+            offset_param=config.offset_param,
+            limit_param=config.limit_param,
+            cursor_param=config.cursor_param,
+            numbered_from=config.page_start if config.pagination == "page" else None,
+        )
+
+    def url(self, ask: Ask) -> str:
+        """Where *ask* is answered. A cursor may be an address of the same origin."""
+        limit = ask.limit
+        if ask.cursor is not None:
+            if ask.cursor.startswith(("http://", "https://")):
+                return ask.cursor
+            query: dict[str, object] = {self.limit_param: limit}
+            if ask.cursor:
+                query[self.cursor_param] = ask.cursor
+            return f"{self.cursor_url}?{urlencode(query)}"
+        place = ask.offset
+        if self.numbered_from is not None:
+            place = place // limit + self.numbered_from
+        return f"{self.bulk_url}?{urlencode({self.offset_param: place, self.limit_param: limit})}"
+
+
+def next_address(url: str, said: str) -> str | None:
+    """The address that an answer from *url* names as the next page; None: of another origin, where
+    the key must not go.
+    """
+    address = urljoin(url, said)
+    return address if origin(address) == origin(url) else None
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port of *url* (RFC 6454 §4)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def without_query(url: str) -> str:
+    """An address for a message: a query may hold anything."""
+    return url.split("?", maxsplit=1)[0]

@@ -1,0 +1,73 @@
+"""What stands in an answer beside its events: the total, how old it may be, what events are known
+by. Pure.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from datasync_crawler.core.wire import WirePage
+
+#: An id longer than this is known by its hash: the ledger keeps a few of each page.
+LONGEST_ID: Final = 200
+_ID: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXT: Final = msgspec.json.Decoder(str)
+
+
+def known_by(wire: WirePage) -> Sequence[str]:
+    """What each event of a page is known by, in order: its id; without one, a hash of its bytes."""
+    ids = [event.id for event in wire.events]
+    if ids and max(map(len, ids)) > LONGEST_ID:
+        ids = [one if len(one) <= LONGEST_ID else _hash(one.encode()) for one in ids]
+    if not wire.rejections:
+        return ids
+    places = dict(zip(wire.indexes or range(len(ids)), ids, strict=True))
+    places |= {one.index: _of_bytes(one.raw) for one in wire.rejections}
+    return [places[place] for place in sorted(places)]
+
+
+def _of_bytes(raw: bytes) -> str:
+    """An event that can't be stored may have an id all the same."""
+    try:
+        served = bytes(_ID.decode(raw)["id"])
+        one = _TEXT.decode(served) if served[:1] == b'"' else served.decode("ascii")
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, KeyError):
+        return _hash(raw)
+    return one if 0 < len(one) <= LONGEST_ID and one.isprintable() else _hash(raw)
+
+
+def _hash(raw: bytes) -> str:
+    return "#" + hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+def header_total(text: str) -> int | None:
+    """The number that a header holds; ValueError when it holds something else."""
+    text = text.strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise ValueError("the header X-Total-Count isn't a whole number")
+    return int(text)
+
+
+def largest(said: Iterable[int | None]) -> int | None:
+    """Of what header and body say."""
+    return max((one for one in said if one is not None), default=None)
+
+
+def cached_s(headers: Mapping[str, str]) -> float:
+    """How old an answer may be, in seconds; 0: it comes from the server itself.
+
+    `Age` is RFC 9111 §5.1; `X-Cache` and `X-Cache-TTL` are what caches like the API's own say.
+    """
+    age = _seconds(headers.get("age", ""))
+    if "hit" in headers.get("x-cache", "").lower():
+        return _seconds(headers.get("x-cache-ttl", "")) or age or 60.0
+    return age
+
+
+def _seconds(text: str) -> float:
+    text = text.strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0.0

@@ -1,0 +1,49 @@
+"""What a status other than 200 means for the request that it answers. Pure."""
+
+from typing import Final
+
+from datasync_crawler.api.addresses import without_query
+from datasync_crawler.crawl.values import (
+    Ask,
+    CursorExpired,
+    Empty,
+    Failed,
+    LimitRefused,
+    NoEndpoint,
+    Outcome,
+)
+
+#: Statuses that a limit above the server's own is refused with, where it isn't just capped.
+LIMIT_REFUSED: Final = {400, 413, 422}
+#: Statuses that say: there is no such endpoint here.
+NO_ENDPOINT: Final = {404, 405, 501}
+#: Statuses that some servers answer with instead of an empty page where there is nothing any more.
+NOTHING_THERE: Final = {204, 404, 416}
+#: Statuses that servers answer an expired cursor with.
+CURSOR_REFUSED: Final = {400, 404, 410, 422}
+
+
+def read_status(status: int, body: bytes, url: str, ask: Ask, limit_param: str) -> Outcome:
+    """The outcome of an answer with *status* and a *body* that begins so."""
+    if ask.cursor and status in CURSOR_REFUSED:
+        return CursorExpired(ask)
+    at_front = ask.offset == 0 and ask.cursor is None
+    named = limit_param.lower() in body[:4096].decode(errors="replace").lower()
+    if at_front and named and status in LIMIT_REFUSED:
+        return LimitRefused(ask)
+    if at_front and status in NO_ENDPOINT:
+        return NoEndpoint(f"There is no bulk endpoint at {without_query(url)} (HTTP {status})")
+    if status in NOTHING_THERE and ask.cursor is None:
+        return Empty(ask)
+    return Failed(ask, f"HTTP {status}")
+
+
+def remedy(status: int) -> str | None:
+    """What to do about a status that trying again doesn't mend; None: it may."""
+    if status in {401, 403} or status >= 500:
+        return None
+    if 300 <= status < 400:
+        return "Redirects aren't followed (the key would travel along): set API_BASE_URL to it"
+    if status in NO_ENDPOINT:
+        return "Check API_BASE_URL (it ends in /api/v1), BULK_PATH and PAGINATION"
+    return "Check BULK_PAGE_SIZE, OFFSET_PARAM and LIMIT_PARAM"

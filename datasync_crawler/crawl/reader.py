@@ -1,0 +1,254 @@
+"""Reads ranges of one pass, many side by side, and compares each page with its neighbours.
+
+Owns how a gap is cut into requests and what is learned from the answers. Must not decide what
+comes after what: `planner` does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from datasync_crawler.crawl.extent import Extent, RepeatWatch
+from datasync_crawler.crawl.ports import World
+from datasync_crawler.crawl.seams import LEAST_WIDE, Comparison, Joints, joined
+from datasync_crawler.crawl.sizes import PageSize
+from datasync_crawler.crawl.values import (
+    Ask,
+    Empty,
+    Failed,
+    Gap,
+    Joined,
+    NoEndpoint,
+    Outcome,
+    Page,
+)
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Gaps read from the ledger at once: a million of them cost no memory.
+GAPS_AT_ONCE: Final = 1000
+#: Empty answers one after another after which no more are asked for in a round: a total of
+#: 999,999,999 must not make 200,000 requests.
+MOST_EMPTY: Final = 8
+#: A reading that checks another waits for at most so long until a cache has forgotten, in seconds.
+LONGEST_CACHE_S: Final = 60.0
+#: The first overlap after one event, where a page is six times as long.
+FIRST_WIDE: Final = 64
+#: Seams written down at once.
+JOINED_AT_ONCE: Final = 20
+
+
+@dataclass(slots=True)
+class Round:
+    """What a round over the gaps has brought. `cause`: of the last failure."""
+
+    most_empty: int = MOST_EMPTY
+    pages: int = 0
+    empty: int = 0
+    empty_in_a_row: int = 0
+    cause: str = ""
+    unusable: NoEndpoint | None = None
+    joined: list[Joined] = field(default_factory=list)
+    widened: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is to be asked for in it."""
+        return self.unusable is not None or self.empty_in_a_row >= self.most_empty
+
+
+class Reader:
+    """`shift`: events that have come in before the pass's ranges since they were read. `width`: by
+    how many events neighbouring ranges overlap. `shuffled`: neighbours come in another order.
+    """
+
+    def __init__(self, world: World, *, page_size: int, in_flight: int, numbered: bool) -> None:
+        self.world, self.in_flight, self.numbered = world, in_flight, numbered
+        self.sizes = PageSize.of(page_size if numbered else max(page_size, 2))
+        self.extent = Extent()
+        self.width, self.shuffled = 1, False
+        self.pass_no = self.checks = self.shift = 0
+        self.joints = Joints()
+        self.repeats = RepeatWatch()
+
+    def begin(self, pass_no: int) -> None:
+        """A new pass."""
+        self.pass_no, self.shift = pass_no, 0
+        self.joints = Joints()
+
+    @property
+    def has_seams(self) -> bool:
+        """Whether ranges overlap: not by numbered pages, nor where a page is a single event."""
+        return not self.numbered and self.sizes.size > 1
+
+    @property
+    def too_small(self) -> int:
+        """The page size, where it is too small for an order that isn't stable; else 0."""
+        size = self.sizes.size
+        return size if self.shuffled and size < 3 * LEAST_WIDE else 0
+
+    # --- single requests --------------------------------------------------------------------------
+
+    def ask(self, at: int, stop: int, floor: int = 0) -> Ask:
+        """The request for the beginning of the gap [at, stop); no range after *floor* begins
+        before it.
+        """
+        if self.numbered:
+            size = self.sizes.size
+            inside = at % size
+            return Ask(self.pass_no, at, size - inside, inside, self.shift)
+        size = self.sizes.ask(at // self.sizes.size)
+        if not at or not self.has_seams:
+            return Ask(self.pass_no, at, min(size, stop - at), 0, self.shift)
+        first = max(at - self.width + 1, floor + 1)
+        return Ask(self.pass_no, first, min(size - 1, stop - first), 1, self.shift, at)
+
+    async def check(self, offset: int, limit: int) -> Outcome:
+        """Reads what is at *offset* now; not what a cache had before."""
+        while True:
+            self.checks -= 1
+            outcome = await self.world.fetch(Ask(self.checks, max(offset, 0), limit))
+            self.learn(outcome)
+            if not isinstance(outcome, Page) or not outcome.cached_s:
+                return outcome
+            await self.world.pause(min(outcome.cached_s, LONGEST_CACHE_S))
+
+    def learn(self, outcome: Outcome) -> None:
+        """What any answer says of the set as a whole."""
+        if isinstance(outcome, Page | Empty):
+            self.extent.learn(outcome.total)
+
+    def target(self, stop: int) -> int:
+        """Up to where to read, by the pass's offsets, when its chain reaches to *stop*."""
+        return self.extent.target(stop + self.shift, self.sizes.size) - self.shift
+
+    # --- many ranges ------------------------------------------------------------------------------
+
+    async def fill(self, target: int, most_empty: int = MOST_EMPTY) -> Round:
+        """Asks once for everything that the chain leaves out below *target*."""
+        now, after = Round(most_empty), 0
+        while not now.is_over:
+            gaps = await self.world.ledger.gaps(
+                self.pass_no, target, after=after, most=GAPS_AT_ONCE
+            )
+            if not gaps:
+                break
+            await self._fetch_all(self._pieces(gaps), now)
+            after = gaps[-1].stop
+        await self._write_down(now)
+        return now
+
+    def _pieces(self, gaps: Iterable[Gap]) -> Iterator[Ask]:
+        for gap in gaps:
+            at, floor = gap.first, gap.floor
+            while at < gap.stop:
+                piece = self.ask(at, gap.stop, floor)
+                yield piece
+                at, floor = piece.first + piece.count, piece.first
+
+    async def take(self, outcome: Outcome) -> None:
+        """Takes in the answer to a range that was asked for by itself."""
+        now = Round()
+        self._take(outcome, now)
+        await self._write_down(now)
+
+    async def _fetch_all(self, pieces: Iterator[Ask], now: Round) -> None:
+        under_way: set[asyncio.Future[Outcome]] = set()
+        try:
+            for piece in pieces:
+                under_way.add(asyncio.ensure_future(self.world.fetch(piece)))
+                # A slow start: what the first pages tell spares the others.
+                if len(under_way) >= min(self.in_flight, 2 + now.pages):
+                    under_way = await self._take_first(under_way, now)
+                if now.is_over:
+                    break
+            while under_way:
+                under_way = await self._take_first(under_way, now)
+        finally:
+            for fetching in under_way:
+                fetching.cancel()
+
+    async def _take_first(
+        self, under_way: "set[asyncio.Future[Outcome]]", now: Round
+    ) -> "set[asyncio.Future[Outcome]]":
+        done, left = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+        for fetched in done:
+            self._take(fetched.result(), now)
+        if len(now.joined) >= JOINED_AT_ONCE or now.widened:
+            await self._write_down(now)
+        return left
+
+    def _take(self, outcome: Outcome, now: Round) -> None:
+        """One answer of a round."""
+        self.learn(outcome)
+        if isinstance(outcome, Page) and outcome.stored:
+            now.pages += 1
+            now.empty_in_a_row = 0
+            self._take_page(outcome, now)
+        elif isinstance(outcome, Page | Empty):
+            now.empty += 1
+            now.empty_in_a_row += 1
+        elif isinstance(outcome, NoEndpoint):
+            now.unusable = outcome
+        elif isinstance(outcome, Failed):
+            now.cause = outcome.cause
+
+    def _take_page(self, page: Page, now: Round) -> None:
+        total, ask = self.extent.total, page.ask
+        behind = None if total is None else total - ask.offset
+        if not self.numbered:
+            self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
+        self.repeats.repeats(ask.offset, page.ids[0], "", len(page.ids) and 2)
+        if self.repeats.offset_is_ignored:
+            now.unusable = NoEndpoint("It serves the same page at different offsets")
+        for first, comparison in self.joints.add(page):
+            self._widen(comparison, now)
+            fact = joined(first, comparison)
+            needed = max(self.width, LEAST_WIDE) if self.shuffled else self.width
+            if fact is not None and comparison.overlap >= needed:
+                now.joined.append(fact)
+
+    def _widen(self, seam: Comparison, now: Round) -> None:
+        """Where the order isn't stable among neighbours, a page that begins before them has all."""
+        if not seam.disorder or seam.overlap < self.width:
+            return
+        wider = max(LEAST_WIDE, 3 * self.width // 2, min(FIRST_WIDE, self.sizes.size // 6))
+        now.widened = not self.shuffled
+        self.shuffled = True
+        if 3 * wider <= self.sizes.size:
+            logger.info("Neighbouring events come in another order: pages overlap by %d.", wider)
+            self.width = wider
+            now.widened = True
+
+    async def _write_down(self, now: Round) -> None:
+        if now.widened:  # what a narrower overlap seemed to show is open again
+            now.widened = False
+            await self.world.ledger.unjoin(self.pass_no, "overlap")
+            await self.world.ledger.unjoin(self.pass_no, "deep")
+            await self.world.ledger.remember(overlap=max(self.width, 2))
+        if now.joined:
+            written, now.joined = now.joined, []
+            await self.world.ledger.join(self.pass_no, written)
+
+    async def side_by_side(self, jobs: Iterator[Coroutine[Any, Any, T]]) -> list[T]:
+        """Results of *jobs*, as many at once as requests may be in flight."""
+        results: list[T] = []
+        under_way: set[asyncio.Future[T]] = set()
+        try:
+            for job in jobs:
+                under_way.add(asyncio.ensure_future(job))
+                if len(under_way) >= self.in_flight:
+                    done, under_way = await asyncio.wait(
+                        under_way, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    results += [one.result() for one in done]
+            if under_way:
+                done, under_way = await asyncio.wait(under_way)
+                results += [one.result() for one in done]
+        finally:
+            for one in under_way:
+                one.cancel()
+        return results

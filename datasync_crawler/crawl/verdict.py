@@ -1,0 +1,114 @@
+"""The verdict: whether the evidence proves that everything served is stored. Pure."""
+
+from dataclasses import dataclass
+
+from datasync_crawler.crawl.seams import LEAST_WIDE
+from datasync_crawler.crawl.values import PassFigures, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a pass has shown.
+
+    `served`: events from the front to the end as the API serves them, by offsets. `total`: what it
+    said then; None: nothing. `doubts`: seams that couldn't be joined. `missing`: what couldn't be
+    fetched, in words. `end` and `head`: seen. `short`: distinct ids fewer than the total that are
+    known to be the API's own doing. `is_second`: this pass read again what another one had read.
+    `has_seams`: pages overlap; else (numbered pages) only counts prove anything. `too_small`: the
+    page size, where the order isn't stable and a page may hold less than what moves about.
+    """
+
+    figures: PassFigures
+    served: int
+    total: int | None
+    doubts: int = 0
+    missing: str = ""
+    end: bool = True
+    head: bool = True
+    short: int = 0
+    is_second: bool = False
+    has_seams: bool = True
+    too_small: int = 0
+
+    @property
+    def left(self) -> int:
+        """Distinct ids fewer than the total."""
+        return 0 if self.total is None else max(self.total - self.figures.distinct, 0)
+
+
+def judge(e: Evidence) -> Verdict:
+    """The verdict on one pass."""
+    if e.missing:
+        return Verdict(complete=False, sentences=(e.missing,), rerun=True)
+    if e.figures.unbalanced:
+        said = (
+            f"{e.figures.unbalanced} ranges of the ledger don't add up: somebody has changed the "
+            "table checkpoint; crawl into a new DB_SCHEMA"
+        )
+        return Verdict(complete=False, sentences=(said,))
+    if moving := _moving(e):
+        return Verdict(complete=False, sentences=(moving,), again=True, rerun=True)
+    if e.total is not None and e.total > e.served:
+        said = (
+            f"the API counts {e.total:,} events, but serves none behind offset {e.served:,}: "
+            f"missing are offsets {e.served}–{e.total - 1}. If its total is an estimate, set "
+            "TOTAL_KEY=none, and the end of the pages is what counts"
+        )
+        return Verdict(complete=False, sentences=(said,))
+    if uncounted := _uncounted(e):
+        return Verdict(complete=False, sentences=(uncounted,), again=True, rerun=True)
+    return Verdict(
+        complete=True,
+        sentences=_asides(e),
+        served=e.served,
+        total=e.total,
+        stored=e.figures.distinct - e.figures.rejected_now,
+        rejected=e.figures.rejected_now,
+    )
+
+
+def _moving(e: Evidence) -> str:
+    """Why the chain of seams isn't whole; "" when it is."""
+    if not e.end:
+        return "the end of the set wasn't found: events moved while they were read"
+    if not e.head:
+        return "the front of the set wasn't found again: events moved while they were read"
+    if e.doubts:
+        return (
+            f"{e.doubts:,} neighbouring pages share no event, or events between them stand in "
+            "another order each time: the API's order isn't stable, and events may be missing"
+        )
+    if e.too_small and e.total is None:
+        return (
+            f"the API's order isn't stable, it says no total, and pages of {e.too_small} events "
+            f"are too small to prove anything: set BULK_PAGE_SIZE to {3 * LEAST_WIDE} or more"
+        )
+    return ""
+
+
+def _uncounted(e: Evidence) -> str:
+    """Why distinct ids and total don't match; "" when they do, or when a second pass has brought
+    nothing new.
+    """
+    if e.is_second and e.figures.inserted == 0:
+        return ""
+    if not e.has_seams:
+        stood = e.figures.totals is not None and len(set(e.figures.totals)) == 1
+        if not stood or e.total is None or e.total - e.figures.distinct != e.short:
+            return (
+                "pages that don't overlap prove nothing by themselves, and the API's total doesn't "
+                "match the distinct ids or didn't stand still: a second pass has to bring nothing "
+                "new"
+            )
+    if e.left > e.short:
+        return (
+            f"{e.left:,} ids fewer are stored than the API's total of {e.total:,} says, and each "
+            "pass over everything has found new ones: the API's order isn't stable"
+        )
+    return ""
+
+
+def _asides(e: Evidence) -> tuple[str, ...]:
+    if not e.left:
+        return ()
+    return (f"{e.left:,} of the API's {e.total:,} are ids that it serves more than once.",)

@@ -1,0 +1,454 @@
+"""Virtual servers whose sets move while they are read, and a ledger in memory.
+
+The ledger follows the rules of `store/sql/ledger.sql`; tests/integration/test_ledger_rules.py holds
+the two against each other. `python tests/unit/crawl/table.py` prints what comes of all servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING
+
+from datasync_crawler.crawl import ranges
+from datasync_crawler.crawl.planner import Planner
+from datasync_crawler.crawl.ports import World
+from datasync_crawler.crawl.reader import Reader
+from datasync_crawler.crawl.values import (
+    Ask,
+    ChainEnd,
+    Doubt,
+    Empty,
+    Failed,
+    Gap,
+    Joined,
+    LedgerState,
+    NoEndpoint,
+    Outcome,
+    Page,
+    PassFigures,
+    Proof,
+    Range,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: What the sets do while they are read.
+MOVING = ("still", "head", "tail", "middle", "delete", "mix", "roll", "burst", "one-in", "one-out")
+#: How servers answer.
+ANSWERING = (
+    "plain", "ties", "random", "replica", "short", "capped", "capped-once", "twice", "far-twice",
+    "ignores", "rounded", "inclusive", "exclusive", "last-page", "window",
+)  # fmt: skip
+#: What they say of their total.
+SAYING = ("right", "none", "stale", "half", "more", "capped", "estimate", "behind", "flips")
+#: (moves, answers, says): each habit by itself, and some together.
+KINDS = (
+    *((moving, "plain", "right") for moving in MOVING),
+    *(("still", answering, "right") for answering in ANSWERING[1:]),
+    *(("still", "plain", saying) for saying in SAYING[1:]),
+    ("head", "ties", "right"), ("roll", "plain", "none"), ("head", "capped", "stale"),
+    ("one-in", "capped-once", "right"), ("still", "capped", "estimate"), ("mix", "short", "stale"),
+    ("still", "ties", "none"), ("still", "random", "none"), ("roll", "ties", "stale"),
+    ("delete", "ties", "half"), ("roll", "replica", "stale"), ("tail", "last-page", "behind"),
+    ("burst", "capped", "none"), ("middle", "twice", "right"), ("one-out", "far-twice", "flips"),
+)  # fmt: skip
+
+
+class Crash(Exception):
+    """The process ends here."""
+
+
+class Server:
+    """Ids in order. `persistent`: those that were there from the beginning to now."""
+
+    def __init__(
+        self, random: Random, size: int, cap: int, *, moving: str = "still",
+        answering: str = "plain", saying: str = "right",
+    ) -> None:  # fmt: skip
+        self.random, self.cap = random, cap
+        self.moving, self.answering, self.saying = moving, answering, saying
+        self.ids = [f"e{number}" for number in range(size)]
+        self.next = size
+        self.persistent = set(self.ids)
+        self.rate = random.choice([0.01, 0.05, 0.3])
+        self.requests = self.served = 0
+        self.snapshot = list(self.ids)
+        self.said = size
+        self.once_at = random.randrange(1, max(2, size // cap))
+        self.seen: set[str] = set()
+
+    def insert(self, place: int, number: int = 1) -> None:
+        self.ids[place:place] = [f"e{self.next + index}" for index in range(number)]
+        self.next += number
+
+    def delete(self, place: int, number: int = 1) -> None:
+        self.persistent.difference_update(self.ids[place : place + number])
+        del self.ids[place : place + number]
+
+    def move(self) -> None:  # noqa: C901  # a line a kind
+        random, kind, rate = self.random, self.moving, self.rate
+        size = len(self.ids)
+        if kind in {"head", "mix"} and random.random() < rate:
+            self.insert(0)
+        if kind in {"tail", "mix", "roll"} and random.random() < rate:
+            self.insert(len(self.ids))
+            if kind == "roll" and size > 10:
+                self.delete(0)
+        if kind in {"middle", "mix"} and random.random() < rate:
+            self.insert(random.randrange(size))
+        if kind in {"delete", "mix"} and random.random() < rate and size > 10:
+            self.delete(random.randrange(size))
+        if kind == "burst" and random.random() < rate / 10:
+            number = random.randrange(1, 3 * self.cap)
+            if random.random() < 0.5:
+                self.insert(0, number)
+            elif size > number + 10:
+                self.delete(0, number)
+        if kind.startswith("one-") and self.requests == self.once_at:
+            place = random.choice([0, random.randrange(size), size])
+            if kind == "one-in":
+                self.insert(place)
+            else:
+                self.delete(min(place, size - 1))
+
+    def view(self) -> list[str]:
+        """The set as this response sees it."""
+        ids, random = self.ids, self.random
+        if self.answering == "random":
+            return random.sample(ids, len(ids))
+        if self.answering == "replica":
+            if random.random() < 0.1:
+                self.snapshot = list(ids)
+                self.insert(0)
+            return self.snapshot if random.random() < 0.5 else ids
+        if self.answering == "ties":
+            shown: list[str] = []
+            for _, group in itertools.groupby(ids, lambda one: int(one[1:]) // 7):
+                tied = list(group)
+                shown += random.sample(tied, len(tied))
+            return shown
+        if self.answering == "twice":
+            return [one for one in ids for _ in range(2)]
+        if self.answering == "far-twice":
+            return ids + ids[:5]
+        return ids
+
+    def get(self, offset: int, limit: int) -> tuple[list[str], int | None]:
+        self.requests += 1
+        self.move()
+        ids, cap, random, kind = self.view(), self.cap, self.random, self.answering
+        if kind == "rounded":
+            offset -= offset % 10
+        if kind == "inclusive":
+            offset = max(offset - 1, 0)
+        if kind == "exclusive":
+            offset += 1
+        if kind == "ignores":
+            offset = 0
+        if kind == "last-page" and offset >= len(ids):
+            offset = max(0, (len(ids) - 1) // cap * cap)
+        if kind == "capped" and offset > len(ids) // 2:
+            cap = max(3, cap // 3)
+        if kind == "capped-once" and self.requests == self.once_at:
+            cap = max(1, cap // 5)
+        page = ids[offset : offset + min(limit, cap)]
+        if kind == "short" and len(page) > 2 and random.random() < 0.2:
+            page = page[: random.randrange(1, len(page))]
+        if kind == "window":
+            page = page[: max(0, len(ids) // 2 - offset)]
+        self.served += len(page)
+        self.seen.update(page)
+        return page, self.total(ids, offset, len(page))
+
+    def total(self, ids: list[str], offset: int, came: int) -> int | None:
+        size, random = len(ids), self.random
+        if self.saying == "stale" and random.random() < 0.2:
+            self.said = size
+        return {
+            "right": size,
+            "none": None,
+            "stale": self.said,
+            "half": size // 2,
+            "more": size + 7 * self.cap,
+            "capped": min(size, 5 * self.cap),
+            "estimate": int(size * random.uniform(0.9, 1.1)),
+            "behind": offset + came,
+            "flips": random.choice([size, size - 1, size + 1, None]),
+        }[self.saying]
+
+    @property
+    def wanted(self) -> set[str]:
+        """What a complete crawl must have: what was there all the time and can be reached."""
+        if self.answering == "exclusive":
+            return self.persistent & self.seen
+        if self.answering == "window":
+            return self.persistent & self.seen
+        return self.persistent
+
+
+@dataclass
+class Row:
+    pass_no: int
+    first: int
+    requested: int
+    received: int
+    inserted: int
+    again: int
+    before_id: str | None
+    first_id: str
+    last_id: str
+    total: int | None
+
+    @property
+    def stop(self) -> int:
+        return self.first + self.received
+
+
+@dataclass
+class MemoryLedger:
+    """`crawl.ports.Ledger` in memory."""
+
+    rows: list[Row] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    joined: dict[tuple[int, int], Joined] = field(default_factory=dict)
+    bases: dict[int, int] = field(default_factory=dict)
+    proofs: list[Proof] = field(default_factory=list)
+    page_limit: int | None = None
+    overlap: int = 1
+
+    def commit(self, ask: Ask, ids: list[str], total: int | None) -> int:
+        """Stores a response as the writer does; returns how many were new."""
+        stored = ids[ask.overlap :]
+        if not stored:
+            return 0
+        assert all((row.pass_no, row.first) != (ask.pass_no, ask.first) for row in self.rows), ask
+        new = len(set(stored) - self.ids)
+        repeated = len(ids) - len(set(ids))
+        before = ids[ask.overlap - 1] if ask.overlap else None
+        self.rows.append(
+            Row(ask.pass_no, ask.first, ask.limit, len(stored), new,
+                max(0, len(stored) - new - repeated), before, stored[0], stored[-1], total)
+        )  # fmt: skip
+        self.ids.update(stored)
+        return new
+
+    def of(self, pass_no: int) -> list[Row]:
+        rows = [row for row in self.rows if row.pass_no == pass_no]
+        if pass_no in self.bases:
+            at = self.bases[pass_no]
+            proof = self.before(pass_no)
+            rows.append(Row(pass_no, at + 1, 0, proof.count - 1, 0, 0, proof.head_id,
+                            proof.head_id, proof.tail_id, None))  # fmt: skip
+        return sorted(rows, key=lambda row: (row.first, row.stop))
+
+    def before(self, pass_no: int) -> Proof:
+        return [proof for proof in self.proofs if proof.pass_no < pass_no][-1]
+
+    def chain(self, pass_no: int) -> list[Row]:
+        chain: list[Row] = []
+        for row in self.of(pass_no):
+            if not chain or row.stop > chain[-1].stop:
+                chain.append(row)
+        return chain
+
+    def seams(self, pass_no: int) -> list[tuple[Row, Row]]:
+        chain = self.chain(pass_no)
+        return [(a, b) for a, b in itertools.pairwise(chain) if b.first <= a.stop]
+
+    def is_exact(self, a: Row, b: Row) -> bool:
+        first_pass = a.pass_no == min(row.pass_no for row in self.rows if row.pass_no > 0)
+        odd = any(row.again and (first_pass or row.inserted) for row in (a, b))
+        return self.is_same(a, b) and not odd and self.overlap == 1
+
+    def is_same(self, a: Row, b: Row) -> bool:
+        return a.stop == b.first and a.last_id == b.before_id
+
+    async def state(self) -> LedgerState:
+        newest = max((row.pass_no for row in self.rows), default=0)
+        newest = max(newest, 0)
+        rows = [row for row in self.rows if row.pass_no == newest]
+        last = max(rows, key=lambda row: row.first, default=None)
+        return LedgerState(
+            pass_no=newest,
+            checks=min((row.pass_no for row in self.rows), default=0),
+            proof=self.proofs[-1] if self.proofs else None,
+            last_total=rows[-1].total if rows else None,
+            page_limit=self.page_limit,
+            overlap=self.overlap,
+            width=last.requested if last and last.first else None,
+        )
+
+    async def gaps(self, pass_no: int, total: int, *, after: int = 0, most: int) -> list[Gap]:
+        rows = [Range(row.first, row.received) for row in self.of(pass_no)]
+        return ranges.gaps(rows, total, after=after)[:most]
+
+    async def end(self, pass_no: int) -> ChainEnd | None:
+        chain = self.chain(pass_no)
+        return ChainEnd(chain[-1].stop, chain[-1].last_id) if chain else None
+
+    async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
+        wanted, found = set(ids), set()
+        for row in self.of(pass_no):
+            edges = (
+                (row.first - 1, row.before_id),
+                (row.first, row.first_id),
+                (row.stop - 1, row.last_id),
+            )
+            for position, one in edges:
+                if one in wanted and (one != row.first_id or row.requested):
+                    found.add((position, one))
+        return sorted(found)
+
+    async def doubts(self, pass_no: int, *, after: int = -1, most: int) -> list[Doubt]:
+        found = [
+            Doubt(b.first,
+                  frozenset(filter(None, (a.before_id, a.first_id, a.last_id))),
+                  frozenset(filter(None, (b.before_id, b.first_id, b.last_id))),
+                  self.is_same(a, b))
+            for a, b in self.seams(pass_no)
+            if b.first > after and not self.is_exact(a, b) and (pass_no, b.first) not in self.joined
+        ]  # fmt: skip
+        return found[:most]
+
+    async def join(self, pass_no: int, joined: Sequence[Joined]) -> None:
+        for one in joined:
+            if one.kind == "base":
+                self.bases[pass_no] = one.first
+            else:
+                self.joined[pass_no, one.first] = one
+
+    async def unjoin(self, pass_no: int, kind: str) -> None:
+        self.joined = {
+            key: one for key, one in self.joined.items() if key[0] != pass_no or one.kind != kind
+        }
+
+    async def figures(self, pass_no: int) -> PassFigures:
+        rows = [row for row in self.rows if row.pass_no == pass_no]
+        totals = [row.total for row in rows if row.total is not None]
+        front = [row.first_id for row in rows if row.first == 0]
+        return PassFigures(
+            inexact=sum(
+                not self.is_exact(a, b)
+                and self.joined.get((pass_no, b.first), Joined(0, "")).kind != "anchor"
+                for a, b in self.seams(pass_no)
+            ),
+            deep=sum(one.depth for key, one in self.joined.items() if key[0] == pass_no),
+            inserted=sum(row.inserted for row in rows),
+            distinct=len(self.ids),
+            totals=(min(totals), max(totals)) if totals else None,
+            first_id=front[0] if front else "",
+            based=pass_no in self.bases,
+        )
+
+    async def prove(self, proof: Proof) -> None:
+        self.proofs.append(proof)
+
+    async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
+        self.page_limit = page_limit or self.page_limit
+        self.overlap = overlap or self.overlap
+
+    async def cursor(self, pass_no: int) -> tuple[str, int]:
+        return "", 0
+
+    async def rejected_positions(self) -> list[int]:
+        return []
+
+
+class Run:
+    """One process: answers come in an order that *random* chooses, each after its commit."""
+
+    def __init__(
+        self, server: Server, ledger: MemoryLedger, random: Random, *, page_size: int,
+        in_flight: int, crash_after: int | None = None, failing: float = 0.0,
+        numbered: bool = False,
+    ) -> None:  # fmt: skip
+        self.server, self.ledger, self.random = server, ledger, random
+        self.crash_after, self.failing = crash_after, failing
+        self.waiting: list[tuple[Ask, asyncio.Future[Outcome]]] = []
+        world = World(ledger, self.fetch, self.pause, lambda _: None)
+        reader = Reader(world, page_size=page_size, in_flight=in_flight, numbered=numbered)
+        self.planner = Planner(reader)
+        self.numbered = numbered
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+    async def fetch(self, ask: Ask) -> Outcome:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.waiting.append((ask, answered))
+        return await answered
+
+    async def run(self) -> Verdict | NoEndpoint:
+        """Raises Crash when so many requests have been answered."""
+        planning = asyncio.ensure_future(self.planner.run())
+        idle = 0
+        try:
+            while not planning.done():
+                await asyncio.sleep(0)
+                if not self.waiting or self.random.random() < 0.3:
+                    idle = 0 if self.waiting else idle + 1
+                    assert idle < 200, "the planner waits for nothing"
+                    continue
+                ask, answered = self.waiting.pop(self.random.randrange(len(self.waiting)))
+                if answered.cancelled():
+                    continue
+                answered.set_result(self.answer(ask))
+                if self.crash_after is not None and self.server.requests >= self.crash_after:
+                    raise Crash
+            return planning.result()
+        finally:
+            planning.cancel()
+
+    def answer(self, ask: Ask) -> Outcome:
+        ids, total = self.server.get(ask.offset, ask.limit)
+        if self.random.random() < self.failing:
+            return Failed(ask, "HTTP 503")
+        if not ids:
+            return Empty(ask, total)
+        return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
+
+
+@dataclass(frozen=True)
+class Story:
+    """One crawl to its end: `missing` events that were there all the time and can be reached."""
+
+    outcome: str
+    missing: set[str]
+    requests: int
+    pages: float
+    ledger: MemoryLedger
+    server: Server
+
+    @classmethod
+    def tell(
+        cls, seed: str, kind: tuple[str, str, str], *, crashes: bool = False, numbered: bool = False
+    ) -> Story:
+        """A crawl of a server that *seed* makes up; *crashes*: killed and resumed on the way."""
+        random = Random(f"{seed}{crashes}")
+        cap = random.choice([10, 30, 100])
+        size = random.randrange(3 * cap, 25 * cap)
+        moving, answering, saying = kind
+        server = Server(random, size, cap, moving=moving, answering=answering, saying=saying)
+        ledger = MemoryLedger()
+        page_size = cap if random.random() < 0.7 else random.choice([cap // 2, 3 * cap])
+        in_flight = random.choice([1, 4, 8, 16])
+        pages = len(server.view()) / min(page_size, cap)
+        while True:
+            crash_after = None
+            if crashes and random.random() < 0.7:
+                crash_after = server.requests + random.randrange(1, int(pages) + 5)
+            run = Run(server, ledger, random, page_size=page_size, in_flight=in_flight,
+                      crash_after=crash_after, numbered=numbered)  # fmt: skip
+            try:
+                verdict = asyncio.run(run.run())
+            except Crash:
+                continue
+            complete = isinstance(verdict, Verdict) and verdict.complete
+            outcome = "complete" if complete else "incomplete"
+            missing = server.wanted - ledger.ids
+            return cls(outcome, missing, server.requests, pages, ledger, server)
