@@ -393,7 +393,6 @@ def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
         figures = asyncio.run(ledger.figures(1))
         assert (figures.covered, figures.inserted) == (3, 2)
         asyncio.run(ledger.close())
-        ledger.close()
     finally:
         writer.close()
         session.close()

@@ -72,7 +72,7 @@ SELECT DISTINCT "position", id
 FROM pieces CROSS JOIN LATERAL (
     VALUES (first - 1, before_id), (first, first_id), (stop - 1, last_id)) AS edge ("position", id)
 WHERE id = ANY (%(ids)s)
-ORDER BY 1;
+ORDER BY 1, 2;
 
 -- name: doubts
 -- Seams behind %(after)s that are neither exact nor joined, with the ids on either side.

@@ -242,8 +242,20 @@ class MemoryLedger:
         if pass_no in self.bases:
             at = self.bases[pass_no]
             proof = self.before(pass_no)
-            rows.append(Row(pass_no, at + 1, 0, proof.count - 1, 0, 0, proof.head_id,
-                            proof.head_id, proof.tail_id, None))  # fmt: skip
+            rows.append(
+                Row(
+                    pass_no,
+                    at + 1,
+                    0,
+                    proof.count - 1,
+                    0,
+                    0,
+                    proof.head_id,
+                    "",
+                    proof.tail_id,
+                    None,
+                )
+            )
         return sorted(rows, key=lambda row: (row.first, row.stop))
 
     def before(self, pass_no: int) -> Proof:
@@ -300,7 +312,7 @@ class MemoryLedger:
                 (row.stop - 1, row.last_id),
             )
             for position, one in edges:
-                if one in wanted and (one != row.first_id or row.requested):
+                if one in wanted:
                     found.add((position, one))
         return sorted(found)
 
