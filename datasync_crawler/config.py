@@ -52,6 +52,7 @@ class Config:
     cursor_param: str
     events_key: str
     total_key: str
+    next_key: str
     on_duplicate: str
     rate_limit_max_wait_s: float
     dashboard_host: str
@@ -92,6 +93,7 @@ class Config:
             cursor_param=read.text("CURSOR_PARAM"),
             events_key=read.key("EVENTS_KEY"),
             total_key=read.key("TOTAL_KEY"),
+            next_key=read.key("NEXT_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
             dashboard_host=read.text("DASHBOARD_HOST"),

@@ -18,31 +18,44 @@ Where a key comes twice in an object, the last one wins, on every road.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from datasync_crawler.core import fields, scan
 from datasync_crawler.core.copyrows import is_plain
 from datasync_crawler.core.events import Event, Rejection
+from datasync_crawler.core.facts import UNREADABLE, dig
 
 _BOM = b"\xef\xbb\xbf"
 _LARGEST_TOTAL = 10**15
 _LONGEST_NAME = 200  # characters of a requestId
-_FACTS = frozenset(("pagination", "meta", "requestId"))  # of a body's top level
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+_Path = tuple[str, ...]
+# Where an API puts what it says beside its events, the likeliest place first.
+_TOTALS: Final = (("meta", "total"), ("pagination", "total"), ("total",), ("count",))
+_CURSORS: Final = (("pagination", "nextCursor"), ("nextCursor",))
+_NEXTS: Final = (("next",), ("links", "next"))
+_MORES: Final = (("pagination", "hasMore"), ("hasMore",))
+_EXPIRIES: Final = (("pagination", "cursorExpiresIn"), ("cursorExpiresIn",))
+_LIMIT: Final = ("pagination", "limit")
+_REQUEST_IDS: Final = (("meta", "requestId"), ("requestId",))
+_FACTS: Final = (*_TOTALS, *_CURSORS, *_NEXTS, *_MORES, *_EXPIRIES, _LIMIT, *_REQUEST_IDS)
 
 
 @dataclass(frozen=True, slots=True)
 class PageFormat:
     """
-    Where a server puts things: dotted paths in the body, empty for a body that is the list itself.
+    Where a server puts things: dotted paths in the body.
 
-    A body that is a list is taken as the list of events whatever the paths say.
+    An empty `events_key` is for a body that is the list itself; a body that is a list is taken as
+    the list of events whatever the paths say. An empty `total_key` or `next_key` looks where such
+    APIs put them, at the top level, under `meta`, `pagination` or `links`.
     """
 
     events_key: str = "data"
-    total_key: str = "meta.total"
+    total_key: str = ""
+    next_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +64,9 @@ class WirePage:
     What one response holds.
 
     `indexes` are the events' positions in the page, None for 0, 1, 2 … without a gap. `received`
-    counts events and rejections. `total`, `limit`, `has_more`, `next_cursor` and `request_id` are
-    the server's words, None when it says nothing usable; `total_problem` says why a total was not.
+    counts events and rejections. `total`, `limit`, `has_more`, `next_cursor`, `next_url` and
+    `request_id` are what the server says, None when that can't be used; `total_problem` says why a
+    total can't. `next_url` is as served: absolute or relative, and perhaps of another origin.
     `plain`: no value can need escaping in COPY (copyrows.encode).
     """
 
@@ -65,6 +79,7 @@ class WirePage:
     limit: int | None = None
     has_more: bool | None = None
     next_cursor: str | None = None
+    next_url: str | None = None
     cursor_expires_in_s: float | None = None
     request_id: str | None = None
     plain: bool = False
@@ -90,7 +105,8 @@ class PageDecoder:
     def __init__(self, page_format: PageFormat | None = None) -> None:
         page_format = page_format or PageFormat()
         self._events_path = _path(page_format.events_key)
-        self._total_path = _path(page_format.total_key)
+        self._totals = (_path(page_format.total_key),) if page_format.total_key else _TOTALS
+        self._next = _path(page_format.next_key)
         self._strict = self._decoders(Event)
         self._integer_ids = self._decoders(fields.NumberedEvent)
         self._raws = self._decoders(msgspec.Raw)
@@ -110,7 +126,7 @@ class PageDecoder:
             except _REFUSALS:
                 pass  # the slower roads find out which event it is
             else:
-                return _page(events, None, [], facts, self._total_path, plain=is_plain(body))
+                return self._page(events, None, [], facts, plain=is_plain(body))
         return self._event_by_event(body, suspicious)
 
     def raw_events(self, body: bytes, indexes: Iterable[int]) -> list[bytes]:
@@ -152,7 +168,7 @@ class PageDecoder:
                 rejections.append(Rejection(index, event, served))
         fields.nulls_to_none(events)
         gaps = indexes if rejections else None
-        return _page(events, gaps, rejections, facts, self._total_path, plain=is_plain(body))
+        return self._page(events, gaps, rejections, facts, plain=is_plain(body))
 
     def _cut(self, body: bytes) -> tuple[Sequence[msgspec.Raw | bytes], dict[str, Any]]:
         """Each event's own bytes, by the second road or else the third."""
@@ -170,34 +186,71 @@ class PageDecoder:
         bare = msgspec.json.Decoder(list[element], float_hook=fields.exact)
         if not self._events_path:
             return bare, None
-        envelope = _envelope(element, self._events_path, self._total_path)
+        envelope = _envelope(element, self._events_path, {*_FACTS, *self._totals, self._next})
         return bare, msgspec.json.Decoder(envelope, float_hook=fields.exact)
 
+    def _page(
+        self,
+        events: list[Event],
+        indexes: list[int] | None,
+        rejections: list[Rejection],
+        facts: dict[str, Any],
+        *,
+        plain: bool,
+    ) -> WirePage:
+        totals = [_count(dig(facts, path)) for path in self._totals]
+        total_problem = next((problem for _, problem in totals if problem), None)
+        next_cursor, next_url = self._next_page(facts)
+        return WirePage(
+            events=events,
+            indexes=indexes,
+            rejections=rejections,
+            received=len(events) + len(rejections),
+            total=next((total for total, _ in totals if total is not None), None),
+            total_problem=total_problem and f"the body's total is {total_problem}",
+            limit=_count(dig(facts, _LIMIT))[0],
+            has_more=_has_more(facts),
+            next_cursor=next_cursor,
+            next_url=next_url,
+            cursor_expires_in_s=_seconds(facts),
+            request_id=_request_id(facts),
+            plain=plain,
+        )
 
-def _path(dotted: str) -> tuple[str, ...]:
+    def _next_page(self, facts: dict[str, Any]) -> tuple[str | None, str | None]:
+        """Cursor and URL of the next page. What stands where links do may be a cursor, too."""
+        cursor = url = None
+        for path in (self._next,) if self._next else (*_CURSORS, *_NEXTS):
+            said = dig(facts, path)
+            if said is UNREADABLE:  # taken for nothing, it would look like the end of the data
+                raise WireError(f'"{".".join(path)}" can\'t be read', _request_id(facts))
+            text = _text(said)
+            if text and path not in _CURSORS and _is_url(text):
+                url = url or text
+            elif path not in _NEXTS or isinstance(said, str):
+                cursor = cursor or text
+        return cursor, url
+
+
+def _path(dotted: str) -> _Path:
     return tuple(dotted.split(".")) if dotted else ()
 
 
-def _envelope(
-    element: Any,
-    events_path: tuple[str, ...],
-    total_path: tuple[str, ...],
-    beside: frozenset[str] = _FACTS,
-) -> Any:
+def _envelope(element: Any, events_path: _Path, facts: set[_Path]) -> Any:
     """
     A Struct type for the way down to the list.
 
-    Only that way is typed. What stands beside it and says something about the page is taken as it
-    comes, so that a `meta` of an unheard-of shape costs no event.
+    Only that way is typed. What stands beside it and says something about the page stays bytes, so
+    that a `meta` of an unheard-of shape or size costs no event and no memory.
     """
     key, *rest = events_path
-    names = sorted({*beside, *total_path[:1]} - {key})
-    deeper = total_path[1:] if total_path[:1] == (key,) else ()
-    inner = _envelope(element, tuple(rest), deeper, frozenset()) if rest else list[element]
+    names = sorted({path[0] for path in facts if path} - {key})
+    deeper = {path[1:] for path in facts if path[:1] == (key,)}
+    inner = _envelope(element, tuple(rest), deeper) if rest else list[element]
     fields_of_names = {f"fact{number}": name for number, name in enumerate(names)}
     return msgspec.defstruct(
         "Envelope",
-        [("events", inner), *((field, Any, None) for field in fields_of_names)],
+        [("events", inner), *((field, msgspec.Raw, None) for field in fields_of_names)],
         rename={"events": key, **fields_of_names},
     )
 
@@ -219,33 +272,6 @@ def _unwrap(node: Any) -> tuple[Any, dict[str, Any]]:
     return events, {key: deeper, **dict(zip(beside, values, strict=True))}
 
 
-def _page(
-    events: list[Event],
-    indexes: list[int] | None,
-    rejections: list[Rejection],
-    facts: dict[str, Any],
-    total_path: tuple[str, ...],
-    *,
-    plain: bool,
-) -> WirePage:
-    total, total_problem = _count(_dig(facts, total_path))
-    has_more = _dig(facts, ("pagination", "hasMore"))
-    return WirePage(
-        events=events,
-        indexes=indexes,
-        rejections=rejections,
-        received=len(events) + len(rejections),
-        total=total,
-        total_problem=total_problem and f"the body's total is {total_problem}",
-        limit=_count(_dig(facts, ("pagination", "limit")))[0],
-        has_more=has_more if isinstance(has_more, bool) else None,
-        next_cursor=_text(_dig(facts, ("pagination", "nextCursor"))),
-        cursor_expires_in_s=_seconds(_dig(facts, ("pagination", "cursorExpiresIn"))),
-        request_id=_request_id(facts),
-        plain=plain,
-    )
-
-
 def _needs_a_look(body: bytes) -> bool:
     """Whether it may hold what msgspec lets pass inside Raw and PostgreSQL has no place for."""
     if b"\\" in body and b"\\u0000" in body:
@@ -258,25 +284,26 @@ def _needs_a_look(body: bytes) -> bool:
     return False
 
 
-def _dig(facts: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        facts = facts.get(key) if isinstance(facts, dict) else None
-    return facts if path else None
-
-
 def _count(value: object) -> tuple[int | None, str | None]:
-    """A whole number from 0, or None with what makes this no word to go by."""
+    """A whole number from 0, or None with what makes this no number to go by."""
     if value is None:
         return None, None
     if isinstance(value, str) and len(value) <= 16 and value.isascii() and value.isdigit():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None, "not a whole number"
     if value < 0:
         return None, "negative"
     if value > _LARGEST_TOTAL:
         return None, f"beyond {_LARGEST_TOTAL:,}"
-    return value, None
+    if value != value // 1:  # NaN, too
+        return None, "not a whole number"
+    return int(value), None
+
+
+def _has_more(facts: dict[str, Any]) -> bool | None:
+    values = (dig(facts, path) for path in _MORES)
+    return next((value for value in values if isinstance(value, bool)), None)
 
 
 def _text(value: object) -> str | None:
@@ -286,13 +313,20 @@ def _text(value: object) -> str | None:
     return str(value) or None
 
 
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        return None
-    return float(value) if 0 <= value < _LARGEST_TOTAL else None
+def _is_url(text: str) -> bool:
+    """Whether it is an address or a query, not a cursor: base64 has a slash, but no "?"."""
+    return "?" in text or text.startswith(("http://", "https://"))
+
+
+def _seconds(facts: dict[str, Any]) -> float | None:
+    for path in _EXPIRIES:
+        value = dig(facts, path)
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            return float(value) if 0 <= value < _LARGEST_TOTAL else None
+    return None
 
 
 def _request_id(facts: dict[str, Any]) -> str | None:
     """For the log, where it must not write lines or control sequences of its own."""
-    said = _text(_dig(facts, ("meta", "requestId"))) or _text(_dig(facts, ("requestId",)))
+    said = next(filter(None, (_text(dig(facts, path)) for path in _REQUEST_IDS)), None)
     return said if said and said.isprintable() and len(said) <= _LONGEST_NAME else None

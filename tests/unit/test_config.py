@@ -85,7 +85,8 @@ def test_the_defaults_are_a_whole_configuration() -> None:
         "limit_param": "limit",
         "cursor_param": "cursor",
         "events_key": "data",
-        "total_key": "meta.total",
+        "total_key": "",
+        "next_key": "",
         "on_duplicate": "keep",
         "rate_limit_max_wait_s": 3600.0,
     }
@@ -151,7 +152,7 @@ def test_paths_begin_with_a_slash_and_hold_no_query(name: str, bad: str) -> None
     assert refusal(**{name: bad}).startswith(f"{name} is {bad!r}: set it to a path")
 
 
-@pytest.mark.parametrize("name", ["EVENTS_KEY", "TOTAL_KEY"])
+@pytest.mark.parametrize("name", ["EVENTS_KEY", "TOTAL_KEY", "NEXT_KEY"])
 @pytest.mark.parametrize("bad", ['da"ta', "da\\ta", "a..b", ".a", "a.", "a\x00b"])
 def test_dotted_paths_hold_names(name: str, bad: str) -> None:
     """What the decoder can't look for is refused with a sentence, not with its own error."""

@@ -299,6 +299,12 @@ def test_list_and_total_are_found_by_their_paths(event: bytes) -> None:
         (b"0", 0, None),
         (b"null", None, None),
         (b"-1", None, "negative"),
+        (b"123.0", 123, None),
+        (b"1e3", 1000, None),
+        (b"-0.0", 0, None),
+        (b"1e400", None, "beyond 1,000,000,000,000,000"),
+        (b'"123.0"', None, "not a whole number"),
+        (b'""', None, "not a whole number"),
         (b"true", None, "not a whole number"),
         (b"1.5", None, "not a whole number"),
         (b'"many"', None, "not a whole number"),
@@ -355,6 +361,82 @@ def test_pagination_is_read(event: bytes) -> None:
     assert page.cursor_expires_in_s is None
     page = DECODER.decode(b'{"data":[],"pagination":{"cursorExpiresIn":true,"nextCursor":false}}')
     assert (page.cursor_expires_in_s, page.next_cursor) == (None, None)
+
+
+@pytest.mark.parametrize("event", [b'{"id":"a"}', b'{"id":"a"},NaN'])
+def test_what_stands_at_the_top_level_is_read(event: bytes) -> None:
+    """The API's documentation has hasMore and nextCursor there, the recording under pagination."""
+    page = DECODER.decode(
+        b'{"data":[%b],"hasMore":true,"nextCursor":"c","cursorExpiresIn":9,"total":7}' % event
+    )
+    assert (page.has_more, page.next_cursor, page.cursor_expires_in_s) == (True, "c", 9)
+    assert (page.total, page.next_url) == (7, None)
+    page = DECODER.decode(
+        b'{"data":[%b],"hasMore":true,"nextCursor":"outer",'
+        b'"pagination":{"hasMore":false,"nextCursor":"inner"}}' % event
+    )
+    assert (page.has_more, page.next_cursor) == (False, "inner")
+
+
+@pytest.mark.parametrize(
+    ("beside", "total", "problem"),
+    [
+        (b'"meta":{"total":1},"pagination":{"total":2},"total":3,"count":4', 1, False),
+        (b'"meta":{},"pagination":{"total":2},"total":3,"count":4', 2, False),
+        (b'"meta":[],"pagination":null,"total":3,"count":4', 3, False),
+        (b'"count":4', 4, False),
+        (b'"meta":{"total":null},"count":4.0', 4, False),
+        (b'"meta":{"total":"many"},"total":"3"', 3, True),
+        (b'"meta":{"total":"many"}', None, True),
+    ],
+)
+def test_a_total_is_looked_for_where_apis_put_it(
+    beside: bytes, total: int | None, problem: bool
+) -> None:
+    """The first usable one counts; a TOTAL_KEY looks in its own place alone."""
+    body = b'{"data":[{"id":"a"}],' + beside + b"}"
+    page = DECODER.decode(body)
+    assert (page.total, page.total_problem is not None) == (total, problem)
+    assert PageDecoder(PageFormat(total_key="info.total")).decode(body).total is None
+
+
+@pytest.mark.parametrize(
+    ("beside", "cursor", "url"),
+    [
+        (b'"next":"https://h/events?cursor=c%3D"', None, "https://h/events?cursor=c%3D"),
+        (b'"next":"/events?page=2","previous":null', None, "/events?page=2"),
+        (b'"links":{"next":"?page=2"}', None, "?page=2"),
+        (b'"links":{"next":{"href":"/x?y"}}', None, None),
+        (b'"next":null', None, None),
+        (b'"next":2', None, None),
+        (b'"next":"dG9rZW4="', "dG9rZW4=", None),
+        (b'"nextCursor":"a?b","next":"/events?cursor=a%3Fb"', "a?b", "/events?cursor=a%3Fb"),
+    ],
+)
+def test_the_next_page_is_a_cursor_or_an_address(
+    beside: bytes, cursor: str | None, url: str | None
+) -> None:
+    """As Django REST framework has it, or JSON:API; under the name of a cursor it is a cursor."""
+    page = DECODER.decode(b'{"data":[{"id":"a"}],' + beside + b"}")
+    assert (page.next_cursor, page.next_url) == (cursor, url)
+
+
+def test_a_next_key_is_the_only_place() -> None:
+    """A dotted path of the user's own: an address or a cursor, text or number."""
+    decoder = PageDecoder(PageFormat(next_key="result.after", events_key="result.rows"))
+    for said, expected in (
+        (b'"t/+="', ("t/+=", None)),
+        (b"17", ("17", None)),
+        (b'"https://h/x"', (None, "https://h/x")),
+    ):
+        page = decoder.decode(b'{"next":"/x?y","result":{"rows":[{"id":"a"}],"after":%b}}' % said)
+        assert (page.next_cursor, page.next_url) == expected
+
+
+def test_a_cursor_beyond_reading_is_no_end() -> None:
+    """A page whose cursor can't be read is refused: without it, it would look like the last one."""
+    body = b'{"data":[{"id":"a"}],"nextCursor":"' + b"c" * 70_000 + b'"}'
+    assert why_not(body) == '"nextCursor" can\'t be read'
 
 
 def test_plain_is_said_of_bodies_without_anything_to_escape() -> None:
