@@ -14,6 +14,7 @@ SomeText = Annotated[str, msgspec.Meta(min_length=1)]
 if TYPE_CHECKING:
     JsonText = msgspec.Raw | None
     Kept = msgspec.Raw | None
+    Stamp = Any
 else:
     # msgspec reads `Raw | None` as "null or nothing" and refuses an object there, so the decoder is
     # told Raw; fields.nulls_to_none makes a JSON null None afterwards.
@@ -21,6 +22,9 @@ else:
     # The type of nothing: no JSON value passes. An API's own field "extra" is so refused like any
     # other field without a column, and ends inside our column of that name.
     Kept = Annotated[str, msgspec.Meta(min_length=1, max_length=0)]
+    # What most APIs send. A list of 16 million numbers isn't built to be rejected afterwards;
+    # numbers with a fraction are fields.FractionEvent's.
+    Stamp = str | int | None
 
 
 class Event(
@@ -47,7 +51,7 @@ class Event(
     type: str | None = None
     name: str | None = None
     properties: JsonText = None
-    timestamp: Any = None
+    timestamp: Stamp = None
     session: JsonText = None
     extra: Kept = None
 
