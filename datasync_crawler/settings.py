@@ -164,7 +164,7 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     "scrapy.downloadermiddlewares.defaultheaders.DefaultHeadersMiddleware": 400,
     "scrapy.downloadermiddlewares.useragent.UserAgentMiddleware": 500,
     "datasync_crawler.decompression.BoundedDecompression": 590,
-    "scrapy.downloadermiddlewares.httpproxy.HttpProxyMiddleware": 750,
+    "datasync_crawler.proxies.RemoteProxyMiddleware": 750,
     "scrapy.downloadermiddlewares.stats.DownloaderStats": 850,
     "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 900,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING, Final
 
 from datasync_crawler.command import ConfiguredCommand
@@ -64,9 +65,12 @@ class Command(ConfiguredCommand):
 def _read(config: Config, *, offline: bool) -> Figures:
     """Asks the API first: what is committed meanwhile only helps."""
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
+    from datasync_crawler.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
+    if not offline and (warning := unencrypted(config.api_base_url)):
+        print(f"datasync-crawler: {warning}", file=sys.stderr)
     said = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()
@@ -117,6 +121,7 @@ async def _get(url: str, config: Config) -> tuple[int, str, bytes]:
     import aiohttp  # noqa: PLC0415
 
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+    from datasync_crawler.proxies import proxy_of  # noqa: PLC0415
 
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
@@ -124,8 +129,10 @@ async def _get(url: str, config: Config) -> tuple[int, str, bytes]:
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as client,
-            client.get(url, headers=headers, allow_redirects=False, ssl=context) as answer,
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.get(
+                url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
+            ) as answer,
         ):
             body = await answer.content.read(MOST_BYTES)
             while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
