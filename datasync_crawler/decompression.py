@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from scrapy.downloadermiddlewares.httpcompression import HttpCompressionMiddleware
 
+from datasync_crawler.core.scan import printable
 from datasync_crawler.transport import MOST_BYTES, RETRY_S, bytes_waiting
 
 if TYPE_CHECKING:
@@ -51,6 +52,11 @@ class BoundedDecompression(HttpCompressionMiddleware):
             raise
         self._unpacked.add(unpacked)
         return unpacked
+
+    def _warn_unknown_encoding(self, response: "Response", encodings: list[bytes]) -> None:
+        """Scrapy's line, where a header of the API must not write lines of its own."""
+        said = [printable(name.decode("latin-1")).encode("ascii", "replace") for name in encodings]
+        super()._warn_unknown_encoding(response, said)
 
     def _waiting(self) -> int:
         unpacked = sum(len(response.body) for response in self._unpacked)

@@ -139,7 +139,7 @@ async def _get(url: str, config: Config) -> tuple[int, str, bytes]:
                 body += more
             return answer.status, answer.headers.get("X-Total-Count", ""), body
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = str(error) or type(error).__name__
+        cause = config.without_key(str(error)) or type(error).__name__
         raise CrawlError(
             f"The API can't be asked for its total ({cause}): try later, or use --offline."
         ) from None
