@@ -79,15 +79,32 @@ def count(body: bytes, events_path: tuple[str, ...], most: int) -> int | None:
 
     Builds nothing. Takes 4 µs an event, and ends at *most*.
     """
-    found: int | None = _after_space(body, 0)
+    start = _after_space(body, 0)
     try:
-        if body[found : (found or 0) + 1] == b"{":
-            found = _descend(body, found or 0, events_path)
+        return _count(body, start, () if body[start : start + 1] == b"[" else events_path, most)
     except NotAPage:
         return None
-    if found is None or body[found : found + 1] != b"[":
-        return None
-    position = _after_space(body, found + 1)
+
+
+def _count(body: bytes, start: int, path: tuple[str, ...], most: int) -> int | None:
+    """How many values the list at the path has; of equal keys the last one's, or most + 1."""
+    sign = body[start : start + 1]
+    if not path:
+        return _count_items(body, start, most) if sign == b"[" else None
+    counted = None
+    if sign == b"{":
+        for number, (name, value) in enumerate(_members(body, start)):
+            if number == _MOST_MEMBERS:
+                return None
+            if _facts(name) == path[0]:
+                counted = _count(body, value, path[1:], most)
+            if counted is not None and counted > most:
+                break
+    return counted
+
+
+def _count_items(body: bytes, start: int, most: int) -> int | None:
+    position = _after_space(body, start + 1)
     if body[position : position + 1] == b"]":
         return 0
     for number in range(1, most + 2):
