@@ -105,6 +105,7 @@ DASHBOARD_PASSWORD = _setting("DASHBOARD_PASSWORD")  # dashboard: needed beyond 
 # --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
 BOT_NAME = "datasync_crawler"
 SPIDER_MODULES = ["datasync_crawler.spiders"]
+NEWSPIDER_MODULE = "datasync_crawler.spiders"  # where scrapy genspider puts one
 COMMANDS_MODULE = "datasync_crawler.commands"
 USER_AGENT = "datasync-crawler"
 

@@ -55,6 +55,14 @@ def test_a_wrong_setting_ends_with_2(env: Mapping[str, str], words: tuple[str, .
     [
         (["-s", "JOBDIR=/dev/null"], ("JOBDIR is '/dev/null'", "Set it to a folder")),
         (["-O", "x.xml"], ("format 'xml'", "-O events.jsonl")),
+        (["-O", f"ftp://u:{CANARY}@h/x.xml"], ("ftp://u:***@h/x.xml asks for", "-O events.jsonl")),
+        (
+            ["-O", "x.csv", "-s", "FEED_EXPORT_FIELDS=id,colour"],
+            ("the field 'colour'", "id, session_id"),
+        ),
+        (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are UTF-8")),
+        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "an event a line")),
+        (["-s", "DOWNLOAD_DELAY=2"], ("DOWNLOAD_DELAY is set", "RATE_LIMIT", "WORKERS=1")),
         (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
         (["-a", f"API_KEY={CANARY}"], ("no argument 'API_KEY'", "-s NAME=value")),
         (["-s", "HEARTBEAT_INTERVAL=0"], ("HEARTBEAT_INTERVAL is '0'", "more than 0")),
