@@ -16,7 +16,7 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
-from datasync_crawler.command import without_empty
+from datasync_crawler.command import open_to_others, without_empty
 from datasync_crawler.core.secrets import without_password
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.log import WithoutPasswords
@@ -46,6 +46,8 @@ class Command(ScrapyCrawl):
         opts.set = without_empty(opts.set)
         super().process_options(args, opts)
         assert self.settings is not None
+        if warning := open_to_others(str(self.settings.get("PROJECT_DIR"))):
+            print(f"datasync-crawler: {warning}", file=sys.stderr)
         level = self.settings.get("LOG_LEVEL")
         if level not in logging.getLevelNamesMapping() and not isinstance(level, int):
             raise UsageError(

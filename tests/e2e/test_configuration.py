@@ -12,6 +12,7 @@ from mockserver import MockServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from databases import Database
 
@@ -48,6 +49,33 @@ def test_a_wrong_setting_ends_with_2(env: Mapping[str, str], words: tuple[str, .
     done = crawl(None, None, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, **env})
     assert_says(done, 2, "datasync-crawler: ", *words)
     assert len(done.log.splitlines()) == 1, done.log
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "is_told"),
+    [
+        (0o644, f"API_KEY={CANARY}", True),
+        (0o640, f"# mine\nexport DB_PASSWORD='{CANARY}'", True),
+        (0o600, f"API_KEY={CANARY}", False),
+        (0o644, "API_KEY=\nWORKERS=2", False),
+    ],
+)
+def test_a_secret_that_others_can_read_is_told(
+    tmp_path: Path, mode: int, text: str, *, is_told: bool
+) -> None:
+    """Of .env, at a crawl's start: how it stands, and what to run."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = datasync_crawler.settings\n")
+    file = tmp_path / ".env"
+    file.write_text(text)
+    file.chmod(mode)
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", "crawl", "events"],
+        cwd=tmp_path,
+        env={**environment(None, None), "PYTHONPATH": str(PROJECT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (f"run chmod 600 {file}" in done.stderr) == is_told, done.stderr
+    assert_says(Crawled(done.returncode, done.stderr), 2, "API_BASE_URL isn't set")
 
 
 @pytest.mark.parametrize(
