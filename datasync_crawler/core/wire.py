@@ -201,7 +201,7 @@ class PageDecoder:
                 events.append(event)
                 indexes.append(index)
             else:
-                rejections.append(Rejection(index, event, served))
+                rejections.append(Rejection.of(index, event, served))
         fields.nulls_to_none(events)
         gaps = indexes if rejections else None
         return self._page(events, gaps, rejections, facts, plain=is_plain(body))
