@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 #: Of bodies that wait, while one more is unpacked, whose size nobody knows before.
-_MOST_WAITING: Final = MOST_BYTES // 2
+_MOST_WAITING: Final = MOST_BYTES // 3
 #: Looks whether there is room: one collection a second at most, of about 50 ms.
-_COLLECT_EVERY: Final = 20
+_COLLECT_EVERY: Final = 50
 
 
 class BoundedDecompression(HttpCompressionMiddleware):

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
 #: Bodies are held up to this many bytes, those that wait for their commit included. A page takes
-#: about four times its body while it is decoded and encoded: this is half of 512 MB.
-MOST_BYTES: Final = 64 * 1024 * 1024
+#: up to four times its body while it is decoded and encoded. 64 pages of 1.7 MB fit, half received.
+MOST_BYTES: Final = 96 * 1024 * 1024
 #: Of one response, interim ones (1xx) included. Servers themselves take 8 to 64 kB from a client.
 MOST_HEADER_BYTES: Final = 65_536
 MOST_HEADER_LINES: Final = 500
 #: Between two looks whether a connection that isn't read may go on, in seconds.
-RETRY_S: Final = 0.05
+RETRY_S: Final = 0.02
 
 
 class BoundedHandler(HTTP11DownloadHandler):

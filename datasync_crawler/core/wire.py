@@ -149,7 +149,7 @@ class PageDecoder:
         For events found wanting later, by their timestamp or by PostgreSQL. Cuts the whole page,
         so ask once for all of them.
         """
-        raws, _facts = self._cut(body.removeprefix(_BOM), _MOST_EVENTS)
+        raws, _facts = self._cut(body.removeprefix(_BOM), len(body))
         return [bytes(raws[index]) for index in indexes]
 
     def raw_event(self, body: bytes, index: int) -> bytes:
@@ -169,20 +169,24 @@ class PageDecoder:
         """The first road. Raises one of _REFUSALS for a page that has to take another."""
         try:
             events, facts = _run(self._strict, body)
-        except msgspec.ValidationError:
-            events, facts = self._other_page(body)
+        except msgspec.ValidationError as error:
+            events, facts = self._other_page(body, str(error))
         fields.nulls_to_none(events)
         return events, facts
 
-    def _other_page(self, body: bytes) -> tuple[Sequence[Event], Any]:
-        """The first road, for numbers as ids and timestamps with a fraction."""
+    def _other_page(self, body: bytes, refusal: str) -> tuple[Sequence[Event], Any]:
+        """The first road, for timestamps with a fraction and numbers as ids."""
+        if not refusal.endswith((".timestamp`", ".id`")):
+            raise msgspec.ValidationError(refusal)
         if len(body) > _UNCOUNTED_FRACTIONS and _NESTED_TIMESTAMP.search(body):
             raise msgspec.ValidationError("a timestamp that is a list or an object")
-        try:
-            return _run(self._fractions, body)
-        except msgspec.ValidationError:
-            events, facts = _run(self._integer_ids, body)
-            return [event.with_text_id() for event in events], facts
+        if refusal.endswith(".timestamp`"):
+            try:
+                return _run(self._fractions, body)
+            except msgspec.ValidationError:
+                pass  # perhaps its ids are numbers, too
+        events, facts = _run(self._integer_ids, body)
+        return [event.with_text_id() for event in events], facts
 
     def _event_by_event(
         self,
