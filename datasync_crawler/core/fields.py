@@ -25,10 +25,10 @@ _COLUMN_OF_TEXT = {
 _KNOWN_FIELDS = frozenset(("id", "properties", "timestamp", "session", *_COLUMN_OF_TEXT))
 #: Bytes of an event that is decoded as a whole, whatever its timestamp is: 16,000 numbers at most.
 _MOST_AT_ONCE = 65_536
-#: Fields of one event. Each takes 20 times its own five bytes.
+#: Fields of a larger one. Each takes 20 times its own five bytes.
 _MOST_FIELDS = 10_000
-_MOST_BYTES_UNCOUNTED = _MOST_FIELDS * len(b'"":1,')
 _OPENING = frozenset(b"[{")
+_NESTED = (list, dict)  # `list | dict` would be made anew for each event
 _INTEGER = re.compile(rb"-?[0-9]+")
 # An escaped NUL: \u0000 after an even number of backslashes.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
@@ -90,26 +90,25 @@ def read(served: bytes) -> Event | str:
     Five times the time of an event in a page that fits; twelve times for one with a field of
     another type, such as a number as name. A JSON null may stay (nulls_to_none).
     """
-    if len(served) > _MOST_BYTES_UNCOUNTED and not scan.has_at_most(served, _MOST_FIELDS):
+    large = len(served) > _MOST_AT_ONCE
+    if large and not scan.has_at_most(served, _MOST_FIELDS):
         return f"event: more than {_MOST_FIELDS:,} fields"
     try:
-        return _from_object(served)
+        fields = _FIELDS.decode(served)
+        try:
+            roomy = None if large else _ROOMY.decode(served)
+        except msgspec.ValidationError:
+            roomy = None
+        if roomy is None:
+            return _from_fields(fields)
     except RecursionError:
         return "event: nested too deeply"
     except msgspec.ValidationError:
         return "event: not an object"
     except msgspec.DecodeError:
         return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
-
-
-def _from_object(served: bytes) -> Event | str:
-    fields = _FIELDS.decode(served)
-    if len(served) > _MOST_AT_ONCE or _is_nested(fields.get("timestamp", _NULL)):
-        return _from_fields(fields)
-    try:
-        roomy = _ROOMY.decode(served)
-    except msgspec.ValidationError:
-        return _from_fields(fields)
+    if isinstance(roomy.timestamp, _NESTED):
+        roomy.timestamp = ()  # no instant either, and holds nothing
     event = Event(*msgspec.structs.astuple(roomy))
     if not fields.keys() <= _KNOWN_FIELDS:
         event.extra = _object({key: fields[key] for key in fields if key not in _KNOWN_FIELDS})
