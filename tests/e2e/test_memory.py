@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 512 * 1024 * 1024
 PAGE = 500
-PAGES = 12
+PAGES = 8
 #: Goes on until the client has had enough, or this much has been sent.
 ENDLESS = 1_500_000_000
 
@@ -72,7 +72,7 @@ STREAMS = {
     "folded-header": (HEAD + b"A: ", b" " + b"x" * 1000 + b"\r\n"),
     "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
     "one-line": (HEAD, b"x"),
-    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b"x" * 1024 + b"\r\n"),
+    "chunks": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"fff0\r\n" + b"x" * 0xFFF0 + b"\r\n"),
 }
 
 
@@ -116,7 +116,7 @@ class _Answers(BaseHTTPRequestHandler):
     def stream(self, head: bytes, piece: bytes) -> None:
         self.close_connection = True
         self.wfile.write(head)
-        pieces = piece * (65_536 // len(piece))
+        pieces = piece * max(65_536 // len(piece), 1)
         for _ in range(ENDLESS // len(pieces)):
             self.wfile.write(pieces)
 
@@ -134,7 +134,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 
 def measured(hostile: Hostile, database: Database, *args: str) -> tuple[Crawled, int]:
     """A crawl, and the most memory that its process had, in bytes."""
-    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=12", "-s", "RETRY_TIMES=1",
+    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=8", "-s", "RETRY_TIMES=1",
                 "-s", "RETRY_BACKOFF_BASE=0.01", "-s", "PAGINATION=offset", *args]  # fmt: skip
     env = {"API_BASE_URL": f"http://127.0.0.1:{hostile.server_port}", "API_KEY": API_KEY}
     with start_crawl(None, database, *settings, env=env) as process:
