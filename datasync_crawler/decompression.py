@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 #: Of bodies that wait, while one more is unpacked, whose size nobody knows before.
-_MOST_WAITING: Final = MOST_BYTES // 3
+_MOST_WAITING: Final = MOST_BYTES // 2
 #: Looks whether there is room: one collection a second at most, of about 50 ms.
 _COLLECT_EVERY: Final = 50
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
 #: Bodies are held up to this many bytes, those that wait for their commit included. A page takes
-#: up to four times its body while it is decoded and encoded. 64 pages of 1.7 MB fit, half received.
-MOST_BYTES: Final = 96 * 1024 * 1024
+#: up to five times its body until it is stored: pages of 60 MB make the process 500 MB. More pages
+#: of 1.7 MB than fit here take turns, and are as quick: the database is the bottleneck by then.
+MOST_BYTES: Final = 64 * 1024 * 1024
 #: Of one response, interim ones (1xx) included. Servers themselves take 8 to 64 kB from a client.
 MOST_HEADER_BYTES: Final = 65_536
 MOST_HEADER_LINES: Final = 500

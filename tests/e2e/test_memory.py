@@ -48,7 +48,7 @@ def bodies(attack: str) -> tuple[str, Callable[[int], bytes]]:
     if attack == "brotli-page":
         return "br", lambda first: brotli.compress(page(first, 20_000), quality=3)
     if attack == "plain-page":
-        return "", lambda first: page(first, 40_000)
+        return "", lambda first: page(first, 80_000)
     before, piece, after = {
         "brotli-bomb": (b"", b" " * 1000, b""),
         "long-page": (b'{"data":[', b"{},", b"{}]}"),
