@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
+import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from scrapy.commands import ScrapyCommand
@@ -19,12 +23,34 @@ if TYPE_CHECKING:
     from datasync_crawler.config import Config
 
 
+_SECRET = re.compile(
+    r"^\s*(?:export\s+)?(?:API_KEY|DB_PASSWORD|DATABASE_URL|DASHBOARD_PASSWORD)\s*=[ \t]*[^\s#]",
+    re.MULTILINE,
+)
+
+
 def without_empty(pairs: list[str]) -> list[str]:
     """The `-s NAME=value` pairs that set something: an empty value is an unset one.
 
     Split at the first "=": a key may end with one. What has none is left for Scrapy to refuse.
     """
     return [pair for pair in pairs if "=" not in pair or pair.split("=", 1)[1].strip()]
+
+
+def open_to_others(folder: str) -> str | None:
+    """What to say when other users can read a secret in the folder's .env; None when they can't."""
+    file = Path(folder, ".env")
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        holds_secret = _SECRET.search(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):  # settings.py says what is wrong with it
+        return None
+    if not (mode & 0o044 and holds_secret):
+        return None
+    return (
+        f"{file} holds a key or a password, and other users of this machine can read it (mode "
+        f"{mode:o}): run chmod 600 {shlex.quote(str(file))}"
+    )
 
 
 class ConfiguredCommand(ScrapyCommand):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from datasync_crawler.core.scan import printable
+from datasync_crawler.core.secrets import without
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
 
@@ -69,6 +71,7 @@ class Config:
         read = _Reader(settings)
         for name in filter(read.text, INTERVALS):
             read.seconds(name)
+        read.no_delay()
         base_url = read.api_base_url(required=require_api)
         data_dir = Path(read.text("DATA_DIR"))
         if not data_dir.is_absolute():
@@ -107,13 +110,8 @@ class Config:
         return config
 
     def without_key(self, text: str) -> str:
-        """What the API says of itself, up to where it says our key: it goes into logs and tables.
-
-        The key's beginning is looked for, since the text may be cut; a short key is no secret.
-        """
-        begins = self.api_key[:12]
-        before, found, _ = text.partition(begins) if len(begins) > 5 else (text, "", "")
-        return f"{before}[API_KEY]" if found else text
+        """What the API says of itself, for logs and tables: without our key, and in one line."""
+        return without(self.api_key, printable(text), "[API_KEY]")
 
     def check_dashboard(self) -> None:
         """Who serves the page calls it. Raises ConfigError for an open page on the network."""
@@ -178,6 +176,13 @@ class _Reader:
         if name == "HEARTBEAT_INTERVAL" and not float(text):  # beats without a pause
             raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, more than 0.")
         return float(text)
+
+    def no_delay(self) -> None:
+        if self.text("DOWNLOAD_DELAY") and self.seconds("DOWNLOAD_DELAY"):
+            raise ConfigError(
+                "DOWNLOAD_DELAY is set, and requests are paced by the API's rate limit instead. "
+                "Leave it out; to ask for less, set RATE_LIMIT, such as 30/60s, or WORKERS=1."
+            )
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         text = self.text(name)

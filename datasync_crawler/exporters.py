@@ -3,17 +3,24 @@
 Pages come here when they are committed. Must not change an event.
 """
 
+import codecs
 import csv
 import logging
+from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from scrapy.exporters import BaseItemExporter
 
 from datasync_crawler.core.copyrows import COLUMNS
+from datasync_crawler.core.secrets import without_password
+from datasync_crawler.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from scrapy.crawler import Crawler
+    from scrapy.settings import BaseSettings
 
     from datasync_crawler.core.events import Event
     from datasync_crawler.items import EventPage
@@ -22,6 +29,45 @@ logger = logging.getLogger(__name__)
 
 #: Formats that hold an event a line.
 LINE_FORMATS: Final = ("jsonl", "jsonlines", "jl", "csv")
+
+
+def check_feed(uri: str, options: "Mapping[str, Any]", settings: "BaseSettings") -> None:
+    """Raises ConfigError for an option of a feed that the exporters can't do as it says."""
+
+    def option(name: str, setting: str) -> Any:
+        value = options.get(name)
+        return settings.get(setting) if value is None else value
+
+    shown = without_password(uri)
+    if options.get("format") not in LINE_FORMATS:
+        raise ConfigError(
+            f"{shown} asks for the format {options.get('format')!r}, which doesn't hold an event a "
+            f"line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
+        )
+    fields = options.get("fields") or settings.getdictorlist("FEED_EXPORT_FIELDS")
+    if unknown := [name for name in fields or () if name not in COLUMNS]:
+        raise ConfigError(
+            f"{shown} asks for the field {unknown[0]!r}: set FEED_EXPORT_FIELDS, or the feed's "
+            f"fields, to some of {', '.join(COLUMNS)}."
+        )
+    encoding = option("encoding", "FEED_EXPORT_ENCODING")
+    if encoding and not _is_utf8(str(encoding)):
+        raise ConfigError(
+            f"{shown} asks for the encoding {encoding!r}, and exports are UTF-8, which holds every "
+            "character: leave out FEED_EXPORT_ENCODING and the feed's encoding."
+        )
+    if str(option("indent", "FEED_EXPORT_INDENT") or 0) != "0" or options.get("item_export_kwargs"):
+        raise ConfigError(
+            f"{shown} asks for an indent or for item_export_kwargs, and an export holds an event a "
+            "line: leave out FEED_EXPORT_INDENT, indent and item_export_kwargs."
+        )
+
+
+def _is_utf8(encoding: str) -> bool:
+    try:
+        return codecs.lookup(encoding).name == "utf-8"
+    except LookupError:
+        return False
 
 
 class EventExporter(BaseItemExporter):
@@ -35,6 +81,11 @@ class EventExporter(BaseItemExporter):
         self._file = file
         self._crawler = crawler
         self._has_failed = False
+        fields = self.fields_to_export or COLUMNS
+        #: Columns, and what they are called in the export (FEED_EXPORT_FIELDS, a feed's fields).
+        self.names = dict(
+            fields if isinstance(fields, Mapping) else zip(fields, fields, strict=True)
+        )
 
     @classmethod
     def from_crawler(cls, crawler: "Crawler", *args: Any, **kwargs: Any) -> Self:
@@ -67,7 +118,8 @@ class EventLinesExporter(EventExporter):
 
     def write(self, page: "EventPage") -> None:
         """Writes a line for each of the page's stored events."""
-        rows = [{name: _on_one_line(getattr(event, name)) for name in COLUMNS}
+        names = self.names.items()
+        rows = [{said: _on_one_line(getattr(event, name)) for name, said in names}
                 for event in page.events]  # fmt: skip
         self._file.write(self._encoder.encode_lines(rows))
 
@@ -82,11 +134,11 @@ class EventCsvExporter(EventExporter):
     def start_exporting(self) -> None:
         """Writes the header, but not into the middle of a file (``-o``) that has one."""
         if not (self._file.seekable() and self._file.tell()):
-            self._writer.writerow(COLUMNS)
+            self._writer.writerow(self.names.values())
 
     def write(self, page: "EventPage") -> None:
         """Writes a row for each of the page's stored events."""
-        self._writer.writerows(_texts(event) for event in page.events)
+        self._writer.writerows(_texts(event, self.names) for event in page.events)
 
 
 class _Utf8:
@@ -106,8 +158,8 @@ def _on_one_line(value: Any) -> Any:
     return value
 
 
-def _texts(event: "Event") -> list[str]:
-    return [_text(getattr(event, name)) for name in COLUMNS]
+def _texts(event: "Event", names: "Iterable[str]") -> list[str]:
+    return [_text(getattr(event, name)) for name in names]
 
 
 def _text(value: Any) -> str:

@@ -10,11 +10,10 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
-from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
-
 from datasync_crawler import signals
 from datasync_crawler.config import Config
 from datasync_crawler.gate import CrawlStopping, Gate
+from datasync_crawler.transport import BoundedHandler
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -38,7 +37,7 @@ class PacedDownloadHandler:
 
     def __init__(self, crawler: "Crawler") -> None:
         config = Config.from_settings(crawler.settings)
-        self._inner = HTTP11DownloadHandler(crawler)
+        self._inner = BoundedHandler(crawler)
         self._gate = Gate(crawler, config)
         self._key = config.api_key
         self._origin = _origin(config.api_base_url)

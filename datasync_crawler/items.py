@@ -115,7 +115,7 @@ class EventPage:
         places = [self.indexes[place] for place, _ in refused]
         raws = self.decoder.raw_events(self.body, places)
         for index, (_, reason), raw in zip(places, refused, raws, strict=True):
-            self.rejections.append(Rejection(index=index, reason=reason, raw=raw))
+            self.rejections.append(Rejection.of(index, reason, raw))
         kept = [place for place in range(len(self.events)) if place not in bad]
         self.indexes = [self.indexes[place] for place in kept]
         self.events = [self.events[place] for place in kept]

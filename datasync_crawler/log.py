@@ -5,10 +5,21 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy.logformatter import LogFormatter
 
+from datasync_crawler.core.secrets import without_password
+
 if TYPE_CHECKING:
     from scrapy import Request, Spider
     from scrapy.http import Response
     from scrapy.logformatter import LogFormatterResult
+
+
+class WithoutPasswords(logging.Filter):
+    """Scrapy's lines about feeds repeat their addresses, which may hold a password."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets every line through."""
+        record.msg, record.args = without_password(record.getMessage()), None
+        return True
 
 
 class QuietLogFormatter(LogFormatter):

@@ -13,6 +13,8 @@ from typing import Final
 from dotenv.parser import parse_stream
 from scrapy.utils.conf import closest_scrapy_cfg
 
+from datasync_crawler.machine import memory_limit_mb
+
 _CFG: Final = closest_scrapy_cfg()
 # In an egg under Scrapyd there is no scrapy.cfg: the working directory takes its place.
 PROJECT_DIR: Final = str(Path(_CFG).parent if _CFG else Path.cwd())
@@ -105,6 +107,7 @@ DASHBOARD_PASSWORD = _setting("DASHBOARD_PASSWORD")  # dashboard: needed beyond 
 # --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
 BOT_NAME = "datasync_crawler"
 SPIDER_MODULES = ["datasync_crawler.spiders"]
+NEWSPIDER_MODULE = "datasync_crawler.spiders"  # where scrapy genspider puts one
 COMMANDS_MODULE = "datasync_crawler.commands"
 USER_AGENT = "datasync-crawler"
 
@@ -135,6 +138,11 @@ CONCURRENT_ITEMS = 1  # one page a response; Scrapy starts this many tasks for e
 # 20 MB made 220 MB of the process, 12 MB makes 190, at the same rate.
 SCRAPER_SLOT_MAX_ACTIVE_SIZE = 12_000_000
 
+# A last resort: responses are bounded to far less. Half of the machine's memory, or four fifths of
+# what its container or unit may have.
+MEMUSAGE_LIMIT_MB = memory_limit_mb()
+MEMUSAGE_CHECK_INTERVAL_SECONDS = 1.0
+
 AUTOTHROTTLE_ENABLED = True
 
 # A test aid: where in which transaction the process kills itself, such as after_commit:3.
@@ -163,15 +171,15 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     "scrapy.downloadermiddlewares.downloadtimeout.DownloadTimeoutMiddleware": 350,
     "scrapy.downloadermiddlewares.defaultheaders.DefaultHeadersMiddleware": 400,
     "scrapy.downloadermiddlewares.useragent.UserAgentMiddleware": 500,
-    "scrapy.downloadermiddlewares.httpcompression.HttpCompressionMiddleware": 590,
-    "scrapy.downloadermiddlewares.httpproxy.HttpProxyMiddleware": 750,
+    "datasync_crawler.decompression.BoundedDecompression": 590,
+    "datasync_crawler.proxies.RemoteProxyMiddleware": 750,
     "scrapy.downloadermiddlewares.stats.DownloaderStats": 850,
     "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 900,
 }
 EXTENSIONS_BASE = {
     "scrapy.extensions.corestats.CoreStats": 0,
     "scrapy.extensions.logcount.LogCount": 0,
-    "scrapy.extensions.memusage.MemoryUsage": 0,
+    "datasync_crawler.extensions.memory.MemoryLimit": 0,  # in place of Scrapy's MemoryUsage
     "scrapy.extensions.memdebug.MemoryDebugger": 0,
     "scrapy.extensions.closespider.CloseSpider": 0,
     "scrapy.extensions.feedexport.FeedExporter": 0,

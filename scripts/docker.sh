@@ -54,7 +54,7 @@ run_in_docker() {
         echo "To look at the stored events, now or later: docker compose exec postgres sh -c 'psql -U \$POSTGRES_USER \$POSTGRES_DB'"
     else
         [ -z "${API_BASE_URL:-}${DATABASE_URL:-}${DB_HOST:-}" ] ||
-            fail "the environment names an API or a database, which containers don't see: copy .env.example to .env and set them there."
+            fail "the environment names an API or a database, which containers don't see: run install -m 600 .env.example .env and set them there."
         demo_password
         DEMO_EVENTS=${events:-100000}
         # A project of its own, with a database of its own: the real one isn't touched.
@@ -63,7 +63,7 @@ run_in_docker() {
         POSTGRES_PUBLISHED_PORT=${POSTGRES_PUBLISHED_PORT:-54321}
         export DB_PASSWORD DEMO_EVENTS COMPOSE_PROJECT_NAME COMPOSE_PROFILES POSTGRES_PUBLISHED_PORT
         service=demo
-        echo "This is a demonstration: $DEMO_EVENTS made-up events, served by a mock API in a container. To ingest a real API: copy .env.example to .env, set API_BASE_URL, API_KEY and DB_PASSWORD in it, and run this again."
+        echo "This is a demonstration: $DEMO_EVENTS made-up events, served by a mock API in a container. To ingest a real API: run install -m 600 .env.example .env, set API_BASE_URL, API_KEY and DB_PASSWORD in it, and run this again."
         echo "To look at its events, now or later: docker exec -it datasync-demo-postgres-1 psql -U datasync -c 'SELECT count(*) FROM demo.events'"
     fi
     docker compose config --quiet || exit 2 # Compose says what is missing

@@ -16,8 +16,10 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
-from datasync_crawler.command import without_empty
+from datasync_crawler.command import open_to_others, without_empty
+from datasync_crawler.core.secrets import without_password
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.log import WithoutPasswords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,12 +46,15 @@ class Command(ScrapyCrawl):
         opts.set = without_empty(opts.set)
         super().process_options(args, opts)
         assert self.settings is not None
+        if warning := open_to_others(str(self.settings.get("PROJECT_DIR"))):
+            print(f"datasync-crawler: {warning}", file=sys.stderr)
         level = self.settings.get("LOG_LEVEL")
         if level not in logging.getLevelNamesMapping() and not isinstance(level, int):
             raise UsageError(
                 f"LOG_LEVEL is {level!r}: set it to DEBUG, INFO, WARNING, ERROR or CRITICAL."
             )
         _check_scrapys(self.settings)
+        logging.getLogger("scrapy.extensions.feedexport").addFilter(WithoutPasswords())
         if level != "DEBUG":
             # The versions are listed before run(); levels set here wouldn't outlive that.
             logging.getLogger("scrapy.utils.log").addFilter(_is_warning)
@@ -110,7 +115,7 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 def _check(spider: str, spiders: list[str], settings: Any) -> None:
     from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
-    from datasync_crawler.exporters import LINE_FORMATS  # noqa: PLC0415
+    from datasync_crawler.exporters import check_feed  # noqa: PLC0415
 
     if spider not in spiders:
         raise ConfigError(
@@ -119,12 +124,8 @@ def _check(spider: str, spiders: list[str], settings: Any) -> None:
     Config.from_settings(settings)
     _check_jobdir(settings.get("JOBDIR"))
     for uri, options in settings.getdict("FEEDS").items():
-        if options.get("format") not in LINE_FORMATS:
-            raise ConfigError(
-                f"{uri} asks for the format {options.get('format')!r}, which doesn't hold an event "
-                f"a line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
-            )
-        _check_feed(str(uri))
+        check_feed(str(uri), options, settings)
+        _make_folder(str(uri))
 
 
 def _check_arguments(arguments: "Mapping[str, object]") -> None:
@@ -140,7 +141,7 @@ def _check_arguments(arguments: "Mapping[str, object]") -> None:
             )
 
 
-def _check_feed(uri: str) -> None:
+def _make_folder(uri: str) -> None:
     """Makes the folder of a feed that is a file, as Scrapy would, but with a sentence."""
     if urlsplit(uri).scheme not in {"", "file"} or "%(" in uri:  # the name is made later
         return
@@ -154,8 +155,8 @@ def _check_feed(uri: str) -> None:
         cause = getattr(error, "strerror", None) or error
     if cause:
         raise ConfigError(
-            f"{uri} can't be written ({cause}). Export to a file in a folder that this user may "
-            "write to, such as -O events.jsonl."
+            f"{without_password(uri)} can't be written ({cause}). Export to a file in a folder "
+            "that this user may write to, such as -O events.jsonl."
         )
 
 

@@ -107,8 +107,8 @@ class _Demonstration:
             signal.signal(sig, self._told_to_stop)
         _say(
             f"This is a demonstration: {self._events:,} made-up events, served by a mock API on "
-            "this machine. To ingest a real API: copy .env.example to .env, set API_BASE_URL and "
-            "API_KEY in it, and run this again."
+            "this machine. To ingest a real API: run install -m 600 .env.example .env, set "
+            "API_BASE_URL and API_KEY in it, and run this again."
         )
         target = self._config.database
         assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured

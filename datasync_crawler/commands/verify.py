@@ -146,9 +146,12 @@ def _read(
 ) -> tuple[Figures, list[dict[str, Any]]]:
     """Asks the API first: what is committed meanwhile only helps."""
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
+    from datasync_crawler.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
+    if not offline and (warning := unencrypted(config.api_base_url)):
+        print(f"datasync-crawler: {warning}", file=sys.stderr)
     said = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()
@@ -187,23 +190,30 @@ async def _ask(config: Config) -> int | None:
 
 async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]:
     """Status, headers and body."""
+    import ssl  # noqa: PLC0415
+
     import aiohttp  # noqa: PLC0415
 
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+    from datasync_crawler.proxies import proxy_of  # noqa: PLC0415
 
+    context = ssl.create_default_context()
+    context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
     headers = {"X-API-Key": config.api_key, "Accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as client,
-            client.get(url, headers=headers, allow_redirects=False) as answer,
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.get(
+                url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
+            ) as answer,
         ):
             body = await answer.content.read(MOST_BYTES)
             while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
                 body += more
             return answer.status, answer.headers, body
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = str(error) or type(error).__name__
+        cause = config.without_key(str(error)) or type(error).__name__
         raise CrawlError(
             f"The API can't be asked for its total ({cause}): try later, or use --offline."
         ) from None

@@ -5,13 +5,15 @@ Owns the reading of single values out of JSON that is otherwise left as bytes, s
 20 million lists costs no memory. Must not know what a value means (wire.py).
 """
 
+import json
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Final
 
 import msgspec
 
-from datasync_crawler.core.fields import exact
-
+#: Bytes of JSON that is parsed as a whole. Parsed, it takes up to 30 times that.
+MOST_PARSED: Final = 1_000_000
 #: Bytes of a single value that is read. No total, cursor or link that can be used is longer.
 MOST_BYTES: Final = 65_536
 
@@ -42,6 +44,33 @@ def dig(node: object, path: tuple[str, ...]) -> object:
     return _value(node) if isinstance(node, msgspec.Raw) else node
 
 
+def document(served: bytes) -> object:
+    """
+    JSON as a node for `dig`: parsed where it is short, else as the bytes that it is.
+
+    A short one may hold NaN and invalid UTF-8. Raises ValueError for what is no JSON.
+    """
+    try:
+        if len(served) > MOST_PARSED:
+            return _BYTES.decode(served)
+        text = served.decode("utf-8", "replace")
+        return json.loads(text, parse_float=Decimal, parse_int=_integer)
+    except (InvalidOperation, RecursionError, msgspec.MsgspecError) as error:
+        raise ValueError("no JSON") from error
+
+
+def exact(number: str) -> Decimal | float:
+    """A JSON number with a fraction or exponent, as it was written."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:  # an exponent of 20 digits: 0.0 or infinity serve as well
+        return float(number)
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1_000 else float(digits)
+
+
 def _member(node: msgspec.Raw, key: str) -> object:
     try:
         return _member_decoder(key).decode(node).value
@@ -64,4 +93,5 @@ def _member_decoder(key: str) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(msgspec.defstruct("Member", fields, rename={"value": key}))
 
 
+_BYTES: Final = msgspec.json.Decoder(msgspec.Raw)
 _VALUE: Final = msgspec.json.Decoder(float_hook=exact)

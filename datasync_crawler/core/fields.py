@@ -7,11 +7,13 @@ the bytes of one event at a time; wire.py knows pages.
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import msgspec
 
+from datasync_crawler.core import scan
 from datasync_crawler.core.events import Event, SomeText
+from datasync_crawler.core.facts import exact
 
 _NULL = msgspec.Raw(b"null")
 _COLUMN_OF_TEXT = {
@@ -21,6 +23,12 @@ _COLUMN_OF_TEXT = {
     "name": "name",
 }
 _KNOWN_FIELDS = frozenset(("id", "properties", "timestamp", "session", *_COLUMN_OF_TEXT))
+#: Bytes of an event that is decoded as a whole, whatever its timestamp is: 16,000 numbers at most.
+_MOST_AT_ONCE = 65_536
+#: Fields of a larger one. Each takes 20 times its own five bytes.
+_MOST_FIELDS = 10_000
+_OPENING = frozenset(b"[{")
+_NESTED = (list, dict)  # `list | dict` would be made anew for each event
 _INTEGER = re.compile(rb"-?[0-9]+")
 # An escaped NUL: \u0000 after an even number of backslashes.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
@@ -30,6 +38,7 @@ class NumberedEvent(Event):
     """An event of a server that numbers its events (json-server)."""
 
     id: SomeText | int  # type: ignore[assignment]
+    timestamp: Any = None
 
     def with_text_id(self) -> Event:
         """The same event, as the table has it."""
@@ -37,8 +46,16 @@ class NumberedEvent(Event):
         return Event(str(event_id), *values)
 
 
+class FractionEvent(Event):
+    """An event of a server whose timestamps are numbers with a fraction, as Decimals."""
+
+    timestamp: Any = None
+
+
 class _RoomyEvent(Event, forbid_unknown_fields=False):
     """An event whose unknown fields are picked up apart."""
+
+    timestamp: Any = None
 
 
 def unstorable(served: bytes) -> str | None:
@@ -73,11 +90,16 @@ def read(served: bytes) -> Event | str:
     Five times the time of an event in a page that fits; twelve times for one with a field of
     another type, such as a number as name. A JSON null may stay (nulls_to_none).
     """
+    large = len(served) > _MOST_AT_ONCE
+    if large and not scan.has_at_most(served, _MOST_FIELDS):
+        return f"event: more than {_MOST_FIELDS:,} fields"
     try:
         fields = _FIELDS.decode(served)
         try:
-            roomy = _ROOMY.decode(served)
+            roomy = None if large else _ROOMY.decode(served)
         except msgspec.ValidationError:
+            roomy = None
+        if roomy is None:
             return _from_fields(fields)
     except RecursionError:
         return "event: nested too deeply"
@@ -85,6 +107,8 @@ def read(served: bytes) -> Event | str:
         return "event: not an object"
     except msgspec.DecodeError:
         return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
+    if isinstance(roomy.timestamp, _NESTED):
+        roomy.timestamp = ()  # no instant either, and holds nothing
     event = Event(*msgspec.structs.astuple(roomy))
     if not fields.keys() <= _KNOWN_FIELDS:
         event.extra = _object({key: fields[key] for key in fields if key not in _KNOWN_FIELDS})
@@ -97,7 +121,7 @@ def _from_fields(fields: dict[str, msgspec.Raw]) -> Event | str:
         return event_id.reason
     timestamp = fields.pop("timestamp", _NULL)
     try:
-        instant = _ANYTHING.decode(timestamp)
+        instant = () if _is_nested(timestamp) else _ANYTHING.decode(timestamp)
     except msgspec.ValidationError:
         return "timestamp: a number of too many digits"
     return Event(
@@ -111,6 +135,11 @@ def _from_fields(fields: dict[str, msgspec.Raw]) -> Event | str:
         },
         extra=_object(fields) if fields else None,
     )
+
+
+def _is_nested(raw: msgspec.Raw) -> bool:
+    """Whether it is a list or an object: no instant, and perhaps endless."""
+    return memoryview(raw)[0] in _OPENING
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +175,6 @@ def _column_text(raw: msgspec.Raw) -> str | None:
 def _object(fields: dict[str, msgspec.Raw]) -> msgspec.Raw:
     """A JSON object of values that stay as they were served."""
     return msgspec.Raw(msgspec.json.encode(fields))
-
-
-def exact(number: str) -> Decimal | float:
-    """A JSON number with a fraction or exponent, as it was written."""
-    try:
-        return Decimal(number)
-    except InvalidOperation:  # an exponent of 20 digits: 0.0 or infinity serve as well
-        return float(number)
 
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -15,6 +15,7 @@ There are three roads, each slower and harder to stop than the one before:
 Where a key comes twice in an object, the last one wins, on every road.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,10 +26,18 @@ import msgspec
 from datasync_crawler.core import fields, scan
 from datasync_crawler.core.copyrows import is_plain
 from datasync_crawler.core.events import Event, Rejection
-from datasync_crawler.core.facts import UNREADABLE, dig
+from datasync_crawler.core.facts import UNREADABLE, dig, exact
 
 _BOM = b"\xef\xbb\xbf"
 _LARGEST_TOTAL = 10**15
+# Events of a page where nobody says how many were asked for. A body can't hold more than it has
+# bytes for: {"id":"a"}, is the shortest event, and 1, the shortest that is none.
+_MOST_EVENTS = 1_000_000
+_UNCOUNTED_EVENTS = _MOST_EVENTS * len(b'{"id":"a"},')  # bytes
+_UNCOUNTED_ITEMS = _MOST_EVENTS * len(b"1,")
+_UNCOUNTED_FRACTIONS = 4_000_000  # bytes; 112 MB of Decimals, were they all in one list
+# A timestamp that is a list or an object, or may be one under an escaped name.
+_NESTED_TIMESTAMP = re.compile(rb'"timestamp"\s*+:\s*+[\[{]|\\u00')
 _LONGEST_NAME = 200  # characters of a requestId
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _Path = tuple[str, ...]
@@ -108,26 +117,30 @@ class PageDecoder:
         self._totals = (_path(page_format.total_key),) if page_format.total_key else _TOTALS
         self._next = _path(page_format.next_key)
         self._strict = self._decoders(Event)
+        self._fractions = self._decoders(fields.FractionEvent)
         self._integer_ids = self._decoders(fields.NumberedEvent)
         self._raws = self._decoders(msgspec.Raw)
 
-    def decode(self, body: bytes) -> WirePage:
+    def decode(self, body: bytes, most_events: int = _MOST_EVENTS) -> WirePage:
         """
         The page in a response's body, already decompressed.
 
-        Raises WireError, and nothing else, for a body that is no page. A list without an event is
-        a page.
+        A page of more than *most_events*, far more than were asked for, is refused before it is
+        built: 60 MB of `{},` would take 3 GB. Raises WireError, and nothing else, for a body that
+        is no page. A list without an event is a page.
         """
         body = body.removeprefix(_BOM)
         suspicious = _needs_a_look(body)
-        if not suspicious:
+        if not suspicious and self._may_hold(body, b"{", _UNCOUNTED_EVENTS, most_events):
             try:
                 events, facts = self._whole_page(body)
             except _REFUSALS:
                 pass  # the slower roads find out which event it is
             else:
+                if len(events) > most_events:
+                    raise WireError(scan.too_many(most_events), _request_id(facts))
                 return self._page(events, None, [], facts, plain=is_plain(body))
-        return self._event_by_event(body, suspicious)
+        return self._event_by_event(body, suspicious, most_events)
 
     def raw_events(self, body: bytes, indexes: Iterable[int]) -> list[bytes]:
         """
@@ -136,25 +149,52 @@ class PageDecoder:
         For events found wanting later, by their timestamp or by PostgreSQL. Cuts the whole page,
         so ask once for all of them.
         """
-        raws, _facts = self._cut(body.removeprefix(_BOM))
+        raws, _facts = self._cut(body.removeprefix(_BOM), len(body))
         return [bytes(raws[index]) for index in indexes]
 
     def raw_event(self, body: bytes, index: int) -> bytes:
         """The exact bytes of one event: see raw_events."""
         return self.raw_events(body, [index])[0]
 
-    def _whole_page(self, body: bytes) -> tuple[list[Event], dict[str, Any]]:
+    def _may_hold(self, body: bytes, begin: bytes, uncounted: int, most_events: int) -> bool:
+        """Whether the list may be built: it is short enough, or counted. Raises WireError."""
+        if len(body) <= uncounted or body.count(begin) <= _MOST_EVENTS:
+            return True
+        counted = scan.count(body, self._events_path, most_events)
+        if counted is not None and counted > most_events:
+            raise WireError(scan.too_many(most_events))
+        return counted is not None
+
+    def _whole_page(self, body: bytes) -> tuple[Sequence[Event], Any]:
         """The first road. Raises one of _REFUSALS for a page that has to take another."""
         try:
             events, facts = _run(self._strict, body)
-        except msgspec.ValidationError:
-            events, facts = _run(self._integer_ids, body)
-            events = [event.with_text_id() for event in events]
+        except msgspec.ValidationError as error:
+            events, facts = self._other_page(body, str(error))
         fields.nulls_to_none(events)
         return events, facts
 
-    def _event_by_event(self, body: bytes, suspicious: bool) -> WirePage:  # noqa: FBT001
-        raws, facts = self._cut(body)
+    def _other_page(self, body: bytes, refusal: str) -> tuple[Sequence[Event], Any]:
+        """The first road, for timestamps with a fraction and numbers as ids."""
+        if not refusal.endswith((".timestamp`", ".id`")):
+            raise msgspec.ValidationError(refusal)
+        if len(body) > _UNCOUNTED_FRACTIONS and _NESTED_TIMESTAMP.search(body):
+            raise msgspec.ValidationError("a timestamp that is a list or an object")
+        if refusal.endswith(".timestamp`"):
+            try:
+                return _run(self._fractions, body)
+            except msgspec.ValidationError:
+                pass  # perhaps its ids are numbers, too
+        events, facts = _run(self._integer_ids, body)
+        return [event.with_text_id() for event in events], facts
+
+    def _event_by_event(
+        self,
+        body: bytes,
+        suspicious: bool,  # noqa: FBT001
+        most_events: int,
+    ) -> WirePage:
+        raws, facts = self._cut(body, most_events)
         events: list[Event] = []
         indexes: list[int] = []
         rejections: list[Rejection] = []
@@ -165,36 +205,41 @@ class PageDecoder:
                 events.append(event)
                 indexes.append(index)
             else:
-                rejections.append(Rejection(index, event, served))
+                rejections.append(Rejection.of(index, event, served))
         fields.nulls_to_none(events)
         gaps = indexes if rejections else None
         return self._page(events, gaps, rejections, facts, plain=is_plain(body))
 
-    def _cut(self, body: bytes) -> tuple[Sequence[msgspec.Raw | bytes], dict[str, Any]]:
+    def _cut(self, body: bytes, most_events: int) -> tuple[Sequence[msgspec.Raw | bytes], Any]:
         """Each event's own bytes, by the second road or else the third."""
+        if self._may_hold(body, b",", _UNCOUNTED_ITEMS, most_events):
+            try:
+                raws, facts = _run(self._raws, body)
+            except _REFUSALS:
+                pass
+            else:
+                if len(raws) > most_events:
+                    raise WireError(scan.too_many(most_events), _request_id(facts))
+                return raws, facts
         try:
-            return _run(self._raws, body)
-        except _REFUSALS:
-            pass
-        try:
-            return scan.cut(body, self._events_path)
+            return scan.cut(body, self._events_path, most_events)
         except scan.NotAPage as error:
             raise WireError(error.reason, _request_id(error.facts)) from None
 
     def _decoders(self, element: Any) -> tuple[Any, Any]:
         """A decoder of a bare list, and one of the envelope, or None when there is none."""
-        bare = msgspec.json.Decoder(list[element], float_hook=fields.exact)
+        bare = msgspec.json.Decoder(list[element], float_hook=exact)
         if not self._events_path:
             return bare, None
         envelope = _envelope(element, self._events_path, {*_FACTS, *self._totals, self._next})
-        return bare, msgspec.json.Decoder(envelope, float_hook=fields.exact)
+        return bare, msgspec.json.Decoder(envelope, float_hook=exact)
 
     def _page(
         self,
-        events: list[Event],
+        events: Sequence[Event],
         indexes: list[int] | None,
         rejections: list[Rejection],
-        facts: dict[str, Any],
+        facts: Any,
         *,
         plain: bool,
     ) -> WirePage:
@@ -202,7 +247,7 @@ class PageDecoder:
         total_problem = next((problem for _, problem in totals if problem), None)
         next_cursor, next_url = self._next_page(facts)
         return WirePage(
-            events=events,
+            events=list(events) if not isinstance(events, list) else events,
             indexes=indexes,
             rejections=rejections,
             received=len(events) + len(rejections),
@@ -217,7 +262,7 @@ class PageDecoder:
             plain=plain,
         )
 
-    def _next_page(self, facts: dict[str, Any]) -> tuple[str | None, str | None]:
+    def _next_page(self, facts: Any) -> tuple[str | None, str | None]:
         """Cursor and URL of the next page. What stands where links do may be a cursor, too."""
         cursor = url = None
         for path in (self._next,) if self._next else (*_CURSORS, *_NEXTS):
@@ -301,7 +346,7 @@ def _count(value: object) -> tuple[int | None, str | None]:
     return int(value), None
 
 
-def _has_more(facts: dict[str, Any]) -> bool | None:
+def _has_more(facts: Any) -> bool | None:
     values = (dig(facts, path) for path in _MORES)
     return next((value for value in values if isinstance(value, bool)), None)
 
@@ -318,7 +363,7 @@ def _is_url(text: str) -> bool:
     return "?" in text or text.startswith(("http://", "https://"))
 
 
-def _seconds(facts: dict[str, Any]) -> float | None:
+def _seconds(facts: Any) -> float | None:
     for path in _EXPIRIES:
         value = dig(facts, path)
         if isinstance(value, int | Decimal) and not isinstance(value, bool):
@@ -326,7 +371,7 @@ def _seconds(facts: dict[str, Any]) -> float | None:
     return None
 
 
-def _request_id(facts: dict[str, Any]) -> str | None:
+def _request_id(facts: object) -> str | None:
     """For the log, where it must not write lines or control sequences of its own."""
     said = next(filter(None, (_text(dig(facts, path)) for path in _REQUEST_IDS)), None)
     return said if said and said.isprintable() and len(said) <= _LONGEST_NAME else None

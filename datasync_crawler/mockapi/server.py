@@ -19,6 +19,7 @@ import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -139,6 +140,8 @@ class MockServer:
         """Answer tests: figures, and changes in mid-crawl. On loopback only."""
         if request.remote not in ("127.0.0.1", "::1"):
             return web.json_response({"error": "Only on loopback"}, status=403)
+        if not _is_asked_by_us(request):
+            return web.json_response({"error": "Foreign Host or Origin"}, status=403)
         if path == "/__mock__/stats" and request.method == "GET":
             return web.json_response({**self.journal.stats(), **self.api.stats()})
         if path == "/__mock__/config" and request.method == "POST":
@@ -148,6 +151,19 @@ class MockServer:
                 return web.json_response({"error": str(error)}, status=400)
             return web.json_response({"ok": True})
         return web.json_response({"error": f"No control endpoint {path}"}, status=404)
+
+
+def _is_asked_by_us(request: web.BaseRequest) -> bool:
+    """Not by a web page that a browser on this machine shows: not by its name (DNS rebinding
+    leads that to 127.0.0.1), nor from its origin.
+    """
+    host = request.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    origin = request.headers.get("Origin", f"http://{host}")
+    return name in ("127.0.0.1", "::1", "localhost") and origin == f"http://{host}"
 
 
 def _end_badly(transport: asyncio.Transport, *, reset: bool) -> None:

@@ -12,6 +12,7 @@ from mockserver import MockServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from databases import Database
 
@@ -51,10 +52,45 @@ def test_a_wrong_setting_ends_with_2(env: Mapping[str, str], words: tuple[str, .
 
 
 @pytest.mark.parametrize(
+    ("mode", "text", "is_told"),
+    [
+        (0o644, f"API_KEY={CANARY}", True),
+        (0o640, f"# mine\nexport DB_PASSWORD='{CANARY}'", True),
+        (0o600, f"API_KEY={CANARY}", False),
+        (0o644, "API_KEY=\nWORKERS=2", False),
+    ],
+)
+def test_a_secret_that_others_can_read_is_told(
+    tmp_path: Path, mode: int, text: str, *, is_told: bool
+) -> None:
+    """Of .env, at a crawl's start: how it stands, and what to run."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = datasync_crawler.settings\n")
+    file = tmp_path / ".env"
+    file.write_text(text)
+    file.chmod(mode)
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", "crawl", "events"],
+        cwd=tmp_path,
+        env={**environment(None, None), "PYTHONPATH": str(PROJECT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (f"run chmod 600 {file}" in done.stderr) == is_told, done.stderr
+    assert_says(Crawled(done.returncode, done.stderr), 2, "API_BASE_URL isn't set")
+
+
+@pytest.mark.parametrize(
     ("args", "words"),
     [
         (["-s", "JOBDIR=/dev/null"], ("JOBDIR is '/dev/null'", "Set it to a folder")),
         (["-O", "x.xml"], ("format 'xml'", "-O events.jsonl")),
+        (["-O", f"ftp://u:{CANARY}@h/x.xml"], ("ftp://u:***@h/x.xml asks for", "-O events.jsonl")),
+        (
+            ["-O", "x.csv", "-s", "FEED_EXPORT_FIELDS=id,colour"],
+            ("the field 'colour'", "id, session_id"),
+        ),
+        (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are UTF-8")),
+        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "an event a line")),
+        (["-s", "DOWNLOAD_DELAY=2"], ("DOWNLOAD_DELAY is set", "RATE_LIMIT", "WORKERS=1")),
         (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
         (["-a", f"API_KEY={CANARY}"], ("no argument 'API_KEY'", "-s NAME=value")),
         (["-s", "HEARTBEAT_INTERVAL=0"], ("HEARTBEAT_INTERVAL is '0'", "more than 0")),

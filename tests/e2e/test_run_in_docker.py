@@ -131,7 +131,7 @@ def test_settings_that_containers_do_not_see_are_refused(checkout: Checkout) -> 
     """An API in the shell's environment would silently become a demonstration."""
     done = checkout.run("--docker", API_BASE_URL="https://api.example.com/api/v1")
     assert done.returncode == 2
-    assert "copy .env.example to .env" in done.stderr
+    assert "install -m 600 .env.example .env" in done.stderr
 
 
 def test_without_docker_it_says_so(tmp_path: Path) -> None:

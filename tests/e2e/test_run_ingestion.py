@@ -130,7 +130,7 @@ def test_demonstration_then_nothing_new(stranger):
     status, output = stranger.run("--events", "20000")
     assert status == 0, output
     assert "This is a demonstration: 20,000 made-up events" in output
-    assert "copy .env.example to .env, set API_BASE_URL and API_KEY" in output
+    assert "install -m 600 .env.example .env, set API_BASE_URL and API_KEY" in output
     assert "complete: proved against the API's total" in output
     assert "scrapy psql" in output
     assert stranger.processes() == []

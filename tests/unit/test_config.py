@@ -160,6 +160,17 @@ def test_dotted_paths_hold_names(name: str, bad: str) -> None:
     assert refusal(**{name: bad}).startswith(f"{name} is {bad!r}: set it to names")
 
 
+def test_what_the_api_says_is_shown_in_one_line_without_the_key() -> None:
+    """No line, colour or key of the API's making stands in a log, cut or whole."""
+    said = "Invalid key secret-key-1\n2026-11-24 INFO: complete\x1b[2J; secret-ke, secret-key-1"
+    assert config(API_KEY="secret-key-1").without_key(said) == (
+        "Invalid key [API_KEY] 2026-11-24 INFO: complete [2J; [API_KEY], [API_KEY]"
+    )
+    assert config(API_KEY="demo").without_key("a demonstration: demo") == (
+        "a demonstration: [API_KEY]"
+    )
+
+
 @pytest.mark.parametrize("bad", ["a\x00b", "ü" * 32, "x" * 64, "\udcff", "a\nb"])
 def test_a_schema_name_is_one_that_postgresql_keeps(bad: str) -> None:
     """63 bytes at most (PostgreSQL cuts the rest), and text."""

@@ -7,15 +7,17 @@ import gzip
 import io
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy.utils.test import get_crawler
 
 from datasync_crawler.api import answers
 from datasync_crawler.core.copyrows import COLUMNS
 from datasync_crawler.core.wire import PageDecoder
 from datasync_crawler.crawl.values import Ask
-from datasync_crawler.exporters import EventCsvExporter, EventLinesExporter
+from datasync_crawler.errors import ConfigError
+from datasync_crawler.exporters import EventCsvExporter, EventLinesExporter, check_feed
 from datasync_crawler.items import EventPage
 from datasync_crawler.pipelines.normalize import NormalizePipeline
 
@@ -50,9 +52,11 @@ def page() -> EventPage:
     return NormalizePipeline().process_item(made)
 
 
-def exported(kind: type[EventLinesExporter | EventCsvExporter], pages: int = 1) -> bytes:
+def exported(
+    kind: type[EventLinesExporter | EventCsvExporter], pages: int = 1, **options: Any
+) -> bytes:
     file = io.BytesIO()
-    exporter = kind(file)
+    exporter = kind(file, **options)
     exporter.start_exporting()
     for _ in range(pages):
         exporter.export_item(page())
@@ -124,3 +128,40 @@ def test_a_rejected_event_isnt_exported(kind: type[EventLinesExporter | EventCsv
     """What is exported is what is stored."""
     assert b'"bad"' not in exported(kind)
     assert b"\nbad," not in exported(kind)
+
+
+def test_fields_are_chosen_and_renamed() -> None:
+    """As FEED_EXPORT_FIELDS or a feed's fields say: a list, or names for names, in their order."""
+    lines = exported(EventLinesExporter, fields_to_export=["type", "id"]).splitlines()
+    assert lines[0] == b'{"type":"click","id":"plain"}'
+    lines = exported(EventCsvExporter, fields_to_export={"id": "key", "name": "n"}).splitlines()
+    assert lines[:2] == [b"key,n", b"plain,"]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "word"),
+    [
+        ({"format": "xml"}, {}, "format 'xml'"),
+        ({"format": "csv", "fields": ["colour"]}, {}, "'colour'"),
+        ({"format": "csv", "fields": {"colour": "c"}}, {}, "'colour'"),
+        ({"format": "csv", "encoding": "latin-1"}, {}, "'latin-1'"),
+        ({"format": "csv", "encoding": "no such"}, {}, "'no such'"),
+        ({"format": "csv", "indent": 1}, {}, "indent"),
+        ({"format": "csv", "item_export_kwargs": {"x": 1}}, {}, "item_export_kwargs"),
+        ({"format": "csv"}, {"FEED_EXPORT_FIELDS": "id,colour"}, "'colour'"),
+        ({"format": "csv", "fields": ["id"]}, {"FEED_EXPORT_FIELDS": "colour"}, None),
+        ({"format": "csv", "encoding": "utf8"}, {"FEED_EXPORT_ENCODING": "latin-1"}, None),
+        ({"format": "jl"}, {"FEED_EXPORT_FIELDS": {"id": "key"}}, None),
+    ],
+)
+def test_what_an_export_cannot_do_is_refused(
+    options: dict[str, Any], settings: dict[str, Any], word: str | None
+) -> None:
+    """With a sentence, without the address's password; a feed's own options come first."""
+    asked = ("ftp://me:s3cret@host/x", options, get_crawler(settings_dict=settings).settings)
+    if word is None:
+        check_feed(*asked)
+        return
+    with pytest.raises(ConfigError, match=word) as caught:
+        check_feed(*asked)
+    assert "ftp://me:***@host/x" in str(caught.value)

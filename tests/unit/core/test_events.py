@@ -40,3 +40,13 @@ def test_a_rejection_is_a_value() -> None:
     assert rejection == Rejection(3, "id: missing", b"{}")
     with pytest.raises(AttributeError):
         rejection.index = 4  # type: ignore[misc]
+
+
+def test_a_rejection_keeps_a_million_bytes_and_says_so() -> None:
+    """As served up to there; nobody reads more of an event that can't be stored."""
+    assert Rejection.of(1, "id: null", b"x" * 1_000_000) == Rejection(
+        1, "id: null", b"x" * 1_000_000
+    )
+    assert Rejection.of(1, "id: null", b"x" * 1_000_001) == Rejection(
+        1, "id: null (its first 1,000,000 bytes)", b"x" * 1_000_000
+    )

@@ -1,8 +1,10 @@
 """Bodies of every kind, from recorded and regular ones to those that were made to hurt."""
 
+import contextlib
 import gzip
 import json
 import re
+import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -255,7 +257,7 @@ def test_a_list_without_events_is_a_page() -> None:
     for body in (b"[]", b" [ ] ", b'{"data":[]}', b'{"data": [ ], "x": "\\u0000"}'):
         page = DECODER.decode(body)
         assert (page.received, page.events, page.rejections) == (0, [], [])
-    assert scan.cut(b"[ ]", ()) == ([], {})
+    assert scan.cut(b"[ ]", (), 10) == ([], {})
 
 
 def test_a_refused_body_keeps_the_request_id() -> None:
@@ -452,7 +454,72 @@ def test_a_string_of_fifty_megabytes_ends_in_one_rejection() -> None:
     served = b'{"id":"a","x":NaN,"name":"' + b"\\n" * 25_000_000 + b'"}'
     page = DECODER.decode(b'{"data":[' + served + b',{"id":"b"}]}')
     assert ids(page) == ["b"]
-    assert page.rejections[0].raw == served
+    assert page.rejections[0].raw == served[:1_000_000]
+    assert page.rejections[0].reason.endswith("(its first 1,000,000 bytes)")
+
+
+# What is too large
+
+MANY = 5_000_000
+TOO_LARGE = {
+    "events": b"[" + b'{"id":"a"},' * MANY + b'{"id":"a"}]',
+    "objects": b'{"data":[' + b"{}," * MANY + b"{}]}",
+    "numbers": b'{"data":[' + b"1," * MANY + b"1]}",
+    "nothing": b'{"data":[NaN,' + b"1," * MANY + b"1]}",
+    "lists-beside": b'{"data":[{"id":"a"}],"meta":[' + b"[]," * MANY + b"1]}",
+    "lists-instead": b'{"data":null,"meta":[' + b"[]," * MANY + b"1]}",
+    "lists-beside-nan": b'{"data":[NaN],"meta":[' + b"[]," * MANY + b"1]}",
+    "names-beside": b'{"data":[NaN]' + b',"":1' * MANY + b"}",
+    "timestamp": b'[{"id":"a","timestamp":[' + b"1.5," * MANY + b"1]}]",
+    "timestamp-escaped": b'[{"id":"a","\\u0074imestamp":[' + b"1.5," * MANY + b"1]}]",
+    "timestamp-twice": b'[{"id":"a","timestamp":[' + b"1.5," * MANY + b'1],"timestamp":1.5}]',
+    "fields": b'[{"id":"a"' + b',"x":1' * MANY + b"}]",
+    "fields-numbered": b'[{"id":1.5' + b"".join(b',"%d":1' % n for n in range(MANY // 2)) + b"}]",
+}
+
+
+@pytest.mark.parametrize("body", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_no_body_takes_much_more_memory_than_it_has_bytes(body: bytes) -> None:
+    """Of millions of values at most a few are built, whatever becomes of the page."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(WireError):
+            DECODER.decode(body, most_events=50_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(body) + 30_000_000
+
+
+@pytest.mark.parametrize("event", [b'{"id":"a"}', b'{"id":"a","x":1}', b"1", b"NaN"])
+def test_a_page_far_longer_than_asked_for_is_refused(event: bytes) -> None:
+    """On every road, with a sentence; one event less is a page."""
+    body = b'{"data":[%b]}'
+    assert DECODER.decode(body % b",".join([event] * 10), most_events=10).received == 10
+    with pytest.raises(WireError, match="the body holds more than 10 events, far more than were"):
+        DECODER.decode(body % b",".join([event] * 11), most_events=10)
+
+
+@pytest.mark.parametrize("separator", [b",", b" ,\n"])
+@pytest.mark.parametrize("event", [b'{"id":"a"}', b"[[1],{}]", b'"],"', b"1", b"NaN"])
+def test_events_are_counted_without_being_built(separator: bytes, event: bytes) -> None:
+    """As many as there are, up to the limit; what isn't regular is left to the scanner."""
+    for body, path in ((b"[%b]", ()), (b'{"a":[0],"data":{"rows": [%b ]}}', ("data", "rows"))):
+        for number in range(1, 5):
+            served = body % separator.join([event] * number)
+            assert scan.count(served, path, 3) == number
+        assert scan.count(body % b"", path, 3) == 0
+        assert scan.count(body % b"1 1", path, 3) is None
+    assert scan.count(b'{"data":1}', ("data",), 3) is None
+    assert scan.count(b'{"data', ("data",), 3) is None
+
+
+def test_an_event_of_too_many_fields_costs_itself_alone() -> None:
+    """Ten thousand fields are kept, one more is a rejection, and its bytes are there."""
+    names = [b'"%d":1' % number for number in range(9_999)]
+    served = b'{"id":"a",' + b",".join(names) + b"}"
+    assert len(json.loads(bytes(one(served).extra or b""))) == 9_999
+    assert refused(served[:-1] + b',"x":1}') == "event: more than 10,000 fields"
 
 
 # Properties
@@ -542,7 +609,7 @@ JSON = st.recursive(
 def test_the_scanner_cuts_where_a_parser_would(values: list[object]) -> None:
     """Each cut piece is the JSON of one element, whatever it holds."""
     body = json.dumps({"meta": values, "data": values}).encode()
-    pieces, facts = scan.cut(body, ("data",))
+    pieces, facts = scan.cut(body, ("data",), 10)
     assert pieces == [json.dumps(value).encode() for value in values]
     assert [json.loads(piece) for piece in pieces] == values
     assert facts["data"] == []

@@ -178,6 +178,28 @@ def test_replay_serves_a_recording(mock: Start, tmp_path: Path) -> None:
         mock(replay=str(recording), fault=("bad-events",))
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:80", "Origin": "http://[::1]:80"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "[::1"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
+    ],
+)
+def test_control_is_not_for_web_pages(mock: Start, headers: dict[str, str], status: int) -> None:
+    """A page that a browser on this machine shows can't stop a test's API, nor read of it."""
+    running = mock()
+    answer = running.request("POST", "/__mock__/config", headers, "{}")
+    assert answer.status == status
+    assert running.request("GET", "/__mock__/stats", headers).status == status
+
+
 def test_control_refuses_nonsense(mock: Start) -> None:
     """What can't be changed or isn't known is refused with a sentence, and nothing is changed."""
     api = mock()

@@ -1,0 +1,9 @@
+"""``scrapy bench``, which doesn't open the database."""
+
+from scrapy.commands import bench
+
+from datasync_crawler.looking import LookingCommand
+
+
+class Command(LookingCommand, bench.Command):
+    """As Scrapy's, with the key for the API, and a sentence where a setting is missing."""

@@ -1,0 +1,9 @@
+"""``scrapy view``, which doesn't open the database."""
+
+from scrapy.commands import view
+
+from datasync_crawler.looking import LookingCommand
+
+
+class Command(LookingCommand, view.Command):
+    """As Scrapy's, with the key for the API, and a sentence where a setting is missing."""

@@ -1,0 +1,47 @@
+"""
+Secrets and foreign text in lines for people: what is taken out before it is logged or printed.
+
+Pure functions of text. Must not know which settings are secret.
+"""
+
+import re
+from typing import Final
+
+#: Characters. A shorter secret is only one where it stands alone: "demo" may be a password, and
+#: "demonstration" shows nothing of it.
+_SHORTEST_UNMISTAKABLE: Final = 8
+#: Text may be cut in the middle of a secret: this much of its beginning is taken for it.
+_BEGINNING: Final = 6
+_PASSWORD_IN_URL: Final = re.compile(r"(://[^/?#\s:@]*+:)[^/?#\s]*@")
+
+
+def without(secret: str, text: str, instead: str) -> str:
+    """
+    The text with *instead* in place of the secret, wherever it occurs, whole or cut short.
+
+    The rest of the text stays.
+    """
+    if not secret:
+        return text
+    if len(secret) < _SHORTEST_UNMISTAKABLE:
+        return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _: instead, text)
+    return instead.join(_without_beginning(secret, part, instead) for part in text.split(secret))
+
+
+def _without_beginning(secret: str, text: str, instead: str) -> str:
+    parts = []
+    position = 0
+    while (found := text.find(secret[:_BEGINNING], position)) >= 0:
+        end = found
+        for sign in secret:
+            if text[end : end + 1] != sign:
+                break
+            end += 1
+        parts += [text[position:found], instead]
+        position = end
+    return "".join([*parts, text[position:]])
+
+
+def without_password(text: str) -> str:
+    """The text with *** in place of the password of each address in it (RFC 3986 §3.2.1)."""
+    return _PASSWORD_IN_URL.sub(r"\1***@", text)

@@ -1,0 +1,46 @@
+"""The last resort against running out of memory: ends the crawl cleanly before the kernel does.
+
+What a response may cost is bounded where it comes in (transport, decompression, core.wire); this
+is for what nobody has thought of.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from scrapy.extensions.memusage import MemoryUsage
+
+from datasync_crawler import signals
+
+_STATM: Final = Path("/proc/self/statm")
+
+
+class MemoryLimit(MemoryUsage):
+    """Takes the place of Scrapy's MemoryUsage. Settings: MEMUSAGE_…; 0 MB is no limit.
+
+    Asks for the crawl's end by `signals.stop_requested`. Stats: memusage/….
+    """
+
+    def get_virtual_size(self) -> int:
+        """Bytes in memory now. Scrapy's own figure is a peak, and begins with the peak of the
+        process that has started this one (getrusage after fork and exec).
+        """
+        try:
+            pages = int(_STATM.read_text().split()[1])
+        except OSError:  # not Linux
+            return super().get_virtual_size()
+        return pages * int(self.resource.getpagesize())
+
+    def _check_limit(self) -> None:
+        size = self.get_virtual_size()
+        if size <= self.limit:
+            return
+        self._stats.set_value("memusage/limit_reached", 1)
+        self.crawler.signals.send_catch_log(
+            signals.stop_requested,
+            reason="memusage_exceeded",
+            sentence=(
+                f"The crawl takes {size // 2**20:,} MB of memory, more than MEMUSAGE_LIMIT_MB "
+                f"({self.limit // 2**20:,}): it ends before the system ends it. What is stored "
+                "stays, and the next run goes on from there; set BULK_PAGE_SIZE or WORKERS lower."
+            ),
+        )
