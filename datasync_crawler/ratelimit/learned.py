@@ -1,0 +1,164 @@
+"""A limit that no header states: so many requests in so long, learned from refusals.
+
+Never more than `limit.requests` in any `limit.window_s` is right for every kind of limiter: fixed
+windows, sliding windows and token buckets let it through, as a burst or evenly (one per interval).
+"""
+
+import math
+from typing import Final
+
+from datasync_crawler.ratelimit.limits import CountedTimes, Limit
+
+# Refused after less than this share of a belief, it is wrong; a rate below half of it is doubtful.
+_WRONG: Final = 0.75
+_DOUBTFUL: Final = 0.5
+# A window known to within this share is known well enough.
+_KNOWN_WELL: Final = 0.05
+# A pause of that share of the window is the end of a turn: one request goes first after it.
+_TURN: Final = 0.1
+# What flowed for more than so many of the waits that ended it is no burst, nor is it a window of
+# less than so many seconds: the next run would send an hour's worth at once.
+_FLOW, _SHORTEST_FLOW_S = 10, 10.0
+# Between two trials, in requests: as many as the belief has, doubled up to so many times that.
+_MOST_PATIENCE: Final = 16
+
+
+class LearnedLimit:
+    """The belief is what was let through between two openings, over that time: its rate, for every
+    kind of limiter. A trial sends one request before its time, to shorten the window.
+    """
+
+    def __init__(self, times: CountedTimes) -> None:
+        self.limit: Limit | None = None
+        self._times = times
+        self._opened_at: float | None = None
+        self._accepted = 0  # since then
+        self._too_short_s = 0.0  # the window is known to be longer than this
+        self._quiet = 0  # let through since a refusal was last risked
+        self._burst = 1  # the largest belief's requests
+        self._patience = 1  # so many go through before the next trial
+        # The belief before a trial that is under way or went well just now: it proves nothing yet.
+        self._tried_from: Limit | None = None
+        self._early = 0  # refusals in a row that came long before the belief was used up
+
+    def believe(self, limit: Limit) -> None:
+        """A first guess, of the run before: refused early, it is learned anew at once."""
+        self.limit, self._early = limit, 1
+        self._burst = self._patience = limit.requests
+
+    def forget(self) -> None:
+        """The server states the limit that was learned."""
+        self.__init__(self._times)  # type: ignore[misc]
+
+    @property
+    def proven(self) -> Limit | None:
+        """The belief without a trial that went well just now: it may have been a spare token."""
+        return self._tried_from or self.limit
+
+    def wait_s(self, now: float, in_flight: int) -> float:
+        """Seconds until one more may go out; zero when it is time for a trial."""
+        if self.limit is None:
+            return 0.0
+        wait_s = self._times.wait_s(self.limit, now, in_flight)
+        if wait_s > 0 and in_flight == 0 and self._quiet >= self._patience:
+            trial = Limit(self.limit.requests, self._trial_window_s(self.limit.window_s))
+            return self._times.wait_s(trial, now)
+        return wait_s
+
+    def full_for_s(self, now: float, in_flight: int = 0) -> float:
+        """As `wait_s`, without trials."""
+        return 0.0 if self.limit is None else self._times.wait_s(self.limit, now, in_flight)
+
+    def _trial_window_s(self, window_s: float) -> float:
+        """A quarter of a window that was never tried: it may be a penalty. Then bisected."""
+        if not self._too_short_s:
+            return window_s / 4
+        if self._too_short_s > (1 - _KNOWN_WELL) * window_s:
+            return window_s * (1 + _WRONG) / 2  # known, but it may have changed since
+        return (self._too_short_s + window_s) / 2
+
+    @property
+    def most_in_flight(self) -> float:
+        """After a refusal or a trial as many as were let through since: a bucket opens for one
+        token, a window for all. It doubles with each round trip.
+        """
+        is_used = self.limit is None or self._quiet >= _WRONG * self.limit.requests
+        return math.inf if is_used else max(1, self._quiet)
+
+    def goes_alone(self, now: float) -> bool:
+        """Whether what goes out now is a trial or the first of a turn: its answer comes first."""
+        last = self._times.last()
+        if self.limit is None or last is None:
+            return False
+        return now - last > _TURN * self.limit.window_s or self.full_for_s(now) > 0
+
+    def sent(self, now: float) -> None:
+        """A request goes out."""
+        if self._opened_at is None:
+            self._opened_at = now
+        last, limit = self._times.last(), self.limit
+        if limit is None or last is None:
+            return
+        if self.full_for_s(now) > 0:
+            self._tried_from = limit
+        # A time in which nobody asked says nothing of the rate, but for a window's length.
+        idle_s = now - max(last, self._opened_at, (self._times.last(limit.requests) or 0.0))
+        self._opened_at += max(0.0, idle_s - 2 * limit.window_s)
+
+    def accepted(self) -> None:
+        """A request was let through."""
+        self._accepted += 1
+        self._quiet += 1
+        if self.limit is None or self._tried_from is None:
+            return
+        if self.limit is not self._tried_from:  # tried before this one
+            if self._quiet >= self.limit.requests:
+                self._tried_from = None
+            return
+        window_s = self._trial_window_s(self.limit.window_s)
+        self._too_short_s = 0.0 if window_s <= self._too_short_s else self._too_short_s
+        self.limit = Limit(self.limit.requests, window_s)
+        self._quiet, self._patience = 0, self.limit.requests
+
+    def refused(self, closed_until: float) -> None:
+        """Refused; the server is still closed at `closed_until`, as far as it says."""
+        requests = 0 if self.limit is None else self.limit.requests
+        oldest = self._times.last(requests) or self._opened_at
+        if self.limit is not None and self.limit is self._tried_from:
+            self._too_short_s = max(self._too_short_s, self._trial_window_s(self.limit.window_s))
+            self._patience = min(2 * self._patience, _MOST_PATIENCE * self._burst)
+            if oldest is not None:  # nothing else explains that it is closed so long
+                self._too_short_s = max(self._too_short_s, closed_until - oldest)
+
+    def reopened(self, at: float) -> None:
+        """Let through again, after a refusal: at the time that was said, or asked at."""
+        opened_at = at if self._opened_at is None else self._opened_at
+        cycle_s, accepted, before = max(at - opened_at, 0.01), self._accepted, self.limit
+        self._opened_at, self._accepted, self._quiet, self._tried_from = at, 0, 0, None
+        if not accepted:
+            return
+        if before is None:
+            self.limit = self._of_flow(Limit(accepted, cycle_s), at)
+            self._burst = self._patience = self.limit.requests
+            return
+        self._patience = max(self._patience, self._burst)
+        if accepted >= _WRONG * before.requests:
+            self._early = 0
+            self.limit = Limit(before.requests, before.requests * cycle_s / accepted)
+        elif self._early == 0:
+            # Another client's requests may have been in the window: it is longer then.
+            self._early = 1
+            oldest = self._times.last(before.requests) or opened_at
+            self.limit = Limit(before.requests, max(before.window_s, at - oldest))
+        else:  # bursts don't pay
+            self._early, self._too_short_s = 0, 0.0
+            self.limit = Limit(accepted, cycle_s)
+        self._too_short_s = min(self._too_short_s, self.limit.window_s)
+        if self.limit.rate_per_s < _DOUBTFUL * before.rate_per_s:
+            self._patience = self.limit.requests  # far below what was let through: tried soon
+
+    def _of_flow(self, limit: Limit, at: float) -> Limit:
+        wait_s = at - (self._times.last() or at)
+        parts = int(limit.window_s // max(_FLOW * wait_s, _SHORTEST_FLOW_S))
+        requests = max(1, limit.requests // max(1, parts))
+        return Limit(requests, requests / limit.rate_per_s)
