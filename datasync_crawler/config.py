@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.ratelimit.limits import Limit
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ class Config:
     events_key: str
     total_key: str
     on_duplicate: str
+    rate_limits: tuple[Limit, ...]
+    rate_limit_share: float
     rate_limit_max_wait_s: float
+    max_bytes_in_flight: int
     dashboard_host: str
     dashboard_port: int | None
     dashboard_password: str = field(repr=False)
@@ -93,7 +97,10 @@ class Config:
             events_key=read.key("EVENTS_KEY"),
             total_key=read.key("TOTAL_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
+            rate_limits=read.limits("RATE_LIMIT"),
+            rate_limit_share=read.share("RATE_LIMIT_SHARE"),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
+            max_bytes_in_flight=read.whole("MAX_BYTES_IN_FLIGHT", 1_000_000, 999_999_999),
             dashboard_host=read.text("DASHBOARD_HOST"),
             dashboard_port=read.whole("DASHBOARD_PORT", 0, 65535)
             if read.text("DASHBOARD_PORT")
@@ -175,6 +182,24 @@ class _Reader:
             raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, 0 or more.")
         if name == "HEARTBEAT_INTERVAL" and not float(text):  # beats without a pause
             raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, more than 0.")
+        return float(text)
+
+    def limits(self, name: str) -> tuple[Limit, ...]:
+        text = self.text(name)
+        try:
+            return tuple(Limit.parse(part) for part in text.split(",")) if text else ()
+        except ValueError:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to requests per time, such as 10/60s, 5/s or 1000/h "
+                "(s, m, h or d); several with commas."
+            ) from None
+
+    def share(self, name: str) -> float:
+        text = self.text(name)
+        if not re.fullmatch(r"[01](\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not 0 < float(text) <= 1:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to a number above 0 and up to 1, such as 0.8."
+            )
         return float(text)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:

@@ -65,8 +65,11 @@ def _read(config: Config, *, offline: bool) -> Figures:
     """Asks the API first: what is committed meanwhile only helps."""
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
+    from datasync_crawler.store.limits import keep_pause  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
+    if not offline:
+        keep_pause(config.database, config.schema, config.api_key)
     said = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()

@@ -91,12 +91,16 @@ class AdvertisedLimit:
         return max(0.0, opens_at + grace_s - now)
 
     def opens_at(self, in_flight: int, times: CountedTimes) -> float | None:
-        """The end of the window, or when enough of our own requests have left it, if sooner."""
+        """The end of the window, or when enough of our own requests have left it, if sooner, and if
+        it was ours alone that had filled it.
+        """
         length_s = self.length_s
         if self.closed_until is None or length_s is None or self.limit is None:
             return self.closed_until
         oldest = times.last(self.limit - in_flight)
-        return self.closed_until if oldest is None else min(self.closed_until, oldest + length_s)
+        if oldest is None or oldest + length_s <= self._told_at:
+            return self.closed_until
+        return min(self.closed_until, oldest + length_s)
 
     @property
     def length_s(self) -> float | None:

@@ -303,10 +303,12 @@ def _family(reader: _Reader, name: str) -> list[Quota]:
     policies += reader.items(f"{name}-policy")
     reset_name = next((f"{name}-{part}" for part in ("reset-after", "reset", "resettime")
                        if f"{name}-{part}" in headers), f"{name}-reset")  # fmt: skip
+    limit = reader.count(limit_name, limit_text)
+    remaining = reader.count(f"{name}-remaining", headers.get(f"{name}-remaining"))
     reset_in_s, whole, may_be_ms = reader.seconds_left(reset_name, headers.get(reset_name))
     quota = Quota(
-        limit=reader.count(limit_name, limit_text),
-        remaining=reader.count(f"{name}-remaining", headers.get(f"{name}-remaining")),
+        limit=limit,
+        remaining=remaining,
         reset_in_s=reset_in_s,
         reset_is_whole=whole,
         may_be_ms=may_be_ms and not reset_name.endswith("after"),

@@ -14,12 +14,14 @@ _WRONG: Final = 0.75
 _DOUBTFUL: Final = 0.5
 # A window known to within this share is known well enough.
 _KNOWN_WELL: Final = 0.05
-# A pause of that share of the window is the end of a turn: one request goes first after it.
+# After a pause of that share of the window one request goes first.
 _TURN: Final = 0.1
 # What flowed for more than so many of the waits that ended it is no burst, nor is it a window of
 # less than so many seconds: the next run would send an hour's worth at once.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
-# Between two trials, in requests: as many as the belief has, doubled up to so many times that.
+# Between two trials so many requests go through, or as many as the largest belief has if that is
+# more; doubled with each that is refused, up to so many times that.
+_LEAST_PATIENCE: Final = 10
 _MOST_PATIENCE: Final = 16
 
 
@@ -35,7 +37,7 @@ class LearnedLimit:
         self._accepted = 0  # since then
         self._too_short_s = 0.0  # the window is known to be longer than this
         self._quiet = 0  # let through since a refusal was last risked
-        self._burst = 1  # the largest belief's requests
+        self._burst = _LEAST_PATIENCE  # or the first belief's requests
         self._patience = 1  # so many go through before the next trial
         # The belief before a trial that is under way or went well just now: it proves nothing yet.
         self._tried_from: Limit | None = None
@@ -44,11 +46,7 @@ class LearnedLimit:
     def believe(self, limit: Limit) -> None:
         """A first guess, of the run before: refused early, it is learned anew at once."""
         self.limit, self._early = limit, 1
-        self._burst = self._patience = limit.requests
-
-    def forget(self) -> None:
-        """The server states the limit that was learned."""
-        self.__init__(self._times)  # type: ignore[misc]
+        self._burst = self._patience = max(_LEAST_PATIENCE, limit.requests)
 
     @property
     def proven(self) -> Limit | None:
@@ -92,18 +90,21 @@ class LearnedLimit:
             return False
         return now - last > _TURN * self.limit.window_s or self.full_for_s(now) > 0
 
-    def sent(self, now: float) -> None:
-        """A request goes out."""
+    def sent(self, now: float, *, refused: bool) -> None:
+        """A request goes out; `refused`: it asks whether it is open again."""
         if self._opened_at is None:
             self._opened_at = now
         last, limit = self._times.last(), self.limit
-        if limit is None or last is None:
+        if limit is None or last is None or refused:
             return
         if self.full_for_s(now) > 0:
             self._tried_from = limit
+        elif self._tried_from is limit:  # the last trial got no answer
+            self._tried_from = None
         # A time in which nobody asked says nothing of the rate, but for a window's length.
-        idle_s = now - max(last, self._opened_at, (self._times.last(limit.requests) or 0.0))
-        self._opened_at += max(0.0, idle_s - 2 * limit.window_s)
+        oldest = self._times.last(limit.requests)
+        free_at = last if oldest is None else max(last, oldest + limit.window_s)
+        self._opened_at += max(0.0, now - free_at - limit.window_s)
 
     def accepted(self) -> None:
         """A request was let through."""
@@ -120,45 +121,46 @@ class LearnedLimit:
         self.limit = Limit(self.limit.requests, window_s)
         self._quiet, self._patience = 0, self.limit.requests
 
-    def refused(self, closed_until: float) -> None:
-        """Refused; the server is still closed at `closed_until`, as far as it says."""
-        requests = 0 if self.limit is None else self.limit.requests
-        oldest = self._times.last(requests) or self._opened_at
-        if self.limit is not None and self.limit is self._tried_from:
-            self._too_short_s = max(self._too_short_s, self._trial_window_s(self.limit.window_s))
-            self._patience = min(2 * self._patience, _MOST_PATIENCE * self._burst)
-            if oldest is not None:  # nothing else explains that it is closed so long
-                self._too_short_s = max(self._too_short_s, closed_until - oldest)
+    def refused(self, opens_at: float | None) -> None:
+        """Refused; the server says that it opens at `opens_at` (None: it doesn't say)."""
+        if self.limit is None or self.limit is not self._tried_from:
+            return
+        self._patience = min(2 * self._patience, _MOST_PATIENCE * self._burst)
+        too_short_s = self._trial_window_s(self.limit.window_s)
+        oldest = self._times.last(self.limit.requests)
+        if opens_at is not None and oldest is not None:
+            # Said in whole seconds, rounded up: it is closed for all but the last second of them.
+            too_short_s = max(too_short_s, opens_at - 1.0 - oldest)
+        self._too_short_s = max(self._too_short_s, too_short_s)
 
     def reopened(self, at: float) -> None:
         """Let through again, after a refusal: at the time that was said, or asked at."""
         opened_at = at if self._opened_at is None else self._opened_at
-        cycle_s, accepted, before = max(at - opened_at, 0.01), self._accepted, self.limit
+        accepted, before = self._accepted, self.limit
         self._opened_at, self._accepted, self._quiet, self._tried_from = at, 0, 0, None
         if not accepted:
             return
-        if before is None:
-            self.limit = self._of_flow(Limit(accepted, cycle_s), at)
-            self._burst = self._patience = self.limit.requests
-            return
-        self._patience = max(self._patience, self._burst)
-        if accepted >= _WRONG * before.requests:
-            self._early = 0
-            self.limit = Limit(before.requests, before.requests * cycle_s / accepted)
-        elif self._early == 0:
-            # Another client's requests may have been in the window: it is longer then.
-            self._early = 1
-            oldest = self._times.last(before.requests) or opened_at
-            self.limit = Limit(before.requests, max(before.window_s, at - oldest))
-        else:  # bursts don't pay
-            self._early, self._too_short_s = 0, 0.0
-            self.limit = Limit(accepted, cycle_s)
+        cycle = Limit(accepted, max(at - opened_at, 0.01))
+        self.limit = self._corrected(before, cycle) if before else self._first_belief(cycle, at)
         self._too_short_s = min(self._too_short_s, self.limit.window_s)
-        if self.limit.rate_per_s < _DOUBTFUL * before.rate_per_s:
+        self._patience = max(self._patience, self._burst)
+        if before is None or self.limit.rate_per_s < _DOUBTFUL * before.rate_per_s:
             self._patience = self.limit.requests  # far below what was let through: tried soon
 
-    def _of_flow(self, limit: Limit, at: float) -> Limit:
-        wait_s = at - (self._times.last() or at)
-        parts = int(limit.window_s // max(_FLOW * wait_s, _SHORTEST_FLOW_S))
-        requests = max(1, limit.requests // max(1, parts))
-        return Limit(requests, requests / limit.rate_per_s)
+    def _corrected(self, before: Limit, cycle: Limit) -> Limit:
+        if cycle.requests >= _WRONG * before.requests:
+            self._early = 0
+            return Limit(before.requests, before.requests / cycle.rate_per_s)
+        self._early += 1
+        if self._early == 1:
+            return before  # another client's requests may have been in the window, this once
+        self._early, self._too_short_s = 0, 0.0
+        return cycle  # bursts don't pay
+
+    def _first_belief(self, cycle: Limit, at: float) -> Limit:
+        self._burst = max(_LEAST_PATIENCE, cycle.requests)
+        last = self._times.last()
+        wait_s = 0.0 if last is None else at - last
+        parts = int(cycle.window_s // max(_FLOW * wait_s, _SHORTEST_FLOW_S))
+        requests = max(1, cycle.requests // max(1, parts))
+        return Limit(requests, requests / cycle.rate_per_s)

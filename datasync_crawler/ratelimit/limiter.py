@@ -109,7 +109,7 @@ class Limiter:
             return _wait(wait_s, "limit")
         over = self._advertised.is_over(self.in_flight) or self._learned.goes_alone(now)
         self._probe.sent(now, alone=over)
-        self._learned.sent(now)
+        self._learned.sent(now, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
         self.in_flight_limit.sent(self.in_flight)
@@ -192,9 +192,7 @@ class Limiter:
         known_s = self._learned.full_for_s(now)
         wait_s = self._refusals.limited(now, sent_at, info, known_s)
         if not is_advertised:
-            opens_at = self._refusals.opens_at
-            # Said in whole seconds, rounded up: it is closed for all but the last second of them.
-            self._learned.refused(now if opens_at is None else max(now, opens_at - 1.0))
+            self._learned.refused(self._refusals.opens_at)
             self._learned_from = info.spent.limit if info.spent else None
             self._refusals.teaches = True
         self._probe.is_due = True
@@ -232,7 +230,8 @@ class Limiter:
         if after is None:
             return []
         if not refused and self._learned_from is not None and self._learned_from == after.limit:
-            self._learned.forget()  # a limit that had been lowered: now it is advertised
+            # A limit that had been lowered: now it is advertised.
+            self._learned = LearnedLimit(self._times)
             self._learned_from = None
         return self._messages.advertised(
             limit_before, after.limit, after.per_window, self._advertised.source
@@ -283,6 +282,10 @@ class Limiter:
             self._limits_wait_s(now),
             self._learned.full_for_s(now, self.in_flight),
         )
+
+    def refused_for_s(self, now: float) -> float:
+        """How long every request has been refused."""
+        return self._refusals.lasted_s(now)
 
     def waits_too_long(self, now: float) -> float | None:
         """The wait that is left, when it and what was waited since the first refusal in a row are

@@ -69,6 +69,8 @@ class Refusals:
         said_s = reset_s if info.retry_after_s is None else info.retry_after_s
         if said_s is not None:
             return max(_SHORTEST_PAUSE_S if self.count < 2 else _LONGEST_FLOOR_S, said_s)
+        if self.count == 1 and known_s > 0:
+            return max(_SHORTEST_PAUSE_S, known_s)  # as the belief has it
         # A share of what we have waited already: the window's end is missed by that share at most.
         wait_s = max(_BLIND_PAUSE_S, _BLIND_SHARE * (now - self.since))
         wait_s = min(wait_s, _LONGEST_BLIND_PAUSE_S) * (1.0 + 0.1 * self._random())
