@@ -14,15 +14,12 @@ _WRONG: Final = 0.75
 _DOUBTFUL: Final = 0.5
 # A window known to within this share is known well enough.
 _KNOWN_WELL: Final = 0.05
-# After a pause of that share of the window one request goes first.
-_TURN: Final = 0.1
 # What flowed for more than so many of the waits that ended it is no burst, nor is it a window of
 # less than so many seconds: the next run would send an hour's worth at once.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
-# Between two trials so many requests go through, or as many as the largest belief has if that is
+# Between two trials as many requests go through as the first belief has, or so many if that is
 # more; doubled with each that is refused, up to so many times that.
-_LEAST_PATIENCE: Final = 10
-_MOST_PATIENCE: Final = 16
+_LEAST_PATIENCE, _MOST_PATIENCE = 5, 16
 
 
 class LearnedLimit:
@@ -39,8 +36,7 @@ class LearnedLimit:
         self._quiet = 0  # let through since a refusal was last risked
         self._burst = _LEAST_PATIENCE  # or the first belief's requests
         self._patience = 1  # so many go through before the next trial
-        # The belief before a trial that is under way or went well just now: it proves nothing yet.
-        self._tried_from: Limit | None = None
+        self._tried_from: Limit | None = None  # the belief before a trial that proves nothing yet
         self._early = 0  # refusals in a row that came long before the belief was used up
 
     def believe(self, limit: Limit) -> None:
@@ -55,10 +51,8 @@ class LearnedLimit:
 
     def wait_s(self, now: float, in_flight: int) -> float:
         """Seconds until one more may go out; zero when it is time for a trial."""
-        if self.limit is None:
-            return 0.0
-        wait_s = self._times.wait_s(self.limit, now, in_flight)
-        if wait_s > 0 and in_flight == 0 and self._quiet >= self._patience:
+        wait_s = self.full_for_s(now, in_flight)
+        if self.limit and wait_s > 0 and in_flight == 0 and self._quiet >= self._patience:
             trial = Limit(self.limit.requests, self._trial_window_s(self.limit.window_s))
             return self._times.wait_s(trial, now)
         return wait_s
@@ -68,12 +62,9 @@ class LearnedLimit:
         return 0.0 if self.limit is None else self._times.wait_s(self.limit, now, in_flight)
 
     def _trial_window_s(self, window_s: float) -> float:
-        """A quarter of a window that was never tried: it may be a penalty. Then bisected."""
-        if not self._too_short_s:
-            return window_s / 4
-        if self._too_short_s > (1 - _KNOWN_WELL) * window_s:
-            return window_s * (1 + _WRONG) / 2  # known, but it may have changed since
-        return (self._too_short_s + window_s) / 2
+        """Bisected, from half on: what was never tried may be a penalty, not a window."""
+        is_known = self._too_short_s > (1 - _KNOWN_WELL) * window_s  # it may have changed since
+        return ((_WRONG * window_s if is_known else self._too_short_s) + window_s) / 2
 
     @property
     def most_in_flight(self) -> float:
@@ -82,13 +73,6 @@ class LearnedLimit:
         """
         is_used = self.limit is None or self._quiet >= _WRONG * self.limit.requests
         return math.inf if is_used else max(1, self._quiet)
-
-    def goes_alone(self, now: float) -> bool:
-        """Whether what goes out now is a trial or the first of a turn: its answer comes first."""
-        last = self._times.last()
-        if self.limit is None or last is None:
-            return False
-        return now - last > _TURN * self.limit.window_s or self.full_for_s(now) > 0
 
     def sent(self, now: float, *, refused: bool) -> None:
         """A request goes out; `refused`: it asks whether it is open again."""

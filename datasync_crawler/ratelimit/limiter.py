@@ -107,8 +107,8 @@ class Limiter:
         wait_s = max(self._limits_wait_s(now), self._learned.wait_s(now, self.in_flight))
         if wait_s > 0:
             return _wait(wait_s, "limit")
-        over = self._advertised.is_over(self.in_flight) or self._learned.goes_alone(now)
-        self._probe.sent(now, alone=over)
+        is_trial = self._learned.full_for_s(now) > 0
+        self._probe.sent(now, alone=is_trial or self._advertised.is_over(self.in_flight))
         self._learned.sent(now, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
