@@ -222,10 +222,9 @@ class AdvertisedLimits:
         """
         if info.quotas:
             self.source = info.source
-        known = bool(self._quotas)
         for said in info.quotas:
             quota = self._in_seconds(said, now)
-            if refused and known and not self.states(quota):
+            if refused and not self.states(quota):
                 continue
             if quota.remaining is None and quota.reset_in_s is None:
                 assert quota.limit is not None
@@ -241,11 +240,6 @@ class AdvertisedLimits:
             self._quotas = {name: q for name, q in self._quotas.items() if name in names}
             self._policies = {name: p for name, p in self._policies.items() if name in names}
 
-    def remember_spent(self, until: float, source: str) -> None:
-        """The run before left a window spent until then (monotonic s)."""
-        limit = self._quotas.setdefault("", AdvertisedLimit())
-        limit.remaining, limit.closed_until, self.source = 0, until, source
-
     def states(self, quota: Quota) -> bool:
         """Whether answers without a refusal have stated this quota, by name and limit."""
         known = self._quotas.get(quota.name)
@@ -254,9 +248,7 @@ class AdvertisedLimits:
     def explain(self, info: RateLimitInfo, now: float, in_flight: int) -> bool:
         """Whether a refusal is of a stated quota: it says so, or there is nothing left of one."""
         spent = info.spent
-        if spent is not None:
-            return not self._quotas or self.states(spent)
-        return self.wait_s(now, in_flight) > 0
+        return self.wait_s(now, in_flight) > 0 if spent is None else self.states(spent)
 
     def mistaken(self, info: RateLimitInfo) -> None:
         """A probe after a window's end was refused by it."""

@@ -42,7 +42,7 @@ class LearnedLimit:
     def believe(self, limit: Limit) -> None:
         """A first guess, of the run before: refused early, it is learned anew at once."""
         self.limit, self._early = limit, 1
-        self._burst = self._patience = max(_LEAST_PATIENCE, limit.requests)
+        self._burst, self._patience = max(_LEAST_PATIENCE, limit.requests), limit.requests
 
     @property
     def proven(self) -> Limit | None:

@@ -1,6 +1,7 @@
 """Limits as values: so many requests per window, and the times at which ours were counted."""
 
 import re
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -67,12 +68,7 @@ class CountedTimes:
 
     def count_since(self, at: float) -> int:
         """How many were answered after *at*."""
-        count = 0
-        for time in reversed(self._times):
-            if time <= at:
-                break
-            count += 1
-        return count
+        return len(self._times) - bisect_right(self._times, at)
 
     def wait_s(self, limit: Limit, now: float, in_flight: int = 0) -> float:
         """Seconds until one more request keeps the limit; those in flight are counted as now."""

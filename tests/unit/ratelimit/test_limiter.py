@@ -461,6 +461,17 @@ def test_another_limits_refusal_is_learned_while_headers_state_one() -> None:
     assert rate.ask(6.0).reason == "limit"
 
 
+def test_a_limit_that_only_refusals_state_is_learned() -> None:
+    """Fields on a 429 alone: what it says is waited for, and its limit is kept from then on."""
+    rate = limiter()
+    for now in range(5):
+        answer_full(rate, float(now) / 10, {})
+    answer_full(rate, 0.5, full(0, 20, limit=5), status=429)
+    assert rate.ask(0.6).delay_s == pytest.approx(19.9)
+    answer_full(rate, 20.5, {})
+    assert rate.learned_limit == Limit(5, 20.5)
+
+
 def test_a_limit_that_was_lowered_is_learned_until_it_is_stated() -> None:
     """The refusal that tells it first teaches it; the next answer states it, and that is enough."""
     rate = limiter()
