@@ -190,6 +190,7 @@ def run_other(server: Server, arguments: argparse.Namespace, kind: str, company:
                 thread.start()
             done = crawl(
                 mock, database, *(f"-s{name}={value}" for name, value in settings.items()),
+                *(f"-s{setting}" for setting in arguments.setting),
                 env={"API_BASE_URL": f"{address}/api/v1"}, timeout_s=3600,
             )  # fmt: skip
             client.end()
@@ -249,6 +250,8 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=6, help="crawls side by side (6)")
     parser.add_argument("--others", action="store_true", help="limiters from other hands")
     parser.add_argument("--company", choices=COMPANY, action="append", help="not all companies")
+    parser.add_argument("-s", dest="setting", action="append", default=[], metavar="NAME=value",
+                        help="a setting of the crawl, with --others")  # fmt: skip
     arguments = parser.parse_args()
     return 0 if (measure_others if arguments.others else measure)(arguments) else 1
 

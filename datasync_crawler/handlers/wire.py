@@ -6,7 +6,6 @@ follow redirects. Must not pace, parse bodies or retry.
 """
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
@@ -30,8 +29,7 @@ KEY_HEADER: Final = "X-API-Key"
 class PacedDownloadHandler:
     """Settings: API_BASE_URL, API_KEY or API_KEY_FILE, and the gate's.
 
-    Sets in request.meta: "took_s", from sending to the last byte; "limited", whether the answer was
-    the rate limit's, for the retry middleware.
+    Sets request.meta["limited"], whether the answer was the rate limit's, for the retry middleware.
     """
 
     lazy = True  # of the schemes, only the API's gets a handler, and so a gate
@@ -71,7 +69,6 @@ class PacedDownloadHandler:
             self._downloads.discard(download)
         # Latency is measured on the copy; AutoThrottle and the stats read it from the original.
         request.meta.update(sent.meta)
-        request.meta["took_s"] = time.monotonic() - sent_at
         request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
         return response
 
