@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from datasync_crawler.ratelimit.advertised import AdvertisedLimits
+from datasync_crawler.ratelimit.advertised import AdvertisedLimit, AdvertisedLimits
 from datasync_crawler.ratelimit.clock import ServerClock
 from datasync_crawler.ratelimit.headers import LONGEST_S, RateLimitInfo, read_info
 from datasync_crawler.ratelimit.in_flight import InFlightLimit
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the slowest limit lets through in its present window, as far as that is known."""
+    """Our share of what the slowest limit lets through in its present window, as far as known."""
 
     limit: int | None
     remaining: int
@@ -188,7 +188,6 @@ class Limiter:
         if is_advertised and probe and self._refusals.count == 0:
             self._advertised.mistaken(info)
         messages = self._advertise(info, now=now, sent_at=sent_at, probe=probe, refused=True)
-        same_burst = self._refusals.is_same_burst(sent_at)
         known_s = self._learned.full_for_s(now)
         wait_s = self._refusals.limited(now, sent_at, info, known_s)
         if not is_advertised:
@@ -197,8 +196,7 @@ class Limiter:
             self._refusals.teaches = True
         self._probe.is_due = True
         why = info.source or "without a word on when to come back"
-        if not same_burst or now + wait_s > self._refusals.paused_until:
-            self._refusals.pause(now, now + wait_s, f"HTTP {status}, {why}")
+        self._refusals.pause(now, now + wait_s, f"HTTP {status}, {why}")
         return messages
 
     def _probe_failed(self, now: float, why: str) -> None:
@@ -246,23 +244,27 @@ class Limiter:
             counted.append((self._learned.limit, "learned from refusals"))
         limit, source = min(counted, key=lambda c: c[0].rate_per_s, default=(None, ""))
         told = self._advertised.slowest
-        told_limit = told.per_window if told else None
-        if told is not None and told.remaining is not None and (
-            limit is None or (told_limit and told_limit.rate_per_s <= limit.rate_per_s)
-        ):  # fmt: skip
-            until = told.closed_until
-            return Budget(
-                limit=told.limit,
-                remaining=max(0, told.remaining - self.in_flight),
-                reset_in_s=None if until is None else max(0.0, until - now),
-                window_s=told_limit.window_s if told_limit else None,
-                source=self._advertised.source,
-            )
+        if told is not None and told.remaining is not None:
+            per_window = told.per_window
+            if limit is None or (per_window and per_window.rate_per_s <= limit.rate_per_s):
+                return self._told_budget(told, told.remaining, now)
         if limit is None:
             return None
+        ours = self._stated.ours(limit.requests)
         used = self._times.count_since(now - limit.window_s) + self.in_flight
         wait_s = self._times.wait_s(limit, now, self.in_flight)
-        return Budget(limit.requests, max(0, limit.requests - used), wait_s, limit.window_s, source)
+        return Budget(ours, max(0, ours - used), wait_s, limit.window_s, source)
+
+    def _told_budget(self, told: AdvertisedLimit, remaining: int, now: float) -> Budget:
+        ours = None if told.limit is None else self._stated.ours(told.limit)
+        left = max(0, remaining - self.in_flight)
+        return Budget(
+            limit=ours,
+            remaining=left if ours is None else min(left, ours),
+            reset_in_s=None if told.closed_until is None else max(0.0, told.closed_until - now),
+            window_s=told.per_window.window_s if told.per_window else None,
+            source=self._advertised.source,
+        )
 
     @property
     def pause_reason(self) -> str:

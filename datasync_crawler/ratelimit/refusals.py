@@ -28,6 +28,7 @@ class Refusals:
         self.reason = ""
         self.count = 0  # pauses in a row that didn't end in a success
         self.since = 0.0  # the first of those
+        self.by_limit = False  # one of them was a limit's, not a failure
         self.by_503 = False  # the last one was a limit's and said nothing
         self.teaches = False  # one of them was of a limit that no header states
         self.opens_at: float | None = None  # when the server said that it would open again
@@ -61,6 +62,7 @@ class Refusals:
         """
         if not self.is_same_burst(sent_at):
             self._count(now)
+        self.by_limit = True
         self.by_503 = self._unavailable > 0 and info.retry_after_s is None
         spent = info.spent
         reset_s = None if spent is None else spent.reset_in_s
@@ -81,14 +83,10 @@ class Refusals:
         self._count(now)
         return delay_s(self.count, base_s=0.5, cap_s=10.0, random=self._random)
 
-    def pause(self, now: float, until: float, reason: str) -> bool:
-        """All wait until then; returns whether that is longer than before."""
-        if until <= self.paused_until:
-            return False
-        self._paused_at, self.paused_until, self.reason = now, until, reason
-        if not self.count:
-            self.since = now
-        return True
+    def pause(self, now: float, until: float, reason: str) -> None:
+        """All wait until then, if that is later than so far."""
+        if until > self.paused_until:
+            self._paused_at, self.paused_until, self.reason = now, until, reason
 
     def is_same_burst(self, sent_at: float) -> bool:
         """Whether a request was under way already when the pause began."""
@@ -97,13 +95,14 @@ class Refusals:
     def over(self) -> None:
         """One was let through."""
         self._says_503 = self._says_503 or self.by_503
-        self.count, self.by_503, self.teaches, self.reason = 0, False, False, ""
+        self.count, self.reason = 0, ""
+        self.by_limit = self.by_503 = self.teaches = False
 
     def lasted_s(self, now: float) -> float:
-        """How long nothing was let through, for refusals."""
-        return now - self.since if self.reason else 0.0
+        """How long nothing was let through, for a limit."""
+        return now - self.since if self.by_limit else 0.0
 
     def _count(self, now: float) -> None:
         self.count += 1
-        if self.count == 1 and not self.reason:
+        if self.count == 1:
             self.since = now

@@ -30,6 +30,6 @@ class StatedLimits:
         """A request goes out."""
         self._sent_at = now
 
-    def of_share(self, limit: Limit) -> Limit:
-        """What of a limit is ours."""
-        return Limit(max(1, math.floor(limit.requests * self._share)), limit.window_s)
+    def ours(self, requests: int) -> int:
+        """Of so many requests per window our share."""
+        return max(1, math.floor(requests * self._share))

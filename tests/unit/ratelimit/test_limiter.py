@@ -440,6 +440,9 @@ def test_a_share_goes_evenly() -> None:
         assert rate.ask(0.1).delay_s == pytest.approx(3.9)
         answer_full(rate, 4.0, headers)
         assert rate.ask(4.0).delay_s == pytest.approx(4)
+        budget = rate.budget(4.0)
+        assert budget is not None
+        assert (budget.limit, budget.window_s) == (5, 20)
 
 
 def test_another_limits_refusal_is_learned_while_headers_state_one() -> None:
@@ -801,9 +804,13 @@ TestAnyServer = AnyServer.TestCase
 TestAnyServer.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 
 
-def test_a_failed_probes_pause_is_counted_from_its_failure() -> None:
-    """Not from when the machine was started."""
-    rate = limiter()
-    assert rate.ask(5000.0).delay_s == 0
-    rate.failed(5001.0, 5000.0)
-    assert rate.refused_for_s(5001.5) == 0.5
+def test_a_server_that_is_down_isnt_one_that_refuses() -> None:
+    """Its failures use up retries; they don't add up to RATE_LIMIT_MAX_WAIT."""
+    rate, now = limiter(max_wait_s=60), 0.0
+    for _ in range(20):
+        while delay_s := rate.ask(now).delay_s:
+            now += delay_s
+        rate.failed(now + 5, now)
+        now += 5
+        assert rate.waits_too_long(now) is None
+    assert rate.refused_for_s(now) == 0
