@@ -65,9 +65,10 @@ class Memory:
         except STORE_ERRORS as error:
             logger.warning("What was learned of the limits can't be read (%s).", error)
             return
-        self._limiter.restore(
+        for message in self._limiter.restore(
             time.monotonic(), said.learned, age_s=said.age_s, paused_for_s=said.paused_for_s
-        )
+        ):
+            logger.info("%s", message)
 
     async def _write(self) -> None:
         now = time.monotonic()

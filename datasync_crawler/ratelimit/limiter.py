@@ -318,9 +318,10 @@ class Limiter:
 
     def restore(
         self, now: float, data: Mapping[str, object], *, age_s: float, paused_for_s: float
-    ) -> None:
-        """Take up what `snapshot` gave `age_s` ago, and the pause. What makes no sense is left out:
-        the API tells anew.
+    ) -> tuple[str, ...]:
+        """Take up what `snapshot` gave `age_s` ago, and the pause; returns what there is to say.
+
+        What makes no sense is left out: the API tells anew.
         """
         limit, window_s = _number(data.get("limit")), _number(data.get("window_s"))
         if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
@@ -331,6 +332,7 @@ class Limiter:
         if 0 < paused_for_s <= LONGEST_S:
             reason = str(data.get("reason") or _REMEMBERED)
             self._refusals.pause(now, now + paused_for_s, reason)
+        return tuple(self._messages.learned(self._learned.limit))
 
 
 class _Probe:
