@@ -5,15 +5,12 @@ windows, sliding windows and token buckets let it through, as a burst or evenly 
 """
 
 import math
-from typing import Final
 
 from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 
 # Refused after less than this share of a belief, it is wrong; a rate below half of it is doubtful.
-_WRONG: Final = 0.75
-_DOUBTFUL: Final = 0.5
-# A window known to within this share is known well enough.
-_KNOWN_WELL: Final = 0.05
+# A window known to within the third share is known well enough.
+_WRONG, _DOUBTFUL, _KNOWN_WELL = 0.75, 0.5, 0.05
 # What flowed for more than so many of the waits that ended it is no burst, nor is it a window of
 # less than so many seconds: the next run would send an hour's worth at once.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
@@ -121,7 +118,9 @@ class LearnedLimit:
         """Let through again, after a refusal: at the time that was said, or asked at."""
         opened_at = at if self._opened_at is None else self._opened_at
         accepted, before = self._accepted, self.limit
-        self._opened_at, self._accepted, self._quiet, self._tried_from = at, 0, 0, None
+        self._opened_at, self._accepted, self._tried_from = at, 0, None
+        if before is None or before.requests > 1:  # else another client would stop all trials
+            self._quiet = 0
         if not accepted:
             return
         cycle = Limit(accepted, max(at - opened_at, 0.01))
