@@ -44,7 +44,8 @@ class AdvertisedLimit:
         self.remaining: int | None = None
         self.closed_until: float | None = None  # monotonic s
         self._length_s: float | None = None  # as the server says, or as learned
-        self._first_reset_s: float | None = None
+        self._first_reset_s: float | None = None  # at a window's beginning
+        self._longest_reset_s = 0.0
         self._least_used_reset_s = 0.0
         self._refills = False
         self._told_at = 0.0  # when the answer came that `remaining` is from
@@ -63,6 +64,7 @@ class AdvertisedLimit:
         fresh = first or probe or self._is_over(now, sent_at, quota)
         newer = fresh or sent_at >= self._told_at
         self._learn_kind(quota)
+        self._longest_reset_s = max(self._longest_reset_s, quota.reset_in_s or 0.0)
         if fresh:
             self._learn_length(quota)
             self._doubted = max(0, self._doubted - 1)
@@ -110,7 +112,7 @@ class AdvertisedLimit:
     @property
     def per_window(self) -> Limit | None:
         """The limit with the best guess of its window."""
-        length_s = self._length_s or self._first_reset_s
+        length_s = self._length_s or self._first_reset_s or self._longest_reset_s
         return Limit(self.limit, length_s) if self.limit and length_s else None
 
     def _is_over(self, now: float, sent_at: float, quota: Quota) -> bool:

@@ -350,6 +350,20 @@ def test_limit_changes_are_followed_and_told() -> None:
     ]
 
 
+def test_a_window_that_had_begun_before_is_told_again() -> None:
+    """Seven seconds are left of the first one; the second tells its length, the third nothing."""
+    rate, said, now = limiter(), [], 0.0
+    for left, reset in ((9, 7), (0, 7), (9, 20), (0, 20), (9, 20)):
+        while delay_s := rate.ask(now).delay_s:
+            now += delay_s
+        headers = full(left, reset)
+        said += rate.answered(now, WALL + now, 200, headers, b"", sent_at=now).messages
+    assert [message.partition(" (")[0] for message in said] == [
+        "Rate limit: 10 requests per 7 s",
+        "Rate limit: 10 requests per 20 s",
+    ]
+
+
 def test_nonsense_is_told_once() -> None:
     """One line for each field, not one for each answer."""
     rate, said = limiter(), []
@@ -443,6 +457,13 @@ def test_a_share_goes_evenly() -> None:
         budget = rate.budget(4.0)
         assert budget is not None
         assert (budget.limit, budget.window_s) == (5, 20)
+
+
+def test_a_share_is_kept_where_no_window_is_stated() -> None:
+    """And where others have begun the window: the longest reset is the best guess of its length."""
+    rate = limiter(share=0.5)
+    answer_full(rate, 0.0, full(4, 20, limit=10))
+    assert rate.ask(0.1).delay_s == pytest.approx(3.9)
 
 
 def test_another_limits_refusal_is_learned_while_headers_state_one() -> None:
