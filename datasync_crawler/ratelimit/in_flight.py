@@ -32,7 +32,7 @@ class InFlightLimit:
         self._shortest_s = math.inf
         self._present_s = 0.0
         self._since_change = 0
-        self._peak = 0  # in flight at the same time since the last change
+        self._is_reached = False  # by the last request that went out
 
     def limit(self, waiting_bytes: int = 0) -> int:
         """Requests in flight at most, 1 or more; `waiting_bytes`: bodies that wait to be stored."""
@@ -44,7 +44,7 @@ class InFlightLimit:
 
     def sent(self, in_flight: int) -> None:
         """A request went out, the `in_flight`-th."""
-        self._peak = max(self._peak, in_flight)
+        self._is_reached = in_flight >= self.by_latency
 
     def answered(self, took_s: float, size: int) -> None:
         """A page came, `took_s` after it was asked for, of `size` bytes.
@@ -63,7 +63,7 @@ class InFlightLimit:
         queued = self.by_latency * (1 - usual_s / self._present_s)
         # A few queued keep everybody busy: the root of the number, more with many than with few.
         few = math.sqrt(self.by_latency)
-        if queued < few and self._peak >= self.by_latency:
+        if queued < few and self._is_reached:
             self._move(1)
         elif queued > few + 2 and self._since_change >= self.by_latency:
             self._move(-1)

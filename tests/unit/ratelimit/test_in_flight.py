@@ -54,6 +54,18 @@ def test_answers_say_nothing_while_the_limit_isnt_reached() -> None:
     assert limit.limit() == 8
 
 
+def test_answers_that_come_at_once_count_each() -> None:
+    """All of a round trip, before the next request goes out: twice as many."""
+    limit = policy(8, 64)
+    for expected in (16, 32, 64, 64):
+        before = limit.limit()
+        for in_flight in range(1, before + 1):
+            limit.sent(in_flight)
+        for _ in range(before):
+            limit.answered(0.3, 1000)
+        assert limit.limit() == expected
+
+
 def test_memory_bounds_large_bodies() -> None:
     """Of 60 MB one fits into 64 MB, of 1 MB all; waiting ones take room, but one always may go."""
     limit = policy(64, 64, 64_000_000)
