@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from datasync_crawler.core.scan import printable
 from datasync_crawler.core.secrets import without
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.ratelimit.limits import Limit
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Config:
     total_key: str
     next_key: str
     on_duplicate: str
+    rate_limits: tuple[Limit, ...]
+    rate_limit_share: float
     rate_limit_max_wait_s: float
+    max_bytes_in_flight: int
     dashboard_host: str
     dashboard_port: int | None
     dashboard_password: str = field(repr=False)
@@ -98,7 +102,10 @@ class Config:
             total_key=read.key("TOTAL_KEY"),
             next_key=read.key("NEXT_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
+            rate_limits=read.limits("RATE_LIMIT"),
+            rate_limit_share=read.share("RATE_LIMIT_SHARE"),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
+            max_bytes_in_flight=read.whole("MAX_BYTES_IN_FLIGHT", 1_000_000, 999_999_999),
             dashboard_host=read.text("DASHBOARD_HOST"),
             dashboard_port=read.whole("DASHBOARD_PORT", 0, 65535)
             if read.text("DASHBOARD_PORT")
@@ -183,6 +190,24 @@ class _Reader:
                 "DOWNLOAD_DELAY is set, and requests are paced by the API's rate limit instead. "
                 "Leave it out; to ask for less, set RATE_LIMIT, such as 30/60s, or WORKERS=1."
             )
+
+    def limits(self, name: str) -> tuple[Limit, ...]:
+        text = self.text(name)
+        try:
+            return tuple(Limit.parse(part) for part in text.split(",")) if text else ()
+        except ValueError:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to requests per time, such as 10/60s, 5/s or 1000/h "
+                "(s, m, h or d); several with commas."
+            ) from None
+
+    def share(self, name: str) -> float:
+        text = self.text(name)
+        if not re.fullmatch(r"[01](\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or not 0 < float(text) <= 1:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to a number above 0 and up to 1, such as 0.8."
+            )
+        return float(text)
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         text = self.text(name)

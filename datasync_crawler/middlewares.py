@@ -1,6 +1,6 @@
 """Retries: what is tried again, and after how long.
 
-A 429 waits for the rate controller's pause and costs nothing; other failures back off
+A refusal by the rate limit waits for its pause and costs nothing; other failures back off
 exponentially, with jitter and a cap. Must not wait itself: the scheduler does.
 """
 
@@ -34,8 +34,8 @@ class BackoffRetryMiddleware(RetryMiddleware):
     def process_response(
         self, request: "Request", response: "Response", spider: object = None
     ) -> "Request | Response":
-        """429, and 503 that says when to come back, aren't failures of the page: they go again
-        as they are. Which answers those are, the rate controller says: it makes all wait for them.
+        """A rate limit's refusals aren't failures of the page: they go again as they are. Which
+        answers those are, the rate limiter says: it makes all wait for them.
         """
         if request.meta.get("limited"):
             self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")

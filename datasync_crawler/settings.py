@@ -99,7 +99,10 @@ EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY")  # spider: dotted path in the body; empty: the usual places
 NEXT_KEY = _setting("NEXT_KEY")  # spider: the same, of the next page's cursor or address
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
+RATE_LIMIT = _setting("RATE_LIMIT")  # handler: a limit that the user knows, such as 10/60s
+RATE_LIMIT_SHARE = _setting("RATE_LIMIT_SHARE", "1.0")  # handler: our part of any limit
 RATE_LIMIT_MAX_WAIT = _setting("RATE_LIMIT_MAX_WAIT", "3600")  # handler: s, longest pause
+MAX_BYTES_IN_FLIGHT = _setting("MAX_BYTES_IN_FLIGHT", "64000000")  # handler: bodies, also waiting
 DASHBOARD_HOST = _setting("DASHBOARD_HOST", "127.0.0.1")  # dashboard: where the page listens
 DASHBOARD_PORT = _setting("DASHBOARD_PORT")  # dashboard: empty: no page while crawling; 0: any
 DASHBOARD_PASSWORD = _setting("DASHBOARD_PASSWORD")  # dashboard: needed beyond this machine
@@ -122,7 +125,7 @@ DOWNLOAD_HANDLERS = {
     "s3": None,
 }
 DOWNLOAD_DELAY = 0
-DOWNLOAD_DELAY_JITTER = 0.0  # ±50 % by default: the rate controller paces, nothing else
+DOWNLOAD_DELAY_JITTER = 0.0  # ±50 % by default: the rate limiter paces, nothing else
 DOWNLOAD_TIMEOUT = 120  # s; a page of 1.7 MB at 20 kB/s
 DOWNLOAD_MAXSIZE = 64 * 1024 * 1024  # bytes, after decompression too: a bomb costs one page
 DOWNLOAD_WARNSIZE = 0

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
-from datasync_crawler.core.ratelimit import RateController
+from datasync_crawler.ratelimit.in_flight import InFlightLimit
+from datasync_crawler.ratelimit.limiter import Limiter as Client
+from datasync_crawler.ratelimit.limits import Limit
 
 EPOCH = 1_790_000_000.25
 
@@ -120,6 +122,89 @@ class Bucket:
         return max(0, requests - self.limit) * self.window_s / self.limit
 
 
+class Counter:
+    """haproxy's http_req_rate: this period's count and what is left of the last one's, evenly less;
+    refused requests count as well. Says nothing.
+    """
+
+    def __init__(self, limit: int, window_s: float) -> None:
+        self.limit, self.window_s = limit, window_s
+        self.period, self.here, self.before = 0, 0, 0
+
+    def take(self, t: float) -> bool:
+        period = int(t // self.window_s)
+        if period != self.period:
+            self.before = self.here if period == self.period + 1 else 0
+            self.period, self.here = period, 0
+        self.here += 1
+        left = 1 - (t % self.window_s) / self.window_s
+        return self.here + int(self.before * left) <= self.limit
+
+    def ideal_s(self, requests: int) -> float:
+        return max(0, requests - self.limit) * self.window_s / self.limit
+
+
+class Punishing(Fixed):
+    """Refused once, everything is refused: for so long, twice as long each time, or a window more
+    with each refusal.
+    """
+
+    def __init__(self, limit: int, window_s: float, block_s: float, kind: str) -> None:
+        super().__init__(limit, window_s)
+        self.block_s, self.kind, self.blocked = block_s, kind, -math.inf
+
+    def take(self, t: float) -> bool:
+        if t < self.blocked:
+            if self.kind == "anew":
+                self.blocked = t + self.block_s
+            return False
+        if super().take(t):
+            return True
+        self.blocked = t + self.block_s
+        self.block_s *= 2 if self.kind == "doubling" else 1
+        return False
+
+    def reset_s(self, t: float) -> float:
+        return max(0.0, self.ends - t, self.blocked - t)
+
+    retry_s = reset_s
+
+
+class Stacked:
+    """Two limits at once that share one set of fields: those of the last, or of what refuses."""
+
+    def __init__(self, first: "Fixed | Sliding", second: "Fixed | Sliding") -> None:
+        self.first, self.second = first, second
+        self.said = second
+
+    @property
+    def limit(self) -> int:
+        return self.said.limit
+
+    @property
+    def window_s(self) -> float:
+        return self.said.window_s
+
+    def take(self, t: float) -> bool:
+        self.said = self.first
+        if not self.first.take(t):
+            return False
+        self.said = self.second
+        return self.second.take(t)
+
+    def remaining(self, t: float) -> int:
+        return self.said.remaining(t)
+
+    def reset_s(self, t: float) -> float:
+        return self.said.reset_s(t)
+
+    retry_s = reset_s
+
+    def ideal_s(self, requests: int) -> float:
+        """As if only one held: a little less than the truth."""
+        return max(self.first.ideal_s(requests), self.second.ideal_s(requests))
+
+
 class Unlimited:
     limit, window_s = 10**9, 1.0
 
@@ -155,7 +240,7 @@ class Storm(Fixed):
         return 1.0
 
 
-Limiter = Fixed | Sliding | Bucket | Unlimited
+Limiter = Fixed | Sliding | Bucket | Counter | Stacked | Unlimited
 
 
 def whole(seconds: float, rounding: str) -> int:
@@ -168,7 +253,7 @@ def say(
 ) -> tuple[dict[str, str], bytes]:
     """The header fields and body of an answer given at server time `t`."""
     headers = {"date": formatdate(EPOCH + t, usegmt=True)}
-    if isinstance(limiter, Unlimited) or style == "none":
+    if isinstance(limiter, Unlimited | Counter) or style == "none":
         return headers, b""
     left, reset, retry = limiter.remaining(t), limiter.reset_s(t), limiter.retry_s(t)
     retry_text = str(max(1, math.ceil(retry - 1e-9)))
@@ -199,58 +284,92 @@ class Result:
     served: int = 0
     refusals: list[float] = field(default_factory=list)
     sent: list[float] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    foreign: list[bool] = field(default_factory=list)  # whether the other client's were let through
 
     def bursts(self, apart_s: float) -> int:
         """Refusals, those nearer to each other than this counted as one."""
-        bursts, last = 0, -math.inf
+        return len(self.burst_sizes(apart_s))
+
+    def burst_sizes(self, apart_s: float) -> list[int]:
+        """How many were refused in each burst."""
+        sizes, last = [], -math.inf
         for at in self.refusals:
-            bursts += at - last > apart_s
+            if at - last > apart_s:
+                sizes.append(0)
+            sizes[-1] += 1
             last = at
-        return bursts
+        return sizes
 
 
-def crawl(
+def client(
+    *,
+    first: int = 8,
+    most: int = 64,
+    limits: Iterable[Limit] = (),
+    share: float = 1.0,
+    seed: int = 1,
+) -> Client:
+    """A limiter with the crawl's own configuration."""
+    return Client(
+        in_flight_limit=InFlightLimit(first=first, most=most, max_bytes=64_000_000),
+        max_wait_s=3600,
+        random=random.Random(seed).random,
+        limits=limits,
+        share=share,
+    )
+
+
+def crawl(  # noqa: C901  # one loop of events, with a closure for each kind
     limiter: Limiter,
     style: str,
     *,
     pages: int,
     latency_s: float = 0.05,
     rounding: str = "ceil",
-    max_in_flight: int | None = None,
     wall_wrong_s: float = 0.0,
     changes: Iterable[tuple[float, Callable[[Limiter], None]]] = (),
     idle: tuple[float, float] = (0.0, 0.0),
-    controller: RateController | None = None,
+    rate: Client | None = None,
+    refusal: int = 429,
+    foreign: Iterable[float] = (),
     seed: int = 1,
 ) -> Result:
     """Fetch `pages` pages; a refused page is asked for again. The server counts on arrival, a
     quarter into the latency, which varies by a fifth. `idle`: from when until when nobody asks.
+    `foreign`: when another client sends a request with the same key; those before 0 come first.
     """
     rnd = random.Random(seed)
-    rate = controller or RateController(
-        max_in_flight=max_in_flight, max_wait_s=3600, random=rnd.random
-    )
+    rate = rate or client(seed=seed)
     result, ticket = Result(), itertools.count()
     events: list[tuple[float, int, Callable[[], None]]] = []
     now, todo, wake = 0.0, pages, math.inf
     for at, change in changes:
         heapq.heappush(events, (at, next(ticket), lambda change=change: change(limiter)))
 
+    for at in foreign:
+        if at <= 0:
+            limiter.take(at)
+        else:
+            heapq.heappush(
+                events, (at, next(ticket), lambda: result.foreign.append(limiter.take(now)))
+            )
+
     def send(sent_at: float) -> None:
         latency = latency_s * rnd.uniform(0.8, 1.2)
 
         def arrive() -> None:
             admitted = limiter.take(now)
-            status = 200 if admitted else 429
+            status = 200 if admitted else refusal
             headers, body = say(style, limiter, now, refused=not admitted, rounding=rounding)
             back = now + latency * 0.75
 
             def answer() -> None:
                 nonlocal todo
-                rate.answered(
+                outcome = rate.answered(
                     now, EPOCH + now + wall_wrong_s, status, headers, body, sent_at=sent_at
                 )
+                result.messages += outcome.messages
                 if admitted:
                     result.served += 1
                     result.seconds = now
@@ -274,7 +393,6 @@ def crawl(
                 break
             todo -= 1
             send(now)
-        result.notes += rate.take_notes()
         if events and events[0][0] <= wake:
             now, _, act = heapq.heappop(events)
             act()

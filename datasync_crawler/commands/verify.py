@@ -148,10 +148,13 @@ def _read(
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
     from datasync_crawler.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
+    from datasync_crawler.store.limits import keep_pause  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
     if not offline and (warning := unencrypted(config.api_base_url)):
         print(f"datasync-crawler: {warning}", file=sys.stderr)
+    if not offline:
+        keep_pause(config.database, config.schema, config.api_key)
     said = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()

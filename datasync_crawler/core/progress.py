@@ -4,9 +4,11 @@ Pure: counts in events, times in seconds (monotonic unless `wall` says otherwise
 rates in events per second.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 #: The rate "now" looks back so far, in seconds.
@@ -27,13 +29,15 @@ class Traffic:
     reset_in_s: float | None = None
     paused_for_s: float = 0.0
     pause_reason: str = ""
+    window_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """A moment of a run. `done`: offsets below the total that are committed.
 
-    `holes`: ranges asked for that didn't come, to be asked for again.
+    `holes`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
+    over, in epoch seconds, where a rate limit decides.
     """
 
     total: int | None
@@ -44,6 +48,7 @@ class Figures:
     left_s: float | None
     holes: int = 0
     traffic: Traffic = field(default_factory=Traffic)
+    ends_at: float | None = None
 
 
 class Meter:
@@ -74,15 +79,25 @@ class Meter:
             rejected=stats.get("events/rejected", 0),
             total=total,
         )
+        api, left_s, ends_at = traffic(wall, stats), plain.left_s, None
+        pages = stats.get("pages/committed", 0)
+        if total is not None and pages and received:
+            requests = math.ceil(max(total - plain.done, 0) * pages / received)
+            limited_s = limited_left_s(requests, api)
+            # Once it has made us wait, the limit decides; the mean rate goes up and down with it.
+            binds = stats.get("rate_limit/pauses", 0) > 0
+            if limited_s is not None and (binds or limited_s > (left_s or 0.0)):
+                left_s, ends_at = limited_s, wall + limited_s
         return Figures(
             total=plain.total,
             done=plain.done,
             rejected=plain.rejected,
             rate_now=plain.rate_now,
             rate_mean=plain.rate_mean,
-            left_s=plain.left_s,
+            left_s=left_s,
             holes=holes,
-            traffic=traffic(wall, stats),
+            traffic=api,
+            ends_at=ends_at,
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -108,7 +123,25 @@ def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
         reset_in_s=reset_in_s or None,
         paused_for_s=paused_for_s,
         pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
+        window_s=stats.get("rate_limit/window_s"),
     )
+
+
+def limited_left_s(requests: int, api: Traffic) -> float | None:
+    """How long a rate limit makes so many requests take; None where it doesn't make them wait.
+
+    What is left of the present window goes at once; each later one takes its length. So it falls
+    while the crawl waits, as the time to the reset does.
+    """
+    if not api.limit or not api.window_s:
+        return None
+    # A window that is over is a new one: all of it is left, and nothing is waited for.
+    left = api.limit if api.remaining is None else api.remaining
+    if requests <= left:
+        return None
+    windows = math.ceil((requests - left) / api.limit)
+    reset_in_s = api.window_s if api.remaining is None else api.reset_in_s or 0.0
+    return max(reset_in_s, api.paused_for_s) + (windows - 1) * api.window_s
 
 
 def line(figures: Figures) -> str:
@@ -153,8 +186,18 @@ def _total(figures: Figures) -> str:
 def _pace(figures: Figures) -> list[str]:
     said = [f"{figures.rate_now:,.0f} events/s now", f"{figures.rate_mean:,.0f} on average"]
     if figures.left_s is not None:
-        said.append(f"{duration(figures.left_s)} left")
+        said.append(time_left(figures))
     return said
+
+
+def time_left(figures: Figures) -> str:
+    """As in "7 min 0 s left"; where a rate limit decides, with the local time of its end."""
+    said = "" if figures.left_s is None else f"{duration(figures.left_s)} left"
+    if figures.ends_at is None:
+        return said
+    at = datetime.fromtimestamp(figures.ends_at, UTC).astimezone()
+    is_today = (figures.left_s or 0.0) < 12 * 3600
+    return f"{said} (until {at:{'%H:%M:%S' if is_today else '%Y-%m-%d %H:%M'}})"
 
 
 def duration(seconds: float) -> str:

@@ -94,7 +94,7 @@ def panel(figures: progress.Figures, lasted_s: float, width: int) -> "Renderable
         Text(share, style="bold"),
     )
     of = "an unknown number of" if total is None else f"{total:,}"
-    left = "" if figures.left_s is None else f"   {progress.duration(figures.left_s)} left"
+    left = "" if figures.left_s is None else f"   {progress.time_left(figures)}"
     lines: list[RenderableType] = [
         bar,
         Text(f"{figures.done:,} of {of} events{left}   {progress.duration(lasted_s)} so far"),

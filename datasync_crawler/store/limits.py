@@ -1,16 +1,35 @@
-"""What was learnt of an API's limits, remembered for the next run: the table ``rate_limits``.
+"""What was learned of an API's limits, and its pause: the table ``rate_limits``.
 
-A key is known by its salted hash alone, made here: the key never reaches the server.
+The pause stands there once, by the database's clock, for the next run and for every command that
+asks the API. A key is known by its salted hash alone, made here: it never reaches the server.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
+import psycopg2
+
+from datasync_crawler.errors import CrawlError
 from datasync_crawler.store import queries
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.targets import Target
+
+#: A command waits so long at most for a pause's end, in seconds; a longer one it refuses.
+LONGEST_WAIT_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What was written `age_s` ago, and how long the API wants no request from now on."""
+
+    learned: Mapping[str, Any] = field(default_factory=dict)
+    age_s: float = 0.0
+    paused_for_s: float = 0.0
 
 
 class LimitMemory:
@@ -21,15 +40,18 @@ class LimitMemory:
         self._key = key
         self._queries = queries.load("runs", schema)
 
-    def recall(self) -> dict[str, Any]:
-        """What the last run wrote; {} when there was none. Raises psycopg2.Error or CrawlError."""
+    def recall(self) -> Remembered:
+        """What the last run wrote. Raises psycopg2.Error or CrawlError."""
         rows = self._execute("recall_limits", {})
-        return dict(rows[0][0]) if rows else {}
+        if not rows:
+            return Remembered()
+        learned, age_s, paused_for_s = rows[0]
+        return Remembered(dict(learned), age_s, paused_for_s or 0.0)
 
-    def remember(self, learnt: Mapping[str, object], *, paused_for_s: float) -> None:
+    def remember(self, learned: Mapping[str, object], *, paused_for_s: float) -> None:
         """Writes what this run knows. Raises psycopg2.Error or CrawlError."""
         self._execute(
-            "remember_limits", {"learnt": json.dumps(learnt), "paused_for_s": paused_for_s}
+            "remember_limits", {"learnt": json.dumps(learned), "paused_for_s": paused_for_s}
         )
 
     def _execute(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -42,3 +64,27 @@ class LimitMemory:
                 digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
                 cursor.execute(self._queries[name], {**params, "key_hash": digest})
                 return cursor.fetchall() if cursor.description else []
+
+
+def keep_pause(
+    target: Target, schema: str, key: str, *, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """For a command that asks the API: waits for the end of the pause that a crawl met.
+
+    Raises CrawlError where that is more than LONGEST_WAIT_S away, or there is no database.
+    """
+    connector = Connector(target)
+    try:
+        paused_for_s = LimitMemory(connector, schema, key).recall().paused_for_s
+    except psycopg2.Error:
+        return  # nothing has been crawled yet
+    finally:
+        connector.release()
+    if paused_for_s > LONGEST_WAIT_S:
+        at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + paused_for_s))
+        raise CrawlError(
+            f"The API's rate limit asks for a pause of {paused_for_s:.0f} s. Run the same command "
+            f"again after {at}."
+        )
+    if paused_for_s > 0:
+        sleep(paused_for_s)

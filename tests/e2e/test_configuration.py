@@ -213,7 +213,7 @@ def test_a_second_crawl_into_the_schema_waits_and_ends_with_1(database: Database
             # It pauses for an hour after two pages: until then it holds the lock for sure.
             assert first.stdout is not None
             for line in first.stdout:
-                if "Limit learnt" in line:
+                if "Rate limit: " in line:
                     break
             done = crawl(mock, database)
             assert_says(done, 1, "NOT complete", "Another crawl is running", "DB_SCHEMA")

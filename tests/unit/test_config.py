@@ -88,7 +88,10 @@ def test_the_defaults_are_a_whole_configuration() -> None:
         "total_key": "",
         "next_key": "",
         "on_duplicate": "keep",
+        "rate_limits": (),
+        "rate_limit_share": 1.0,
         "rate_limit_max_wait_s": 3600.0,
+        "max_bytes_in_flight": 64_000_000,
     }
     assert {name: getattr(made, name) for name in expected} == expected
 
@@ -119,6 +122,39 @@ def test_the_port_is_a_port(bad: str) -> None:
     """DB_PORT is refused unless TCP knows it, with a host and without one."""
     assert "DB_PORT" in refusal(DB_PORT=bad)
     assert "DB_PORT" in refusal(DB_PORT=bad, DB_HOST="h")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10/60s", [(10, 60.0)]),
+        ("5/s", [(5, 1.0)]),
+        ("1000/h", [(1000, 3600.0)]),
+        ("30/m", [(30, 60.0)]),
+        ("5000/d", [(5000, 86_400.0)]),
+        ("3 / 0.5 s", [(3, 0.5)]),
+        ("5/s, 100/60s,1000/h", [(5, 1.0), (100, 60.0), (1000, 3600.0)]),
+    ],
+)
+def test_limits_are_requests_per_time(text: str, expected: list[tuple[int, float]]) -> None:
+    """Several with commas; units of a second, a minute, an hour, a day."""
+    limits = config(RATE_LIMIT=text).rate_limits
+    assert [(limit.requests, limit.window_s) for limit in limits] == expected
+
+
+@pytest.mark.parametrize("text", ["10", "10/60", "/s", "0/s", "1/0s", "-1/s", "5/s,", "5/w", "x/s"])
+def test_a_limit_that_isnt_one_is_refused(text: str) -> None:
+    """With its forms: a limit that is taken for another one could cost the key."""
+    said = refusal(RATE_LIMIT=text)
+    assert f"RATE_LIMIT is {text!r}: set it to requests per time, such as 10/60s" in said
+
+
+@pytest.mark.parametrize("text", ["0", "1.1", "-0.5", "80%", "nan", "0.0"])
+def test_a_share_is_above_zero_and_up_to_one(text: str) -> None:
+    """A share of nothing would never send a request."""
+    assert "RATE_LIMIT_SHARE" in refusal(RATE_LIMIT_SHARE=text)
+    assert config(RATE_LIMIT_SHARE="0.8").rate_limit_share == 0.8
+    assert config(RATE_LIMIT_SHARE=".5").rate_limit_share == 0.5
 
 
 @pytest.mark.parametrize("name", ["DB_MAX_WAIT", "RATE_LIMIT_MAX_WAIT"])

@@ -60,5 +60,7 @@ ON CONFLICT (key_hash) DO UPDATE
 SET learnt = excluded.learnt, paused_until = excluded.paused_until, updated_at = now();
 
 -- name: recall_limits
-SELECT learnt, greatest(0, extract(epoch FROM paused_until - now()))::float8 AS paused_for_s
+-- Times as ages, by this clock: those of two machines may differ.
+SELECT learnt, extract(epoch FROM now() - updated_at)::float8 AS age_s,
+    greatest(0, extract(epoch FROM paused_until - now()))::float8 AS paused_for_s
 FROM {schema}.rate_limits WHERE key_hash = %(key_hash)s;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from datasync_crawler.core.progress import (
     bucket,
     duration,
     facts,
+    limited_left_s,
     line,
     outcome,
     quantile,
@@ -251,6 +253,49 @@ def test_traffic_counts_down() -> None:
     assert traffic(1031.0, stats) == Traffic(4, 10, None, None, 0.0, "")
     assert traffic(1000.0, {}) == Traffic()
     assert traffic(1000.0, {"rate_limit/remaining": 3}) == Traffic(remaining=3)
+
+
+@pytest.mark.parametrize(
+    ("requests", "api", "left_s"),
+    [
+        (210, Traffic(limit=6, remaining=5, reset_in_s=12.0, window_s=12.0), 12 + 34 * 12),
+        (6, Traffic(limit=6, remaining=0, reset_in_s=4.0, window_s=12.0), 4),
+        (7, Traffic(limit=6, remaining=0, reset_in_s=4.0, window_s=12.0), 4 + 12),
+        (7, Traffic(limit=6, window_s=12.0), 12),
+        (5, Traffic(limit=6, remaining=5, reset_in_s=12.0, window_s=12.0), None),
+        (7, Traffic(limit=6, remaining=0, reset_in_s=4.0), None),
+        (7, Traffic(limit=6, remaining=0, paused_for_s=60.0, window_s=12.0), 60 + 12),
+    ],
+)
+def test_a_limit_says_how_long_requests_take(
+    requests: int, api: Traffic, left_s: float | None
+) -> None:
+    """Requests left over the limit, times the window; nothing where they fit into this window."""
+    assert limited_left_s(requests, api) == left_s
+
+
+def test_the_time_left_never_rises_while_the_crawl_waits() -> None:
+    """6 requests in 12 s and 60 pages: two minutes at the first answer, and less each second."""
+    meter, before = Meter(0.0), math.inf
+    for second in range(1, 120):
+        window = second // 12
+        pages = min(60, 6 * (window + 1))
+        stats = {
+            "events/received": 100 * pages, "crawl/total": 6000, "pages/committed": pages,
+            "rate_limit/limit": 6, "rate_limit/window_s": 12.0, "rate_limit/remaining": 0,
+            "rate_limit/reset_at": 1000.0 + 12 * (window + 1), "rate_limit/pauses": window + 1,
+        }  # fmt: skip
+        said = meter.read(float(second), 1000.0 + second, stats)
+        if said.done == 6000:
+            break
+        assert said.left_s is not None
+        assert said.left_s <= before - 1 or second == 1
+        assert said.ends_at == 1000.0 + second + said.left_s
+        assert abs(said.left_s - (108 - second)) <= 12
+        before = said.left_s
+    assert window == 9
+    assert "left (until " in line(meter.read(1.0, 1000.0, {**stats, "events/received": 600,
+                                                          "pages/committed": 6}))  # fmt: skip
 
 
 @pytest.mark.parametrize(

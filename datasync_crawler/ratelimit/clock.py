@@ -1,8 +1,11 @@
 """The server's clock, as far as its answers prove ours wrong. HTTP dates and epochs count by it."""
 
 import math
+from email.utils import parsedate_to_datetime
+from typing import Final
 
-from datasync_crawler.core.ratelimit.headers import http_date
+#: A Date is cut to whole seconds, and servers that keep it for a while (uvicorn) lag by up to 2 s.
+_DATE_LAG_S: Final = 2.0
 
 
 class ServerClock:
@@ -14,15 +17,18 @@ class ServerClock:
     def epoch_s(self, now: float, wall: float, date: str | None, *, sent_at: float) -> float:
         """The server's time at `now`: our own, `wall`, as far as no Date has proved it wrong.
 
-        A Date (RFC 9110, 6.6.1) is cut to whole seconds: when it came the server's clock was past
-        it, and when the request went out (`sent_at`, monotonic) not yet a second beyond it.
+        When a Date (RFC 9110 §6.6.1) came, the server's clock was past it; when the request went
+        out (`sent_at`, monotonic), it wasn't further beyond it than a Date lags.
         """
-        said = None if date is None else http_date(date.strip(), near_epoch_s=wall)
+        try:
+            said = None if date is None else parsedate_to_datetime(date).timestamp()
+        except (ValueError, OverflowError, IndexError, TypeError):
+            said = None
         if said is not None:
             at_least = max(self._at_least, said - now)
-            at_most = min(self._at_most, said + 1.0 - sent_at)
+            at_most = min(self._at_most, said + _DATE_LAG_S - sent_at)
             if at_least > at_most:  # its clock was set, or another machine answers
-                at_least, at_most = said - now, said + 1.0 - sent_at
+                at_least, at_most = said - now, said + _DATE_LAG_S - sent_at
             self._at_least, self._at_most = at_least, at_most
         # Once ours is proved wrong, the earliest that it can be there: no wait ends too soon.
         at_least, at_most = self._at_least + now, self._at_most + now

@@ -1,4 +1,4 @@
-"""The download handler's wrapper: the last step before the wire.
+"""The download handler's wrapper: sends what the gate lets go.
 
 It waits at the gate, adds the API key, and gives up when the crawl closes. The key is added here
 and nowhere earlier, to a copy: a request with the key in it would be pickled into JOBDIR and
@@ -6,13 +6,12 @@ follow redirects. Must not pace, parse bodies or retry.
 """
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
-from datasync_crawler.gate import CrawlStopping, Gate
+from datasync_crawler.handlers.gate import CrawlStopping, Gate
 from datasync_crawler.transport import BoundedHandler
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ KEY_HEADER: Final = "X-API-Key"
 class PacedDownloadHandler:
     """Settings: API_BASE_URL, API_KEY or API_KEY_FILE, and the gate's.
 
-    Sets in request.meta: "took_s", from sending to the last byte, for the throttle; "limited",
-    whether the answer was the rate limit's, for the retry middleware.
+    Sets request.meta["limited"], whether the answer was the rate limit's, for the retry middleware.
     """
 
     lazy = True  # of the schemes, only the API's gets a handler, and so a gate
@@ -50,11 +48,11 @@ class PacedDownloadHandler:
         return cls(crawler)
 
     async def download_request(self, request: "Request") -> "Response":
-        """Waits for its turn, sends, and tells the gate what came.
+        """Waits until the gate lets it go, sends, and tells the gate what came.
 
         Raises CrawlStopping when the crawl closes meanwhile, and whatever Scrapy's handler raises.
         """
-        sent_at = await self._gate.turn()
+        sent_at = await self._gate.acquire()
         sent = request.replace(headers={**request.headers, **self._credentials(request)})
         download = asyncio.ensure_future(self._inner.download_request(sent))
         self._downloads.add(download)
@@ -70,7 +68,6 @@ class PacedDownloadHandler:
             self._downloads.discard(download)
         # Latency is measured on the copy; AutoThrottle and the stats read it from the original.
         request.meta.update(sent.meta)
-        request.meta["took_s"] = time.monotonic() - sent_at
         request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
         return response
 

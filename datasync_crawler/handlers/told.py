@@ -1,0 +1,88 @@
+"""What others are told of the limiter: stats (times in epoch seconds) and log lines.
+
+Stats: rate_limit/…. A pause is a wait for the API that a person would notice: of SHORTEST_PAUSE_S
+and more in the stats, of LOGGED_PAUSE_S in the log, where it gets at most one line a minute.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from datasync_crawler.core.progress import SHORTEST_PAUSE_S
+
+if TYPE_CHECKING:
+    from scrapy.statscollectors import StatsCollector
+
+    from datasync_crawler.ratelimit.limiter import Decision, Limiter
+
+logger = logging.getLogger(__name__)
+
+#: A pause gets a log line from this length on, in seconds; the next one so many seconds later.
+LOGGED_PAUSE_S: Final = 10.0
+BETWEEN_LINES_S: Final = 60.0
+
+
+class Told:
+    """Knows only what it said last."""
+
+    def __init__(self, stats: "StatsCollector", without_key: Callable[[str], str]) -> None:
+        self._stats = stats
+        self._without_key = without_key
+        self._paused_at: float | None = None
+        self._logged_at = -math.inf
+
+    def answered(self, messages: Iterable[str], limiter: "Limiter", now: float) -> None:
+        """What an answer taught."""
+        for message in messages:
+            logger.info("%s", self._without_key(message))  # it quotes what the API has sent
+        stats, budget = self._stats, limiter.budget(now)
+        stats.set_value("rate_limit/in_flight", limiter.in_flight)
+        if budget is None:
+            return
+        reset_in_s = budget.reset_in_s
+        stats.set_value("rate_limit/limit", budget.limit)
+        stats.set_value("rate_limit/window_s", budget.window_s)
+        stats.set_value("rate_limit/remaining", budget.remaining)
+        stats.set_value("rate_limit/reset_in_s", reset_in_s)
+        reset_at = None if reset_in_s is None else time.time() + reset_in_s
+        stats.set_value("rate_limit/reset_at", reset_at)
+
+    def decided(self, decision: "Decision", limiter: "Limiter", now: float) -> float:
+        """What was decided for the next request; returns the pause in seconds, 0.0 for none."""
+        self._stats.set_value("rate_limit/in_flight", limiter.in_flight)
+        if decision.reason not in {"pause", "limit"}:
+            self._resumed(now)
+            return 0.0
+        is_pause = decision.delay_s >= SHORTEST_PAUSE_S
+        if is_pause and self._paused_at is None:
+            self._paused_at = now
+            self._stats.inc_value("rate_limit/pauses")
+        if self._paused_at is not None:
+            reason = "rate limit"
+            if decision.reason == "pause" and limiter.pause_reason:
+                reason += f" ({self._without_key(limiter.pause_reason)})"
+            self._stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
+            self._stats.set_value("rate_limit/pause_reason", reason)
+            if decision.delay_s >= LOGGED_PAUSE_S and now >= self._logged_at + BETWEEN_LINES_S:
+                self._logged_at = now
+                wait_s, budget = decision.delay_s, limiter.budget(now)
+                if decision.reason == "limit" and budget is not None and budget.reset_in_s:
+                    # Answers under way may tell of a later window: waited for, but not said.
+                    wait_s = min(wait_s, budget.reset_in_s)
+                logger.info("Paused for %.0f s, until %s: %s", wait_s, clock_time(wait_s), reason)
+        return decision.delay_s if is_pause else 0.0
+
+    def _resumed(self, now: float) -> None:
+        if self._paused_at is None:
+            return
+        paused_s = self._stats.get_value("rate_limit/paused_s", 0.0) + now - self._paused_at
+        self._stats.set_value("rate_limit/paused_s", round(paused_s, 3))
+        self._stats.set_value("rate_limit/paused_until", None)
+        self._paused_at = None
+
+
+def clock_time(in_s: float) -> str:
+    """The local time so many seconds from now."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + in_s))

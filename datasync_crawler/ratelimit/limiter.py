@@ -1,0 +1,366 @@
+"""The one authority on sending: may a request go out now, and if not, when to ask again.
+
+Owns the order of things: pause, probe, requests in flight, and then every limit that is known:
+stated by the user, advertised by the server, learned from refusals. All hold at the same time; the
+one that makes us wait the longest paces. Doesn't sleep, log or send: decisions are returned.
+
+All `now` are monotonic seconds; `wall` is epoch seconds, for dates where an answer has none.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from datasync_crawler.ratelimit.advertised import AdvertisedLimit, AdvertisedLimits
+from datasync_crawler.ratelimit.clock import ServerClock
+from datasync_crawler.ratelimit.headers import LONGEST_S, RateLimitInfo, read_info
+from datasync_crawler.ratelimit.in_flight import InFlightLimit
+from datasync_crawler.ratelimit.learned import LearnedLimit
+from datasync_crawler.ratelimit.limits import CountedTimes, Limit
+from datasync_crawler.ratelimit.messages import Messages
+from datasync_crawler.ratelimit.refusals import Refusals
+from datasync_crawler.ratelimit.stated import StatedLimits
+
+# Below what clocks tell apart, the caller would ask again at the same moment for ever.
+_SHORTEST_WAIT_S: Final = 0.001
+# What waits for an answer, not for a time, is told to ask again after this at the latest.
+_ASK_AGAIN_S: Final = 1.0
+# A probe that hangs may do so for the download's whole time-out: after this another one goes.
+_PROBE_PATIENCE_S: Final = 10.0
+# Of the times at which requests were counted, so many at most are kept for the next run.
+_MOST_HANDED_ON: Final = 1_000
+_REMEMBERED: Final = "remembered from the run before"
+
+Kind = Literal["ok", "limited", "unauthorized", "failed"]
+Reason = Literal["", "in flight", "probe", "pause", "limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May it go out? `delay_s` 0.0: yes, and it is counted as sent."""
+
+    delay_s: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an answer meant, and what there is to say of it.
+
+    limited: all wait, no retry is used up; unauthorized: 401 and 403, the key; failed: 5xx.
+    """
+
+    kind: Kind
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Our share of what the slowest limit lets through in its present window, as far as known."""
+
+    limit: int | None
+    remaining: int
+    reset_in_s: float | None
+    window_s: float | None
+    source: str
+
+
+class Limiter:
+    """One for each API key. `limits`: those that the user states; `share`: ours of every limit."""
+
+    def __init__(
+        self,
+        *,
+        in_flight_limit: InFlightLimit,
+        max_wait_s: float,
+        random: Callable[[], float],
+        limits: Iterable[Limit] = (),
+        share: float = 1.0,
+    ) -> None:
+        self.in_flight = 0
+        self.in_flight_limit = in_flight_limit
+        self._times = CountedTimes()
+        self._stated = StatedLimits(limits, share, self._times)
+        self._advertised = AdvertisedLimits(self._times)
+        self._learned = LearnedLimit(self._times)
+        self._learned_from: int | None = None  # the limit that a refusal stated when it taught us
+        self._refusals = Refusals(random)
+        self._probe = _Probe()
+        self._clock = ServerClock()
+        self._messages = Messages()
+        self._max_wait_s = max_wait_s
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def ask(self, now: float, waiting_bytes: int = 0) -> Decision:
+        """For each waiting request, at the moment of sending; which one goes is the caller's.
+
+        `waiting_bytes`: bodies that wait to be stored.
+        """
+        if now < self._refusals.paused_until:
+            return _wait(self._refusals.paused_until - now, "pause")
+        if self._probe.is_awaited(now):
+            return Decision(_ASK_AGAIN_S, "probe")
+        most = min(self._learned.most_in_flight, self.in_flight_limit.limit(waiting_bytes))
+        if self.in_flight >= most:
+            return Decision(_ASK_AGAIN_S, "in flight")
+        wait_s = max(self._limits_wait_s(now), self._learned.wait_s(now, self.in_flight))
+        if wait_s > 0:
+            return _wait(wait_s, "limit")
+        is_trial = self._learned.full_for_s(now) > 0
+        self._probe.sent(now, alone=is_trial or self._advertised.is_over(self.in_flight))
+        self._learned.sent(now, refused=self._refusals.teaches)
+        self._stated.sent(now)
+        self.in_flight += 1
+        self.in_flight_limit.sent(self.in_flight)
+        return Decision(0.0, "")
+
+    def cancelled(self, sent_at: float) -> None:
+        """A permit wasn't used; `sent_at`: the `now` of the `ask` that gave it."""
+        self._landed()
+        self._probe.ended(sent_at)
+
+    def _limits_wait_s(self, now: float) -> float:
+        """By what is stated and advertised."""
+        return max(
+            self._stated.wait_s(now, self.in_flight, self._others()),
+            self._advertised.wait_s(now, self.in_flight),
+        )
+
+    def _others(self) -> Iterator[Limit]:
+        yield from self._advertised.per_window()
+        if self._learned.limit is not None:
+            yield self._learned.limit
+
+    # --- being told ------------------------------------------------------------------------------
+
+    def answered(
+        self,
+        now: float,
+        wall: float,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        sent_at: float,
+    ) -> Outcome:
+        """An answer has come. `headers` have lower-case names; `sent_at`: the `now` of the `ask`
+        that let its request go.
+        """
+        epoch_s = self._clock.epoch_s(now, wall, headers.get("date"), sent_at=sent_at)
+        info = read_info(status, headers, body, server_epoch_s=epoch_s)
+        if info.concurrency is not None:
+            self.in_flight_limit.by_server = max(1, info.concurrency)
+        messages = self._messages.nonsense(info.nonsense)
+        probe = self._probe.ended(sent_at)
+        if self._refusals.is_limits(status, info, probe=probe):
+            messages += self._limited(now, sent_at, status, info, probe=probe)
+            self._landed()
+            return Outcome("limited", tuple(messages))
+        self._landed()
+        if info.quotas or (probe and status < 400):
+            messages += self._advertise(info, now=now, sent_at=sent_at, probe=probe)
+        if status >= 500:
+            if probe:
+                self._probe_failed(now, f"HTTP {status}")
+            return Outcome("failed", tuple(messages))
+        if status == 200:
+            self.in_flight_limit.answered(now - sent_at, len(body))
+        messages += self._let_through(now, sent_at, probe=probe)
+        return Outcome("unauthorized" if status in {401, 403} else "ok", tuple(messages))
+
+    def failed(self, now: float, sent_at: float) -> None:
+        """No answer came: reset, time-out, cancelled on the way."""
+        self._landed()
+        if self._probe.ended(sent_at):
+            self._probe_failed(now, "no answer")
+
+    def _landed(self) -> None:
+        if self.in_flight == 0:
+            raise RuntimeError("an answer to a request that was never let go: call ask() first")
+        self.in_flight -= 1
+
+    def _limited(
+        self, now: float, sent_at: float, status: int, info: RateLimitInfo, *, probe: bool
+    ) -> list[str]:
+        """All pause. What refused is an advertised limit, or one that is to be learned."""
+        is_advertised = self._advertised.explain(info, now, self.in_flight - 1)
+        if is_advertised and probe and self._refusals.count == 0:
+            self._advertised.mistaken(info)
+        messages = self._advertise(info, now=now, sent_at=sent_at, probe=probe, refused=True)
+        known_s = self._learned.full_for_s(now)
+        wait_s = self._refusals.limited(now, sent_at, info, known_s)
+        if not is_advertised:
+            self._learned.refused(self._refusals.opens_at)
+            self._learned_from = info.spent.limit if info.spent else None
+            self._refusals.teaches = True
+        self._probe.is_due = True
+        why = info.source or "without a word on when to come back"
+        self._refusals.pause(now, now + wait_s, f"HTTP {status}, {why}")
+        return messages
+
+    def _probe_failed(self, now: float, why: str) -> None:
+        wait_s = self._refusals.probe_failed(now)
+        self._probe.is_due = True
+        self._refusals.pause(now, now + wait_s, f"probe failed: {why}")
+
+    def _let_through(self, now: float, sent_at: float, *, probe: bool) -> list[str]:
+        refusals = self._refusals
+        messages: list[str] = []
+        if probe and refusals.teaches:
+            due_at = refusals.paused_until if refusals.opens_at is None else refusals.opens_at
+            self._learned.reopened(min(due_at, sent_at))
+            messages = self._messages.learned(self._learned.limit)
+        self._times.add(now)
+        self._learned.accepted()
+        if probe:
+            refusals.over()
+            self._probe.is_due = False
+        return messages
+
+    def _advertise(
+        self, info: RateLimitInfo, *, now: float, sent_at: float, probe: bool, refused: bool = False
+    ) -> list[str]:
+        before = self._advertised.slowest
+        limit_before = before.limit if before else None
+        self._advertised.learn(info, now=now, sent_at=sent_at, probe=probe, refused=refused)
+        after = self._advertised.slowest
+        if after is None:
+            return []
+        if not refused and self._learned_from is not None and self._learned_from == after.limit:
+            # A limit that had been lowered: now it is advertised.
+            self._learned = LearnedLimit(self._times)
+            self._learned_from = None
+        return self._messages.advertised(
+            limit_before, after.limit, after.per_window, self._advertised.source
+        )
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def budget(self, now: float) -> Budget | None:
+        """Of the limit that lets the fewest through in the long run; None: none is known."""
+        counted = [(limit, "RATE_LIMIT") for limit in self._stated.limits]
+        if self._learned.limit is not None:
+            counted.append((self._learned.limit, "learned from refusals"))
+        limit, source = min(counted, key=lambda c: c[0].rate_per_s, default=(None, ""))
+        told = self._advertised.slowest
+        if told is not None and told.remaining is not None:
+            per_window = told.per_window
+            if limit is None or (per_window and per_window.rate_per_s <= limit.rate_per_s):
+                return self._told_budget(told, told.remaining, now)
+        if limit is None:
+            return None
+        ours = self._stated.ours(limit.requests)
+        used = self._times.count_since(now - limit.window_s) + self.in_flight
+        wait_s = self._times.wait_s(limit, now, self.in_flight)
+        return Budget(ours, max(0, ours - used), wait_s, limit.window_s, source)
+
+    def _told_budget(self, told: AdvertisedLimit, remaining: int, now: float) -> Budget:
+        ours = None if told.limit is None else self._stated.ours(told.limit)
+        left = max(0, remaining - self.in_flight)
+        return Budget(
+            limit=ours,
+            remaining=left if ours is None else min(left, ours),
+            reset_in_s=None if told.closed_until is None else max(0.0, told.closed_until - now),
+            window_s=told.per_window.window_s if told.per_window else None,
+            source=self._advertised.source,
+        )
+
+    @property
+    def pause_reason(self) -> str:
+        """Why all pause; empty: they don't."""
+        return self._refusals.reason
+
+    @property
+    def learned_limit(self) -> Limit | None:
+        """What refusals taught."""
+        return self._learned.limit
+
+    def paused_for_s(self, now: float) -> float:
+        """How long everything still waits, for a pause or a limit; 0.0: it doesn't."""
+        return max(
+            0.0,
+            self._refusals.paused_until - now,
+            self._limits_wait_s(now),
+            self._learned.full_for_s(now, self.in_flight),
+        )
+
+    def refused_for_s(self, now: float) -> float:
+        """How long every request has been refused."""
+        return self._refusals.lasted_s(now)
+
+    def waits_too_long(self, now: float) -> float | None:
+        """The wait that is left, when it and what was waited since the first refusal in a row are
+        longer than `max_wait_s` together.
+        """
+        wait_s = self.paused_for_s(now)
+        if wait_s > 0 and self._refusals.lasted_s(now) + wait_s > self._max_wait_s:
+            return wait_s
+        return None
+
+    # --- remembering -----------------------------------------------------------------------------
+
+    def snapshot(self, now: float) -> dict[str, object]:
+        """What the next run should know, beside the pause (`paused_for_s`), as JSON-able values.
+
+        Those in flight are counted as let through: who is killed now hears of them no more.
+        """
+        limit = self._learned.proven
+        longest = [*self._stated.limits, *self._others()]
+        window_s = max((limit.window_s for limit in longest), default=0.0)
+        ages_s = self._times.ages_s(now, younger_than_s=window_s, most=_MOST_HANDED_ON)
+        return {
+            "limit": None if limit is None else limit.requests,
+            "window_s": None if limit is None else limit.window_s,
+            "ages_s": [round(age_s, 3) for age_s in ages_s] + [0.0] * self.in_flight,
+            "reason": self._refusals.reason,
+        }
+
+    def restore(
+        self, now: float, data: Mapping[str, object], *, age_s: float, paused_for_s: float
+    ) -> tuple[str, ...]:
+        """Take up what `snapshot` gave `age_s` ago, and the pause; returns what there is to say.
+
+        What makes no sense is left out: the API tells anew.
+        """
+        limit, window_s = _number(data.get("limit")), _number(data.get("window_s"))
+        if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
+            self._learned.believe(Limit(int(limit), window_s))
+        listed = data.get("ages_s")
+        ages = map(_number, listed if isinstance(listed, list) else [])
+        self._times.restore(now, [age + age_s for age in ages if age is not None and age >= 0])
+        if 0 < paused_for_s <= LONGEST_S:
+            reason = str(data.get("reason") or _REMEMBERED)
+            self._refusals.pause(now, now + paused_for_s, reason)
+        return tuple(self._messages.learned(self._learned.limit))
+
+
+class _Probe:
+    """One request that goes alone, since its answer decides about the others."""
+
+    def __init__(self) -> None:
+        self.is_due = True  # the next request goes alone; so does the first of all
+        self._sent_at: float | None = None
+
+    def is_awaited(self, now: float) -> bool:
+        return self._sent_at is not None and now < self._sent_at + _PROBE_PATIENCE_S
+
+    def sent(self, now: float, *, alone: bool) -> None:
+        if self.is_due or alone or self._sent_at is not None:
+            self._sent_at = now
+
+    def ended(self, sent_at: float) -> bool:
+        """Whether the request sent then was the probe, or went out after it."""
+        was = self._sent_at is not None and sent_at >= self._sent_at
+        if was:
+            self._sent_at = None
+        return was
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < LONGEST_S else None  # type: ignore[arg-type]
+
+
+def _wait(delay_s: float, reason: Reason) -> Decision:
+    return Decision(max(delay_s, _SHORTEST_WAIT_S), reason)
