@@ -190,6 +190,8 @@ class Dashboard:
         word = "ok"
         if self._feed.away_s is not None:
             word = "database away"
+        elif self._feed.run is not None and self._feed.run.malformed:
+            word = "malformed figures in crawl_runs"
         elif self._feed.run is not None and phase(self._feed.run) == "silent":
             word = "crawl without heartbeat"
         return web.json_response({"status": word}, status=200 if word == "ok" else 503)
