@@ -71,6 +71,13 @@ def test_secrets_stay_off_the_command_line(monkeypatch):
     """The password goes by the environment; every other keyword is quoted for libpq."""
     monkeypatch.setenv("PGPASSWORD", "another")
     params = {"host": "h", "user": "it's\\", "password": "canary", "sslpassword": "canary"}
+    params |= {"sslmode": "verify-full", "dbname": "d"}
     command, environment = psql.psql_call("/bin/psql", params, "public")
-    assert command == ["/bin/psql", "--dbname", "host='h' user='it\\'s\\\\'"]
+    assert command == [
+        "/bin/psql",
+        "--dbname",
+        "host='h' user='it\\'s\\\\' sslmode='verify-full' dbname='d'",
+    ]
     assert environment["PGPASSWORD"] == "canary"
+    # pg_dump, which psql starts for a backup, connects in the same way.
+    assert (environment["PGSSLMODE"], environment["PGDATABASE"]) == ("verify-full", "d")
