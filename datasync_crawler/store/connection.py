@@ -65,7 +65,7 @@ _SERVER_KEEPALIVES: Final = (
 _OWN_NAMES_ONLY: Final = "SET search_path = pg_catalog, pg_temp"
 #: For a connection that reads tables of any owner: neither views nor row security policies, which
 #: run their owner's functions as our role. The second setting is there since 14.13, 15.8, 16.4.
-_TABLES_ONLY: Final = (
+TABLES_ONLY: Final = (
     "SET row_security = off; SELECT set_config(name, 'view, foreign-table', false) "
     "FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'"
 )
@@ -159,7 +159,7 @@ class Connector:
         """The same for who only reads, whoever owns the tables: reading runs nothing of theirs."""
         connection = self.connect()
         try:
-            _run_once(connection, _TABLES_ONLY)
+            _run_once(connection, TABLES_ONLY)
         except psycopg2.Error:
             close_quietly(connection)
             raise

@@ -10,7 +10,7 @@ import pytest
 from databases import Database
 from rooms import API, Room
 
-from datasync_crawler.errors import DatabaseRefused, SchemaConflict
+from datasync_crawler.errors import CrawlLocked, DatabaseRefused, SchemaConflict
 from datasync_crawler.store import connection as connections
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import Connector, is_remote
@@ -150,6 +150,27 @@ def test_reading_runs_nothing_of_anybodys(
     finally:
         reading.close()
         database.execute(f"DROP ROLE {role}")
+
+
+def test_who_holds_the_crawls_lock_is_not_asked_of_a_planted_view(
+    database: Database, mallory: Database
+) -> None:
+    """The sentence for a second crawl comes before the tables are looked at; it runs nothing."""
+    mallory.execute("""
+        CREATE FUNCTION mallorys.host() RETURNS text LANGUAGE plpgsql AS
+            'BEGIN PERFORM mallorys.trap(); RETURN ''h''; END';
+        CREATE VIEW public.crawl_runs AS
+        SELECT 1::bigint AS id, mallorys.host() AS host, 1 AS pid, now() AS started_at,
+               NULL::timestamptz AS finished_at;
+        GRANT ALL ON public.crawl_runs TO PUBLIC
+    """)
+    with closing(mallory.connect()) as theirs, theirs.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (schema.advisory_key("public", "crawl"),))
+        with pytest.raises(CrawlLocked):
+            Session(connector(database), "public", lock_wait_s=0).open(
+                api_base_url=API, pagination="offset"
+            )
+    assert victims(mallory) == []
 
 
 def test_a_lock_that_another_role_holds_stops_nobody(database: Database, mallory: Database) -> None:
