@@ -14,6 +14,8 @@ from aiohttp.web_protocol import RequestHandler
 
 #: Connections at a time. 1,100 idle ones took all descriptors of a crawl, and half its rate.
 MOST_CONNECTIONS: Final = 100
+#: Accepted in one go, before they are counted: so many may be open beyond the bound for a moment.
+BACKLOG: Final = 16
 #: A connection that has neither asked and been answered, nor become a stream, is closed after
 #: this, in seconds; so is a stream whose reader takes nothing for so long.
 PATIENCE_S: Final = 10.0

@@ -87,7 +87,7 @@ class Dashboard:
         self._connections = Connections(self._runner.server)
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                self._connections, self._host, self._port
+                self._connections, self._host, self._port, backlog=connections.BACKLOG
             )
         except BaseException:
             await self._runner.cleanup()
