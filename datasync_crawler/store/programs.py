@@ -32,15 +32,18 @@ def directories(target: Target) -> list[Path]:
         return [find_binaries().bin]
     found = []
     system = shutil.which("psql")
-    if system is not None:
+    asked = target.params.get("require_auth", os.environ.get("PGREQUIREAUTH"))
+    # libpq knows it since 16; an older one fails at the keyword, and passes the variable over.
+    if system is not None and (not asked or _version(Path(system)) >= (16,)):
         found.append(Path(system).parent)
     if not _needs_tls(target.params):
         with suppress(EmbeddedError):  # not installed in an image
             found.append(find_binaries().bin)
     if not found:
         raise ConfigError(
-            "There is no psql on this machine that can reach a server by TLS (the embedded "
-            "PostgreSQL's can't): install the system's (Debian, Ubuntu: apt install "
+            "There is no psql on this machine that can reach a server by TLS"
+            f"{', and knows require_auth' if asked else ''} (the embedded PostgreSQL's can't): "
+            f"install the system's{', 16 or newer' if asked else ''} (Debian, Ubuntu: apt install "
             "postgresql-client), then run this again."
         )
     return found
@@ -60,11 +63,10 @@ def _needs_tls(params: Mapping[str, str]) -> bool:
 
 def newest(candidates: list[Path]) -> Path:
     """pg_dump saves servers of its own version and older; pg_restore reads such files."""
-    return max(candidates, key=_version)
+    return max(candidates, key=lambda folder: _version(folder / "pg_dump"))
 
 
-def _version(folder: Path) -> tuple[int, ...]:
-    program = folder / "pg_dump"
+def _version(program: Path) -> tuple[int, ...]:
     if not program.exists():
         return ()
     output = subprocess.run(  # noqa: S603 - a program of the system's or the package's

@@ -34,7 +34,7 @@ NEEDS_TLS = [
 
 @pytest.fixture(autouse=True)
 def no_libpq_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGHOST", "PGHOSTADDR", "PGSSLMODE", "PGSERVICE"):
+    for name in ("PGHOST", "PGHOSTADDR", "PGSSLMODE", "PGSERVICE", "PGREQUIREAUTH"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -94,6 +94,20 @@ def test_libpqs_variables_count(
     folder = system(monkeypatch, tmp_path, "13.1")
     monkeypatch.setenv(name, value)
     assert programs.directories(from_url("postgresql:///datasync")) == [folder]
+
+
+@pytest.mark.parametrize("version", ["15.18", "16.0", "18.6"])
+def test_a_psql_that_does_not_know_require_auth_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str
+) -> None:
+    """An older libpq would pass PGREQUIREAUTH over: it's refused, not run without."""
+    folder = system(monkeypatch, tmp_path, version)
+    target = ServerTarget({"host": "db.example.com", "require_auth": "scram-sha-256"})
+    if version == "15.18":
+        with pytest.raises(ConfigError, match=r"knows require_auth .* 16 or newer"):
+            programs.directories(target)
+    else:
+        assert programs.directories(target) == [folder]
 
 
 def test_the_embedded_server_has_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
