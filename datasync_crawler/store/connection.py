@@ -156,13 +156,16 @@ class Connector:
         return connection
 
     def connect_to_read(self) -> "Connection":
-        """The same for who only reads, whoever owns the tables: reading runs nothing of theirs."""
+        """The same for who only reads, whoever owns the tables: reading runs nothing of theirs.
+
+        Raises what `connect` does.
+        """
         connection = self.connect()
         try:
             _run_once(connection, TABLES_ONLY)
-        except psycopg2.Error:
+        except psycopg2.Error as error:
             close_quietly(connection)
-            raise
+            raise DatabaseUnreachable(self._sentence(describe(error))) from None
         return connection
 
     def release(self) -> None:
@@ -196,13 +199,8 @@ class Connector:
                     before.release()
 
     def _warn_of_cleartext(self, connection: "Connection") -> None:
-        if connection.info.ssl_in_use or _warned.is_set():
+        if connection.info.ssl_in_use or _warned.is_set() or not _leaves_machine(connection):
             return
-        with socket.socket(fileno=os.dup(connection.fileno())) as ours:
-            if ours.family == socket.AF_UNIX or not is_remote(
-                ours.getsockname()[0], ours.getpeername()[0]
-            ):
-                return
         _warned.set()
         logger.warning(
             "The connection to the database (%s) isn't encrypted: whoever is on the network in "
@@ -234,6 +232,16 @@ def _run_once(connection: "Connection", statement: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement)
     connection.autocommit = False
+
+
+def _leaves_machine(connection: "Connection") -> bool:
+    with (
+        contextlib.suppress(OSError),  # lost again already: the next one is asked
+        socket.socket(fileno=os.dup(connection.fileno())) as ours,
+    ):
+        if ours.family != socket.AF_UNIX:
+            return is_remote(ours.getsockname()[0], ours.getpeername()[0])
+    return False
 
 
 def is_remote(own: str, peer: str) -> bool:
