@@ -24,7 +24,7 @@ from crawling import crawl
 from databases import Database, Server
 from mockserver import MockServer
 
-from datasync_crawler.store.embedded import EmbeddedError, ensure_running
+from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

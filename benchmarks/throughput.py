@@ -37,8 +37,8 @@ from plot import bars  # noqa: E402
 from datasync_crawler.core import copyrows  # noqa: E402
 from datasync_crawler.core.timestamps import normalize_timestamps  # noqa: E402
 from datasync_crawler.core.wire import PageDecoder  # noqa: E402
+from datasync_crawler.local_postgres.embedded import EmbeddedServer, ensure_running  # noqa: E402
 from datasync_crawler.store import schema  # noqa: E402
-from datasync_crawler.store.embedded import EmbeddedServer, ensure_running  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -75,7 +75,7 @@ class ConfiguredCommand(ScrapyCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Do it, or say in a sentence why not."""
         from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-        from datasync_crawler.store.pghome import EmbeddedError  # noqa: PLC0415
+        from datasync_crawler.local_postgres.errors import EmbeddedError  # noqa: PLC0415
 
         if isinstance(sys.stdout, io.TextIOWrapper):
             # As on standard error: a terminal that can't show a dash is no reason to fail.

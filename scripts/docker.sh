@@ -8,7 +8,7 @@
 demo_password() {
     file=.datasync/docker-demo-password
     if [ ! -s "$file" ]; then
-        mkdir -p .datasync || fail "the folder .datasync can't be made here; may this user write?"
+        (umask 077 && mkdir -p .datasync) || fail "the folder .datasync can't be made here; may this user write?"
         password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
         if ! (umask 077 && echo "$password" >"$file.new" && mv "$file.new" "$file"); then
             fail "$file can't be written; is there room, and may this user write here?"

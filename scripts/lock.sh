@@ -5,7 +5,8 @@
 #   sh scripts/lock.sh             after an .in file was edited
 #   sh scripts/lock.sh --upgrade   take what is new
 #
-# Needs uv (pip install uv) and PyPI. Exit status: 0, or uv's.
+# Needs uv (pip install uv) and the package index that uv is set up for (UV_DEFAULT_INDEX, else its
+# own default). Exit status: 0, or uv's.
 set -eu
 CDPATH="" cd -- "$(dirname -- "$0")/.."
 if ! command -v uv >/dev/null 2>&1; then
@@ -17,7 +18,7 @@ lock() {
     name=$1
     shift
     uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
-        --default-index https://pypi.org/simple --custom-compile-command "sh scripts/lock.sh" \
+        --custom-compile-command "sh scripts/lock.sh" \
         --output-file "$name.txt" "$@" "$name.in"
 }
 

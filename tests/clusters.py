@@ -16,7 +16,7 @@ from typing import Any, Self
 import psycopg2
 from databases import Database
 
-from datasync_crawler.store.pghome import find_home
+from datasync_crawler.local_postgres.home import find_home
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ class Cluster:
 
     def _run(self, program: str, *args: str) -> None:
         subprocess.run(
-            [str(self._home.server_bin / program), f"--pgdata={self.folder / 'data'}", *args],
+            [str(self._home.server.bin / program), f"--pgdata={self.folder / 'data'}", *args],
             check=True, capture_output=True, cwd="/", env={"PATH": os.environ["PATH"]},
             **self._switch,
         )  # fmt: skip
@@ -67,7 +67,7 @@ class Cluster:
     def start(self) -> Self:
         """Starts it and waits until it answers."""
         self._process = subprocess.Popen(
-            [str(self._home.server_bin / "postgres"), "-D", str(self.folder / "data"),
+            [str(self._home.server.bin / "postgres"), "-D", str(self.folder / "data"),
              "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
              "-c", "unix_socket_directories=", "-c", "max_wal_size=32MB"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -40,7 +40,7 @@ def server() -> Iterator[Server]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield Server.from_url(url)
         return
-    from datasync_crawler.store.embedded import (  # noqa: PLC0415
+    from datasync_crawler.local_postgres.embedded import (  # noqa: PLC0415
         EmbeddedError,
         ensure_running,
     )

@@ -100,7 +100,7 @@ class _Demonstration:
 
     def run(self) -> int:
         """Returns the crawl's exit status; nothing that was started outlives this call."""
-        from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+        from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: PLC0415
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

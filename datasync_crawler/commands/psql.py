@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from datasync_crawler.config import Config
     from datasync_crawler.store.targets import EmbeddedTarget
 
+#: The variable that scripts/backup.sh reads.
+PROGRAMS = "DATASYNC_PROGRAMS"
 #: libpq keywords that hold a secret; sslpassword has no variable, psql asks for it.
 _SECRETS = ("password", "sslpassword")
+#: Keywords whose variable isn't PG and the keyword (PostgreSQL documentation, 32.15).
+_VARIABLES = {
+    "dbname": "PGDATABASE",
+    "application_name": "PGAPPNAME",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
 
 
 class Command(ConfiguredCommand):
@@ -48,28 +56,31 @@ class Command(ConfiguredCommand):
         del opts
         if args and args[0] == "--":
             args = args[1:]
+        from datasync_crawler.store import programs  # noqa: PLC0415
+
         config = self.configured()
         psql, params = _connection(config)
         command, environment = psql_call(psql, params, config.schema)
+        # Where pg_dump and pg_restore for this database are, for what psql starts.
+        environment[PROGRAMS] = str(programs.newest(programs.directories(config.database)))
         sys.stdout.flush()
         os.execve(psql, [*command, *args], environment)  # noqa: S606 - psql itself, no shell
 
 
 def _connection(config: Config) -> tuple[str, Mapping[str, str]]:
     """Psql's path and libpq's keywords."""
-    from datasync_crawler.store.pghome import find_psql  # noqa: PLC0415
+    from datasync_crawler.store import programs  # noqa: PLC0415
     from datasync_crawler.store.targets import ServerTarget  # noqa: PLC0415
 
     if isinstance(config.database, ServerTarget):
-        return str(find_psql()), config.database.params
+        return str(programs.directories(config.database)[0] / "psql"), config.database.params
     return _embedded(config.database)
 
 
 def _embedded(target: EmbeddedTarget) -> tuple[str, Mapping[str, str]]:
-    from datasync_crawler.store.embedded import ensure_running  # noqa: PLC0415
+    from datasync_crawler.store import local  # noqa: PLC0415
 
-    server = ensure_running(target.data_dir, port=target.port)
-    server.ensure_database(target.dbname)
+    server = local.run(target)
     server.keep_for_exec()  # psql holds the server from here on, until it ends
     return str(server.bin_dir / "psql"), server.conninfo(target.dbname)
 
@@ -77,7 +88,10 @@ def _embedded(target: EmbeddedTarget) -> tuple[str, Mapping[str, str]]:
 def psql_call(
     psql: str, params: Mapping[str, str], schema: str
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line, free of secrets, and the environment with the password."""
+    """The command line, free of secrets, and the environment with the password.
+
+    The environment says the rest, too, for the programs that psql starts in scripts/backup.sh.
+    """
     shown = {name: value for name, value in params.items() if name not in _SECRETS}
     if schema != "public":
         # In the server's options a blank ends a word, a backslash takes the next character as is.
@@ -85,8 +99,11 @@ def psql_call(
         path = path.replace("\\", "\\\\").replace(" ", "\\ ")
         shown["options"] = f"{shown.get('options', '')} -c {path}".strip()
     environment = dict(os.environ)
-    if "password" in params:
-        environment["PGPASSWORD"] = params["password"]
+    environment |= {
+        _VARIABLES.get(name, f"PG{name.upper().replace('_', '')}"): value
+        for name, value in params.items()
+        if name != "sslpassword"
+    }
     return [psql, "--dbname", _conninfo(shown)], environment
 
 

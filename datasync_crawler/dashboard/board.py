@@ -22,6 +22,10 @@ EXAMPLE_CHARS: Final = 400
 LATENCY: Final = "latency/bucket/"
 COMMIT: Final = "database/commit_bucket/"
 STATUS: Final = "downloader/response_status_count/"
+MALFORMED: Final = (
+    "The figures of this run in crawl_runs are malformed, as no crawl writes them. Look at which "
+    "roles may write to that table."
+)
 
 
 def phase(run: Run | RunLine) -> str:
@@ -34,6 +38,10 @@ def phase(run: Run | RunLine) -> str:
 
 def words(run: Run) -> list[str]:
     """What there is to say of the run's state, in sentences."""
+    return [MALFORMED, *_words(run)] if run.malformed else _words(run)
+
+
+def _words(run: Run) -> list[str]:
     state = phase(run)
     if state == "running":
         now = run.stats.get("now", {}).get("traffic", {})

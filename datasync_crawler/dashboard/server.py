@@ -18,7 +18,9 @@ from typing import Final
 from aiohttp import web
 
 from datasync_crawler.config import is_this_machine
+from datasync_crawler.dashboard import connections
 from datasync_crawler.dashboard.board import phase
+from datasync_crawler.dashboard.connections import Connections
 from datasync_crawler.dashboard.feed import INTERVAL_S, Feed, Parts
 from datasync_crawler.errors import DatabaseRefused
 
@@ -44,7 +46,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: A wrong password is answered after this, in seconds: guessing is slow.
+#: A wrong password is answered after this, in seconds, and so is whoever asks meanwhile.
 WRONG_PASSWORD_S: Final = 0.5
 #: Readers of the page at the same time.
 MOST_READERS: Final = 50
@@ -57,6 +59,9 @@ class Dashboard:
         self._feed = feed
         self._host, self._port, self._password = host, port, password
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
+        self._connections: Connections | None = None
+        self._guessing = asyncio.Lock()
         self._ending = asyncio.Event()
         self._readers = 0
         self.url = ""
@@ -70,15 +75,24 @@ class Dashboard:
         app.router.add_get("/healthz", self._healthz)
         for name in FILES:
             app.router.add_get(f"/{name}", self._file)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,  # who has gone doesn't wait for an answer
+            shutdown_timeout=1.0,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port, shutdown_timeout=1.0)
+        assert self._runner.server is not None
+        self._connections = Connections(self._runner.server)
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connections, self._host, self._port, backlog=connections.BACKLOG
+            )
         except BaseException:
             await self._runner.cleanup()
             raise
-        port = self._runner.addresses[0][1]
+        port = self._listener.sockets[0].getsockname()[1]
         host = "localhost" if self._host in {"0.0.0.0", "::"} else self._host  # noqa: S104
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -91,6 +105,8 @@ class Dashboard:
     async def stop(self) -> None:
         """Sends the last word to who is watching, and closes."""
         self._ending.set()
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         await self._feed.close()
@@ -104,19 +120,20 @@ class Dashboard:
             response = refused or await handler(request)
         except web.HTTPException as error:
             error.headers.update(HEADERS)
+            error.force_close()
             raise
         if not response.prepared:
             response.headers.update(HEADERS)
+        response.force_close()  # a request a connection: it has no idle time to be bounded
         return response
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if request.path == "/healthz":
             return None  # says nothing but that
         if self._password:
-            if _has_password(request.headers.get("Authorization", ""), self._password):
+            header = request.headers.get("Authorization")
+            if header is not None and await self._is_right(header):
                 return None
-            if "Authorization" in request.headers:
-                await asyncio.sleep(WRONG_PASSWORD_S)
             return web.Response(
                 status=401,
                 text="The password is DASHBOARD_PASSWORD; any user name will do.\n",
@@ -129,6 +146,14 @@ class Dashboard:
                 "name, set DASHBOARD_PASSWORD.\n",
             )
         return None
+
+    async def _is_right(self, header: str) -> bool:
+        """One at a time, from whatever address: guesses side by side are no quicker."""
+        async with self._guessing:
+            right = _has_password(header, self._password)
+            if not right:
+                await asyncio.sleep(WRONG_PASSWORD_S)
+            return right
 
     # --- what is answered -------------------------------------------------------------------------
 
@@ -147,12 +172,17 @@ class Dashboard:
         if self._readers >= MOST_READERS:
             raise web.HTTPServiceUnavailable(text="Too many readers.\n")
         response = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream"})
+        assert self._connections is not None  # started
         self._readers += 1
         try:
-            await response.prepare(request)
-            await self._stream(response, int(text) if text else None)
+            with self._connections.streaming(request):
+                await response.prepare(request)
+                await self._stream(response, int(text) if text else None)
         except ConnectionError:
             pass  # the reader has gone
+        except TimeoutError:  # it doesn't read
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             self._readers -= 1
         return response
@@ -165,10 +195,10 @@ class Dashboard:
             changed = {name: part for name, part in parts.items() if sent.get(name) != part}
             # The run last: with it the page is drawn.
             order = sorted(changed, key=lambda name: name in {"run", "health"})
-            await response.write(
-                b"".join(b"event: %b\ndata: %b\n\n" % (name.encode(), changed[name])
-                         for name in order)
-            )  # fmt: skip
+            text = b"".join(
+                b"event: %b\ndata: %b\n\n" % (name.encode(), changed[name]) for name in order
+            )
+            await asyncio.wait_for(response.write(text), connections.PATIENCE_S)
             sent = parts
             if last:
                 await response.write(b"event: end\ndata: {}\n\n")
@@ -190,6 +220,8 @@ class Dashboard:
         word = "ok"
         if self._feed.away_s is not None:
             word = "database away"
+        elif self._feed.run is not None and self._feed.run.malformed:
+            word = "malformed figures in crawl_runs"
         elif self._feed.run is not None and phase(self._feed.run) == "silent":
             word = "crawl without heartbeat"
         return web.json_response({"status": word}, status=200 if word == "ok" else 503)

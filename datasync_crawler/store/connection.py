@@ -11,7 +11,7 @@ import socket
 import threading
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -29,7 +29,7 @@ from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
-    from datasync_crawler.store.embedded import EmbeddedServer
+    from datasync_crawler.local_postgres.embedded import EmbeddedServer
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,22 @@ _SERVER_KEEPALIVES: Final = (
 )
 
 
+#: For every connection: whoever may create in `public` could put an operator or a function there
+#: that matches better than PostgreSQL's own, and would run as our role. pg_temp stands last, or it
+#: would be searched first. Tables are named with their schema.
+_OWN_NAMES_ONLY: Final = "SET search_path = pg_catalog, pg_temp"
+#: For a connection that reads tables of any owner: neither views nor row security policies, which
+#: run their owner's functions as our role. The second setting is there since 14.13, 15.8, 16.4.
+TABLES_ONLY: Final = (
+    "SET row_security = off; SELECT set_config(name, 'view, foreign-table', false) "
+    "FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'"
+)
+
 #: What this process has open, for `cut_all`, and whether that was called.
 _opened: "WeakSet[Connection]" = WeakSet()
 _given_up = threading.Event()
+#: Set once it was said that the network can read along.
+_warned = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +132,18 @@ class Connector:
             )
         params = self._params()
         try:
-            connection: Connection = psycopg2.connect(**params)
+            if isinstance(self.target, ServerTarget):
+                connection: Connection = psycopg2.connect(**params)
+            else:
+                from datasync_crawler.store import local  # noqa: PLC0415  # only where it is used
+
+                connection = local.connect(params)
             _opened.add(connection)
             connection.set_client_encoding("UTF8")  # whatever the URL says
+            _run_once(connection, _OWN_NAMES_ONLY)
             if isinstance(self.target, ServerTarget):
-                _keep_alive(connection)
+                _run_once(connection, _SERVER_KEEPALIVES)
+                self._warn_of_cleartext(connection)
         except UnicodeError:
             raise DatabaseRefused(self._sentence("the answer can't be read")) from None
         except psycopg2.Error as error:
@@ -133,6 +153,19 @@ class Connector:
             if _REFUSED.search(text) and "starting up" not in text:
                 raise DatabaseRefused(self._sentence(_first_line(text, params))) from None
             raise DatabaseUnreachable(self._sentence(_first_line(text, params))) from None
+        return connection
+
+    def connect_to_read(self) -> "Connection":
+        """The same for who only reads, whoever owns the tables: reading runs nothing of theirs.
+
+        Raises what `connect` does.
+        """
+        connection = self.connect()
+        try:
+            _run_once(connection, TABLES_ONLY)
+        except psycopg2.Error as error:
+            close_quietly(connection)
+            raise DatabaseUnreachable(self._sentence(describe(error))) from None
         return connection
 
     def release(self) -> None:
@@ -165,6 +198,17 @@ class Connector:
                 if before is not None:
                     before.release()
 
+    def _warn_of_cleartext(self, connection: "Connection") -> None:
+        if connection.info.ssl_in_use or _warned.is_set() or not _leaves_machine(connection):
+            return
+        _warned.set()
+        logger.warning(
+            "The connection to the database (%s) isn't encrypted: whoever is on the network in "
+            "between can read and change events. Set sslmode=verify-full in DATABASE_URL, or "
+            "PGSSLMODE=verify-full in the environment.",
+            self.target.describe(),
+        )
+
     def _sentence(self, cause: str) -> str:
         return (
             f"The database can't be used ({self.target.describe()}): {cause}. "
@@ -174,24 +218,38 @@ class Connector:
 
 
 def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":
-    from datasync_crawler.store.embedded import (  # noqa: PLC0415  # only where it is used
-        EmbeddedError,
-        ensure_running,
-    )
+    from datasync_crawler.local_postgres.errors import EmbeddedError  # noqa: PLC0415
+    from datasync_crawler.store import local  # noqa: PLC0415  # only where it is used
 
     try:
-        running = ensure_running(Path(target.data_dir), port=target.port)
-        running.ensure_database(target.dbname)
+        return local.run(target)
     except EmbeddedError as error:
         raise DatabaseUnreachable(str(error)) from None
-    return running
 
 
-def _keep_alive(connection: "Connection") -> None:
+def _run_once(connection: "Connection", statement: str) -> None:
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(_SERVER_KEEPALIVES)
+        cursor.execute(statement)
     connection.autocommit = False
+
+
+def _leaves_machine(connection: "Connection") -> bool:
+    with (
+        contextlib.suppress(OSError),  # lost again already: the next one is asked
+        socket.socket(fileno=os.dup(connection.fileno())) as ours,
+    ):
+        if ours.family != socket.AF_UNIX:
+            return is_remote(ours.getsockname()[0], ours.getpeername()[0])
+    return False
+
+
+def is_remote(own: str, peer: str) -> bool:
+    """Whether a connection between these two addresses leaves this machine."""
+    address = ip_address(peer.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return own != peer and not address.is_loopback
 
 
 def _first_line(text: str, params: dict[str, Any]) -> str:

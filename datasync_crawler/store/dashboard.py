@@ -9,7 +9,7 @@ import msgspec
 import psycopg2
 
 from datasync_crawler.errors import DatabaseRefused
-from datasync_crawler.store import queries
+from datasync_crawler.store import queries, runstats, schema
 from datasync_crawler.store.connection import Connector, close_quietly, cut, describe
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A read that takes longer is given up, in milliseconds: the page must not burden the server.
 STATEMENT_TIMEOUT_MS: Final = 20_000
+#: The second is what a view is met with (`Connector.connect_to_read`).
+_REFUSALS: Final = (psycopg2.ProgrammingError, psycopg2.errors.ObjectNotInPrerequisiteState)
 
 
 class RunLine(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class Run(msgspec.Struct, frozen=True):
     silent_s: float
     finish_reason: str | None
     stats: dict[str, Any]
+    malformed: bool = False  # what stands in `stats` isn't a crawl's: it's left out
 
 
 class LedgerView(msgspec.Struct, frozen=True):
@@ -89,25 +92,35 @@ class DashboardReader:
     new connection. Before the first crawl there are no tables: then there is nothing, no error.
     """
 
-    def __init__(self, connector: Connector, schema: str) -> None:
+    def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
-        self._queries = queries.load("dashboard", schema)
+        self._schema = schema_name
+        self._queries = queries.load("dashboard", schema_name)
         self._connection: Connection | None = None
 
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
-        return [RunLine(*row) for row in self._fetch("runs", None)]
+        rows = [
+            (*row[:8], row[8] == "true", *map(runstats.read_count, row[9:]))
+            for row in self._fetch("runs", None)
+        ]
+        return [RunLine(*row) for row in rows]
 
     def run(self, run_id: int | None) -> Run | None:
         """One run, the newest for None."""
         rows = self._fetch("run", {"run_id": run_id})
-        return Run(*rows[0]) if rows else None
+        if not rows:
+            return None
+        *first, text = rows[0]
+        stats = runstats.read_stats(text)
+        row = (*first, stats or {}, stats is None)
+        return Run(*row)
 
     def series(self, run_id: int, points: int) -> list[tuple[float, dict[str, Any]]]:
         """About *points* samples of a run at most: seconds since its start, and figures."""
-        return [(row[0], row[1]) for row in self._fetch(
-            "series", {"run_id": run_id, "points": points}
-        )]  # fmt: skip
+        rows = self._fetch("series", {"run_id": run_id, "points": points})
+        read = [(at_s, runstats.read_sample(text)) for at_s, text in rows]
+        return [(at_s, figures) for at_s, figures in read if figures is not None]
 
     def ledger(self, most_cells: int) -> LedgerView | None:
         """The ledger in at most *most_cells* cells; None before the first crawl."""
@@ -153,20 +166,28 @@ class DashboardReader:
         """From another thread: ends a call that a hanging server would never end."""
         cut(self._connection)
 
-    def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            connection = self._connector.connect()
+    def _connect(self) -> "Connection":
+        connection = self._connector.connect_to_read()
+        try:
             connection.set_session(readonly=True, autocommit=True)
             with connection.cursor() as cursor:
                 cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
-            self._connection = connection
+            schema.refuse_strange_columns(connection, self._schema)
+        except BaseException:
+            close_quietly(connection)
+            raise
+        return connection
+
+    def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = self._connect()
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(self._queries[name], params)
                 return cursor.fetchall()
         except psycopg2.errors.UndefinedTable:
             return []
-        except psycopg2.ProgrammingError as error:  # rights, or tables of another shape: not "away"
+        except _REFUSALS as error:  # rights, views, or tables of another shape: not "away"
             raise DatabaseRefused(
                 f"The database refuses to be read: {describe(error)}. Give this role the right to "
                 "read all tables of DB_SCHEMA, or check DB_SCHEMA."

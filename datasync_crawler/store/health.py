@@ -22,7 +22,7 @@ def read_health(connector: Connector, schema: str, *, stale_after_s: float) -> H
 
     Raises what `Connector.connect` raises.
     """
-    connection = connector.connect()
+    connection = connector.connect_to_read()
     try:
         with connection.cursor() as cursor:
             cursor.execute(queries.load("health", schema)["last_heartbeat"], _this_host())

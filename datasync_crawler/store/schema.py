@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 ADDED: Final = {"checkpoint": ("before_id", "repeated", "total"), "source": ("overlap",)}
 
 
+#: A statement that makes a table waits so long for who makes it at the same time.
+LOCK_TIMEOUT_MS: Final = 30_000
+#: Looks at what is there, while others make the same tables.
+ATTEMPTS: Final = 5
+_MADE_MEANWHILE: Final = (
+    psycopg2.errors.UniqueViolation,
+    psycopg2.errors.DuplicateTable,
+    psycopg2.errors.DuplicateSchema,
+)
+
+
 def advisory_key(schema: str, purpose: str) -> int:
     """A 64-bit key for pg_advisory_lock, the same in every process."""
     digest = hashlib.sha256(f"datasync-crawler/{purpose}/{schema}".encode()).digest()
@@ -28,18 +39,32 @@ def advisory_key(schema: str, purpose: str) -> int:
 
 
 def migrate(connection: "Connection", schema: str) -> None:
-    """Makes what is missing, in one transaction, under an advisory lock.
+    """Makes what is missing, in one transaction.
 
     Nothing is written when everything is there, so that a role without CREATE can crawl.
-    Raises SchemaConflict for a table of another shape and DatabaseRefused for missing rights.
+    Raises SchemaConflict for a table of another shape or owner and DatabaseRefused for missing
+    rights. No advisory lock, which any role could hold: of two that make the same table at once,
+    the catalogue's unique keys refuse one, and it looks again.
     """
+    for attempt in range(ATTEMPTS):
+        try:
+            _migrate(connection, schema)
+        except _MADE_MEANWHILE:
+            if attempt == ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _migrate(connection: "Connection", schema: str) -> None:
     try:
         with connection, connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (advisory_key(schema, "migrate"),))
+            cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
             cursor.execute("SELECT to_regnamespace(%s)", (queries.quote_identifier(schema),))
             if cursor.fetchone() == (None,):
                 cursor.execute(f"CREATE SCHEMA {queries.quote_identifier(schema)}")
             for table, statement in queries.load("schema", schema).items():
+                _refuse_foreign(cursor, schema, table)
                 found = _columns(cursor, schema, table)
                 if not found:
                     cursor.execute(statement)
@@ -63,8 +88,52 @@ def migrate(connection: "Connection", schema: str) -> None:
     except psycopg2.errors.InsufficientPrivilege as error:
         raise DatabaseRefused(
             f"The tables in schema {schema} can't be made: {describe(error)}. Grant this role "
-            "CREATE on the schema, or have its owner run the crawl once."
+            "CREATE on the schema."
         ) from None
+    except psycopg2.errors.LockNotAvailable:
+        raise DatabaseRefused(
+            f"Another transaction has been making or changing tables in schema {schema} for "
+            f"{LOCK_TIMEOUT_MS // 1000} s: wait for it to end (pg_stat_activity names it), or end "
+            "it, and run the crawl again."
+        ) from None
+
+
+def _refuse_foreign(cursor: "Cursor", schema: str, table: str) -> None:
+    """A table's owner can attach a trigger or a policy to it, which would run as our role."""
+    cursor.execute(
+        "SELECT pg_get_userbyid(relowner), current_user FROM pg_class "
+        "WHERE oid = to_regclass(%s) AND pg_get_userbyid(relowner) <> current_user",
+        (_qualified(schema, table),),
+    )
+    row = cursor.fetchone()
+    if row is not None:
+        raise SchemaConflict(
+            f"The table {table} in schema {schema} belongs to the role {row[0]}, which could run "
+            f"anything as {row[1]} by it. It is left untouched: set DB_SCHEMA to a schema of the "
+            f"crawler's own, or, if {row[0]} is to be trusted, ALTER TABLE "
+            f"{_qualified(schema, table)} OWNER TO {queries.quote_identifier(row[1])}."
+        )
+
+
+def refuse_strange_columns(connection: "Connection", schema: str) -> None:
+    """For who only reads: a column of a type of its own could run a cast of its owner's.
+
+    Tables and columns that are missing are no matter here. Raises SchemaConflict.
+    """
+    with connection.cursor() as cursor:
+        for table, statement in queries.load("schema", schema).items():
+            found = _columns(cursor, schema, table)
+            declared = _declared(statement)
+            wrong = [
+                name
+                for name, (kind, _) in declared.items()
+                if name in found and found[name][0] != kind
+            ]
+            if wrong:
+                raise SchemaConflict(
+                    f"Schema {schema} has a table {table} of another shape ({', '.join(wrong)}), "
+                    "so it isn't the crawler's: check DB_SCHEMA."
+                )
 
 
 def _qualified(schema: str, table: str) -> str:

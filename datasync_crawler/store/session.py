@@ -20,6 +20,7 @@ from datasync_crawler.errors import (
 )
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import (
+    TABLES_ONLY,
     Backend,
     Connector,
     close_quietly,
@@ -168,12 +169,17 @@ class Session:
                 time.sleep(0.1)
 
     def _holder(self, connection: "Connection") -> str:
-        """Who runs, as far as the table of runs can be read: it may not have been made yet."""
+        """Who runs, as far as the table of runs can be read: it may not have been made yet.
+
+        Nor has anybody looked yet whose it is.
+        """
         try:
             with connection.cursor() as cursor:
+                cursor.execute(TABLES_ONLY)
+                schema.refuse_strange_columns(connection, self.schema)
                 cursor.execute(self._queries["running"])
                 row = cursor.fetchone()
-        except psycopg2.Error:
+        except (psycopg2.Error, SchemaConflict):
             return ""
         return (
             "" if row is None else f" (run {row[0]}: process {row[2]} on {row[1]}, since {row[3]})"

@@ -65,6 +65,28 @@ def test_our_containers_are_hardened_and_given_time_to_stop(services: dict[str, 
         assert service["stop_grace_period"] == "10s", name
 
 
+def test_every_container_is_without_privileges(services: dict[str, Any]) -> None:
+    """Also those that aren't ours; PostgreSQL's keeps what its entry point needs."""
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    added = {name: service["cap_add"] for name, service in services.items() if "cap_add" in service}
+    assert added == {"postgres": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]}
+
+
+def test_each_container_gets_its_own_secrets_alone(services: dict[str, Any]) -> None:
+    """.env whole goes to the crawler and Scrapyd, without the passwords of others."""
+    with_dotenv = {name for name, service in services.items() if "env_file" in service}
+    assert with_dotenv == {"crawler", "scrapyd"}
+    for name, foreign in (
+        ("crawler", ("SCRAPYD_PASSWORD", "GRAFANA_PASSWORD")),
+        ("scrapyd", ("GRAFANA_PASSWORD",)),
+    ):
+        assert [services[name]["environment"][each] for each in foreign] == [""] * len(foreign)
+    for name in ("postgres", "mockapi", "dashboard", "prometheus", "grafana"):
+        assert "API_KEY" not in str(services[name]), name
+
+
 def test_secrets_of_the_environment_have_a_root_to_be_copied_into(services: dict[str, Any]) -> None:
     """Compose refuses them in a service with a read-only root (docker/compose#12531)."""
     users = {name for name, service in services.items() if service.get("secrets")}

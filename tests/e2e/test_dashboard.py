@@ -17,7 +17,8 @@ from dashboards import DashboardServer
 from databases import Database
 from mockserver import MockServer
 
-from datasync_crawler.store.embedded import ensure_running
+from datasync_crawler.local_postgres.embedded import ensure_running
+from datasync_crawler.store import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,7 +147,7 @@ def test_a_stopped_database_is_said_and_waited_for(browser: Browser, tmp_path: P
     """The page says that the database is away, keeps the figures, and goes on when it is back."""
     port = free_port()
     server = ensure_running(tmp_path / "own", port=port)
-    server.ensure_database("own")
+    local.ensure_database(server, "own")
     database = Database(server.conninfo("own"))
     try:
         with DashboardServer(database) as dashboard, MockServer("--events", "900") as mock:

@@ -20,11 +20,11 @@ EVENTS = 10_000
 SIZE = ("-s", "BULK_PAGE_SIZE=500")
 
 
-def backup(database: Database, *arguments: str) -> subprocess.CompletedProcess[str]:
+def backup(database: Database, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["sh", str(PROJECT / "scripts" / "backup.sh"), *arguments],
         cwd=PROJECT,
-        env={**environment(None, database), "DATASYNC_VENV": sys.prefix},
+        env={**environment(None, database), "DATASYNC_VENV": sys.prefix, **env},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -67,6 +67,23 @@ def test_a_crawl_moves_to_another_machine_and_goes_on(
             assert_equals_truth(other, truths(1, 0, EVENTS))
     finally:
         server.execute(f"DROP DATABASE {other_name} WITH (FORCE)")
+
+
+def test_a_name_that_others_take_is_no_sign_of_success(database: Database, tmp_path: Path) -> None:
+    """Whoever makes a file anew that the script has removed from /tmp doesn't mend a failure."""
+    (tmp_path / "backup.dump").write_text("no backup")
+    racer = tmp_path / "bin" / "rm"
+    racer.parent.mkdir()
+    racer.write_text(
+        '#!/bin/sh\n/bin/rm "$@"\nfor name; do\n'
+        '    case $name in */tmp.*) [ -e "$name" ] || touch "$name" ;; esac\ndone\n'
+    )
+    racer.chmod(0o755)
+    path = f"{racer.parent}:{environment(None, database)['PATH']}"
+    room = tmp_path / "tmp"
+    room.mkdir()
+    failed = backup(database, "restore", str(tmp_path / "backup.dump"), PATH=path, TMPDIR=str(room))
+    assert failed.returncode == 1, failed.stdout + failed.stderr
 
 
 def test_a_backup_that_fails_says_so_and_leaves_nothing(database: Database, tmp_path: Path) -> None:

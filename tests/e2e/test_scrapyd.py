@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 from crawling import PROJECT, assert_equals_truth, environment
+from databases import Database
 from mockserver import MockServer
 from scrapyd_server import PASSWORD, Scrapyd, copy_of_the_project, deploy, free_port, until
 
+from datasync_crawler.local_postgres.embedded import ensure_running
+from datasync_crawler.local_postgres.home import STATE_DIR
 from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from databases import Database
 
 EVENTS = 40_000
 CANARY = "canary-7d1c0f"
@@ -111,6 +114,26 @@ def test_a_job_cancelled_in_mid_crawl_is_completed_by_the_next(
     # Exit status 1 for the first, 0 for the second, as Scrapyd sees them.
     assert re.search(rf"Process died: exitstatus=1 .*{first}", scrapyd.output())
     assert re.search(rf"Process finished: .*{second}", scrapyd.output())
+
+
+def test_without_a_database_a_job_brings_its_own(
+    tmp_path: Path, mock: MockServer, project: Path, egg: Path
+) -> None:
+    """With none configured the zipped egg starts the embedded server below Scrapyd's folder, the
+    crawl completes, and the server has ended with the job.
+    """
+    folder = tmp_path / "scrapyd of ours"
+    folder.mkdir()
+    with Scrapyd(folder, free_port(), environment(mock, None)) as scrapyd:
+        cfg = (PROJECT / "scrapy.cfg").read_text().replace("http://127.0.0.1:6800/", scrapyd.url)
+        (project / "scrapy.cfg").write_text(cfg)
+        deploy(project, "--egg", str(egg), "--version", "1.0")
+        log = scrapyd.finish(scrapyd.schedule("BULK_PAGE_SIZE=2000"))
+        assert f"complete: proved against the API's total ({EVENTS:,})" in log
+    with ensure_running(folder / ".datasync") as server:
+        assert_equals_truth(Database(server.conninfo("datasync")), truths(1, 0, EVENTS))
+    if server.home.parent == STATE_DIR:
+        shutil.rmtree(server.home)
 
 
 def test_a_killed_job_and_jobs_scheduled_twice_end_complete(

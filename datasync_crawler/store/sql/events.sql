@@ -8,7 +8,7 @@ COPY {schema}.events ({columns}) FROM STDIN;
 -- name: make_incoming
 -- Where rows wait to be merged. It lives as long as the session (behind a pooler: as the
 -- server's), empty outside a transaction.
-CREATE TEMP TABLE IF NOT EXISTS incoming (
+CREATE TEMP TABLE IF NOT EXISTS pg_temp.incoming (
     page integer, id text, session_id text, user_id text, type text, name text,
     properties jsonb, "timestamp" timestamptz, session jsonb, extra jsonb
 ) ON COMMIT DELETE ROWS;

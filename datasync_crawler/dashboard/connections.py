@@ -1,0 +1,61 @@
+"""How many connections the page holds, and how long one may take.
+
+A page in a crawl shares the crawl's file descriptors and its event loop: what it can't serve it
+closes. Must not know what is asked or answered.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+#: Connections at a time. 1,100 idle ones took all descriptors of a crawl, and half its rate.
+MOST_CONNECTIONS: Final = 100
+#: Accepted in one go, before they are counted: so many may be open beyond the bound for a moment.
+BACKLOG: Final = 16
+#: A connection that has neither asked and been answered, nor become a stream, is closed after
+#: this, in seconds; so is a stream whose reader takes nothing for so long.
+PATIENCE_S: Final = 10.0
+
+
+class Connections:
+    """Makes the protocol of each connection; given to ``loop.create_server``."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+        self._streams: set[RequestHandler] = set()
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol for a connection that was accepted."""
+        if len(self._server.connections) >= MOST_CONNECTIONS:
+            return _Refused()
+        handler = self._server()
+        self._end_later(handler)
+        return handler
+
+    @contextlib.contextmanager
+    def streaming(self, request: web.Request) -> Iterator[None]:
+        """While inside, the request's connection may live as long as its reader keeps up."""
+        handler = request.protocol
+        self._streams.add(handler)
+        try:
+            yield
+        finally:
+            self._streams.discard(handler)
+            self._end_later(handler)  # what is buffered gets its time, too
+
+    def _end_later(self, handler: RequestHandler) -> None:
+        asyncio.get_running_loop().call_later(PATIENCE_S, self._end, handler)
+
+    def _end(self, handler: RequestHandler) -> None:
+        if handler.transport is not None and handler not in self._streams:
+            handler.transport.abort()
+
+
+class _Refused(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()

@@ -1,0 +1,98 @@
+"""Whether the stats in ``crawl_runs`` are what a crawl writes: other roles can write there, too.
+
+Pure. What isn't, is left out as a whole: half of somebody's figures say nothing.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+#: Groups whose values are all numbers; ``crawl/`` holds words, too.
+NUMBERS: Final = frozenset(
+    {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
+     "throttle"}
+)  # fmt: skip
+#: Beyond every figure of a run; JSON knows no bound, a column and a float do.
+_MOST: Final = 2**63
+
+
+class _Traffic(msgspec.Struct):
+    in_flight: int = 0
+    paused_for_s: float = 0
+    limit: int | None = None
+    remaining: int | None = None
+    reset_in_s: float | None = None
+    pause_reason: str | None = None
+
+
+class _Now(msgspec.Struct):
+    """What is read of ``now``; more may stand there."""
+
+    done: int = 0
+    holes: int = 0
+    rate_now: float = 0
+    rate_mean: float = 0
+    left_s: float | None = None
+    traffic: _Traffic | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_stats(text: str | None) -> dict[str, Any] | None:
+    """A heartbeat's stats (names, scalars of the right kinds, figures of now), or None."""
+    stats = _decoded(text)
+    if stats is None or not all(_is_fit(name, value) for name, value in stats.items()):
+        return None
+    return stats
+
+
+def read_sample(text: str) -> dict[str, Any] | None:
+    """A sample of `crawl_samples` (numbers and flags by name), or None."""
+    sample = _decoded(text)
+    if sample is None or not all(map(_is_figure, sample.values())):
+        return None
+    return sample
+
+
+def read_count(text: str | None) -> int:
+    """A count of the list of runs; 0 for what is none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _decoded(text: str | None) -> dict[str, Any] | None:
+    try:
+        return msgspec.json.decode(text or "null", type=dict[str, Any])
+    except (ValueError, RecursionError):  # DecodeError, or more digits than Python reads
+        return None
+
+
+def _is_fit(name: str, value: object) -> bool:
+    group = name.partition("/")[0]
+    if name == "now":
+        return _converts(value, _Now)
+    if name == "under_way":
+        return _converts(value, list[tuple[int, int]])
+    if name == "crawl/complete":
+        return isinstance(value, bool)
+    if group in NUMBERS or name == "crawl/total":
+        return _is_number(value)
+    return value is None or isinstance(value, str | bool) or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    """A number of a size that can be reckoned with, or none at all."""
+    if value is None:
+        return True
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < _MOST
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, bool) or _is_number(value)
+
+
+def _converts(value: object, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, OverflowError):
+        return False
+    return True
