@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import socket
 import subprocess
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 from urllib.request import urlopen
 
 import pytest
 from crawling import crawl
+from support_servers import Answer, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from databases import Database
 
 EVENTS = 2500
 PACKAGE = "json-server@0.17.4"
-#: What a server makes of a query: status-200 headers and body.
-Answer = tuple[dict[str, str], Any]
 
 
 def events(number: int) -> list[dict[str, Any]]:
@@ -48,40 +43,6 @@ def assert_all_there(database: Database, number: int = EVENTS) -> None:
         (str(one["id"]), one["sessionId"], one["name"], one["properties"]["page"], one["timestamp"])
         for one in events(number)
     }
-
-
-@contextlib.contextmanager
-def serving(answer: Callable[[str, Mapping[str, str]], Answer | None]) -> Iterator[str]:
-    """A server that answers (path, query) in JSON, None with 404; gives its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            found = answer(parts.path, query)
-            headers, content = found or ({}, {"error": "Not Found"})
-            body = json.dumps(content).encode()
-            self.send_response(200 if found else 404)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def quick(**named: object) -> list[str]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
+import threading
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from rooms import Room, page
+from virtual import MemoryLedger
 
 from datasync_crawler.crawl.values import Ask, Joined, Proof
-from datasync_crawler.errors import DatabaseRefused
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "unit" / "crawl"))
-
-from virtual import MemoryLedger  # found by the path above
+from datasync_crawler.errors import DatabaseLost, DatabaseRefused
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.ledger import Ledger
+from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,3 +132,24 @@ def test_an_error_that_waiting_doesnt_mend_is_told(room: Room) -> None:
     room.query("ALTER TABLE checkpoint RENAME TO elsewhere")
     with pytest.raises(DatabaseRefused, match=r"can't read or write the ledger \(relation"):
         asyncio.run(room.ledger.state())
+
+
+def test_a_lost_connection_is_opened_again(room: Room) -> None:
+    """The planner reads on when the server has ended its connection."""
+    asyncio.run(room.ledger.state())
+    assert room.ledger._connection is not None
+    room.query("SELECT pg_terminate_backend(%s)", (room.ledger._connection.info.backend_pid,))
+    assert asyncio.run(room.ledger.state()).pass_no == 0
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_database_that_stays_away_is_given_up(database: Database, *, stopped: bool) -> None:
+    """No answer for DB_MAX_WAIT, or the crawl is told to stop: DatabaseLost."""
+    nowhere = Connector(ServerTarget({**database.params, "host": "127.0.0.1", "port": "1"}))
+    stop = threading.Event()
+    if stopped:
+        stop.set()
+    ledger = Ledger(nowhere, "public", max_wait_s=3600 if stopped else 0.2, stop=stop)
+    with pytest.raises(DatabaseLost, match="DB_MAX_WAIT"):
+        asyncio.run(ledger.state())
+    asyncio.run(ledger.close())

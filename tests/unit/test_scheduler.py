@@ -1,12 +1,12 @@
-"""scheduler.py on real queue files: whatever a JOBDIR holds, the crawl starts, and empty."""
+"""The scheduler: delayed requests, and no queue on disk."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import shutil
+import pickle
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,8 +17,7 @@ from datasync_crawler import signals
 from datasync_crawler.scheduler import LedgerScheduler
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
 SETTINGS = {
     "SCHEDULER": "datasync_crawler.scheduler.LedgerScheduler",
@@ -60,58 +59,8 @@ async def opened(jobdir: Path | None) -> AsyncIterator[LedgerScheduler]:
     scheduler.close("finished")
 
 
-def left_behind(jobdir: Path, count: int = 5) -> Path:
-    """Lets an earlier process stop cleanly with requests in its queue; gives the queue's folder."""
-
-    async def scenario() -> None:
-        async with opened(jobdir) as scheduler:
-            for number in range(count):
-                assert scheduler.enqueue_request(
-                    request(number, priority=number % 2, callback=scheduler.spider.parse)
-                )
-            assert scheduler.has_pending_requests() == (count > 0)
-
-    asyncio.run(scenario())
-    return jobdir / "requests.queue"
-
-
-def reopened(jobdir: Path) -> int:
-    """Opens it again: it has to be empty and to work. Gives the requests that were counted."""
-
-    async def scenario() -> int:
-        async with opened(jobdir) as scheduler:
-            assert not scheduler.has_pending_requests()
-            assert scheduler.next_request() is None
-            assert scheduler.enqueue_request(request(77))
-            taken = scheduler.next_request()
-            assert taken is not None
-            assert taken.url.endswith("=77")
-            assert scheduler.next_request() is None
-            assert scheduler.stats is not None
-            left = scheduler.stats.get_value("scheduler/left_in_jobdir")
-            assert isinstance(left, int)
-            return left
-
-    return asyncio.run(scenario())
-
-
-@pytest.fixture
-def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The warnings of our own logger so far."""
-    caplog.set_level(logging.INFO)
-
-    def read() -> list[str]:
-        return [
-            record.getMessage()
-            for record in caplog.records
-            if record.levelno >= logging.WARNING and record.name == "datasync_crawler.scheduler"
-        ]
-
-    return read
-
-
-def test_without_a_jobdir_nothing_is_kept() -> None:
-    """Requests live in memory, and nothing of a queue is said."""
+def test_requests_live_in_memory() -> None:
+    """They come in, go out, and nothing is pending then."""
 
     async def scenario() -> None:
         async with opened(None) as scheduler:
@@ -119,133 +68,39 @@ def test_without_a_jobdir_nothing_is_kept() -> None:
             assert scheduler.has_pending_requests()
             assert scheduler.next_request() is not None
             assert not scheduler.has_pending_requests()
-            assert scheduler.stats is not None
-            assert scheduler.stats.get_value("scheduler/left_in_jobdir") is None
 
     asyncio.run(scenario())
 
 
-def test_a_clean_stop_is_no_warning(tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
-    """What a stopped run left is counted, told of once, and dropped: the ledger plans anew."""
-    left_behind(tmp_path)
-    assert reopened(tmp_path) == 5
-    assert reopened(tmp_path) == 0
-    assert warnings() == []
+class Planted:
+    """Runs a program when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
 
 
-def test_an_empty_stop_is_no_warning(tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
-    """A run that ended with nothing to do leaves a queue without requests."""
-    left_behind(tmp_path, count=0)
-    assert reopened(tmp_path) == 0
-    assert warnings() == []
+def test_nothing_in_a_jobdir_is_unpickled(tmp_path: Path) -> None:
+    """A planted queue file runs nothing and stays as it is; the crawl begins with nothing."""
+    queue = tmp_path / "state" / "requests.queue"
+    mark = tmp_path / "mark"
+    (queue / "0").mkdir(parents=True)
+    (queue / "active.json").write_text(json.dumps({"": [0]}))
+    pickled = pickle.dumps(Planted(mark))
+    (queue / "0" / "q00000").write_bytes(pickled + len(pickled).to_bytes(4, "big"))
 
+    async def scenario() -> None:
+        async with opened(tmp_path / "state") as scheduler:
+            assert not scheduler.has_pending_requests()
+            assert scheduler.next_request() is None
+            assert scheduler.enqueue_request(request(77))
+            assert scheduler.next_request() is not None
 
-def data_files(queue: Path) -> Iterator[Path]:
-    found = [path for path in queue.rglob("*") if path.is_file() and path.name != "active.json"]
-    assert found
-    yield from found
-
-
-def killed(queue: Path) -> None:
-    """A killed process hasn't written active.json."""
-    (queue / "active.json").unlink()
-
-
-def truncated(queue: Path) -> None:
-    for path in data_files(queue):
-        path.write_bytes(path.read_bytes()[:-7])
-
-
-def emptied(queue: Path) -> None:
-    for path in data_files(queue):
-        path.write_bytes(b"")
-
-
-def zeroed(queue: Path) -> None:
-    """As a file is found after a power failure."""
-    for path in data_files(queue):
-        path.write_bytes(bytes(path.stat().st_size))
-
-
-def deleted(queue: Path) -> None:
-    for path in data_files(queue):
-        path.unlink()
-
-
-def garbage(queue: Path) -> None:
-    """Whole records of which none is a pickle."""
-    for path in data_files(queue):
-        path.write_bytes(
-            path.read_bytes().replace(b"http", b"\x80\xff\x00.").replace(b"\x80", b".")
-        )
-
-
-def overcounted(queue: Path) -> None:
-    """The file's own count says four thousand million."""
-    for path in data_files(queue):
-        path.write_bytes(b"\xff\xff\xff\xff" + path.read_bytes()[4:])
-
-
-def another_spiders(queue: Path) -> None:
-    """A callback that this spider doesn't have."""
-    for path in data_files(queue):
-        path.write_bytes(path.read_bytes().replace(b"parse", b"prase"))
-
-
-def folders_in_place_of_files(queue: Path) -> None:
-    for path in list(data_files(queue)):
-        path.unlink()
-        path.mkdir()
-
-
-def index_is(content: bytes) -> Callable[[Path], None]:
-    def damage(queue: Path) -> None:
-        (queue / "active.json").write_bytes(content)
-
-    damage.__name__ = repr(content)
-    return damage
-
-
-DAMAGES: list[Callable[[Path], None]] = [
-    killed, truncated, emptied, zeroed, deleted, garbage, overcounted, another_spiders,
-    folders_in_place_of_files,
-    *map(index_is, (b"", b"{", b"null", b"[]", b"{}", b"42", b'"x"', b"\xff", b"[1e400]", b"[[[",
-                    b'{"127.0.0.1": "x"}', b'{"../../x": [0]}', b'{"127.0.0.1": [99]}')),
-]  # fmt: skip
-
-
-# queuelib doesn't close a file whose header it can't read.
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning"
-)
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_queue_is_told_of_and_replaced(
-    damage: Callable[[Path], None], tmp_path: Path, warnings: Callable[[], list[str]]
-) -> None:
-    """Whatever was done to the files: no exception, one warning that says that nothing is lost, an
-    empty queue that works, and nothing to warn of the next time.
-    """
-    queue = left_behind(tmp_path)
-    damage(queue)
-    reopened(tmp_path)
-    said = warnings()
-    assert len(said) == 1, said
-    assert "Nothing is lost: the ledger" in said[0]
-    reopened(tmp_path)
-    assert len(warnings()) == 1
-
-
-def test_a_deleted_queue_is_no_news(tmp_path: Path, warnings: Callable[[], list[str]]) -> None:
-    """Who deletes the whole folder wants to begin without it."""
-    shutil.rmtree(left_behind(tmp_path))
-    assert reopened(tmp_path) == 0
-    assert warnings() == []
-
-
-def test_a_clean_stop_writes_the_index(tmp_path: Path) -> None:
-    """What lets the next process tell a clean stop from a kill."""
-    queue = left_behind(tmp_path)
-    assert json.loads((queue / "active.json").read_text())
+    asyncio.run(scenario())
+    assert not mark.exists()
+    assert (queue / "0" / "q00000").read_bytes().startswith(pickled)
 
 
 # --- delayed requests -----------------------------------------------------------------------------
@@ -287,7 +142,7 @@ def test_no_delay_is_none(delay_s: float) -> None:
 
 
 def test_delayed_requests_are_dropped_at_a_stop() -> None:
-    """A stop waits for nothing: their ranges are holes that the next run finds."""
+    """A stop waits for nothing: their ranges are gaps that the next run finds."""
 
     async def scenario() -> None:
         async with opened(None) as scheduler:
