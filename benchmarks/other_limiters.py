@@ -6,13 +6,13 @@ nginx and haproxy have to be on the PATH (Debian: apt-get install nginx-light ha
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +37,6 @@ WSGI_KINDS = ("flask-fixed", "flask-moving", "flask-sliding", "flask-silent", "f
 NGINX_KINDS = ("nginx", "nginx-429", "nginx-burst")
 KINDS = (*NODE_KINDS, *WSGI_KINDS, *NGINX_KINDS, "haproxy")
 
-_installing = threading.Lock()
 #: A limiter that takes longer to listen has failed, in seconds.
 START_S = 30.0
 
@@ -93,7 +92,7 @@ def in_front(kind: str, upstream: str, limit: int, window_s: int) -> Iterator[st
         with _configured(kind, upstream, limit, window_s) as address:
             yield address
         return
-    with _installing:
+    with _one_at_a_time():
         if kind in NODE_KINDS:
             command = ["node", str(install_npm() / "node.mjs"), *arguments]
         else:
@@ -109,6 +108,15 @@ def in_front(kind: str, upstream: str, limit: int, window_s: int) -> Iterator[st
             yield f"http://127.0.0.1:{line.split()[-1]}"
         finally:
             process.kill()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Threads and processes that would install into the same folder wait for each other."""
+    HOME.mkdir(parents=True, exist_ok=True)
+    with (HOME / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _free_port() -> int:
