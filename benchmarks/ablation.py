@@ -3,7 +3,7 @@
     PYTHONPATH=. python benchmarks/ablation.py [VARIANT …]
 
 Prints a row a variant and a cell a family of limiters: mean time over the ideal, worst; mean
-refusals. The simulation is `tests/limiters.py`, in virtual time. Decision 40 holds the table.
+refusals. The simulation is `tests/limiters.py`, in virtual time. Decision 18 holds the table.
 """
 
 from __future__ import annotations

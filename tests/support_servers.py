@@ -43,6 +43,7 @@ def serving(answer: Callable[[str, Mapping[str, str]], Answer | None]) -> Iterat
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client was killed
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 #: A page that the API marks as tampered with is fetched again so often before it is taken as it is.
 MOST_CHAOS_RETRIES: Final = 3
+#: A page of more events than this, and than ten times what was asked for, isn't built.
+LEAST_BOUND: Final = 100_000
 #: A total that flips with each response is told so often.
 MOST_TOTALS_LOGGED: Final = 5
 
@@ -217,7 +219,7 @@ class EventsSpider(scrapy.Spider):
             self._waiting.resolve(number, self._read_status(response, ask))
             return None
         try:
-            wire = self._decoder.decode(response.body)
+            wire = self._decoder.decode(response.body, max(LEAST_BOUND, 10 * ask.limit))
         except WireError as error:
             return self._again(response.request, error.reason, error.request_id)
         total = self._read_total(response, wire)
@@ -345,9 +347,11 @@ class EventsSpider(scrapy.Spider):
         assert request is not None
         ask, number = request.cb_kwargs["ask"], request.cb_kwargs["number"]
         problem = self.config.without_key(problem)
-        self.crawler.stats.inc_value(f"pages/unusable/{problem[:60]}")
+        # Without what the API says in it: stats mustn't grow with that.
+        kind = problem.partition(" (")[0][:60]
+        self.crawler.stats.inc_value(f"pages/unusable/{kind}")
         named = f" (request {self.config.without_key(request_id)})" if request_id else ""
-        again = get_retry_request(request, spider=self, reason=f"page: {problem[:60]}")
+        again = get_retry_request(request, spider=self, reason=f"page: {kind}")
         if again is None:
             self.logger.warning("Offset %d couldn't be fetched: %s%s.", ask.first, problem, named)
             self._waiting.resolve(number, Failed(ask, problem))

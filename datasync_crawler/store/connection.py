@@ -18,6 +18,7 @@ from weakref import WeakSet
 import psycopg2
 from psycopg2 import errorcodes
 
+from datasync_crawler.core.secrets import without
 from datasync_crawler.errors import (
     CrawlError,
     DatabaseLost,
@@ -257,7 +258,7 @@ def _first_line(text: str, params: dict[str, Any]) -> str:
     line = re.sub(r"^connection to server .*? failed: (FATAL: +)?", "", line)
     password = params.get("password")
     if password:
-        line = line.replace(str(password), "***")
+        line = without(str(password), line, "***")
     return line.rstrip(".")
 
 

@@ -28,6 +28,7 @@ ATTEMPTS: Final = 5
 _MADE_MEANWHILE: Final = (
     psycopg2.errors.UniqueViolation,
     psycopg2.errors.DuplicateTable,
+    psycopg2.errors.DuplicateColumn,
     psycopg2.errors.DuplicateSchema,
 )
 

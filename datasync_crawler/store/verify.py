@@ -12,7 +12,7 @@ import psycopg2
 from datasync_crawler.core.report import CRASHED_AFTER_S, MOST_NAMED, Figures, ProofLine, Run
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
-from datasync_crawler.store import queries
+from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import (
     Connector,
     close_quietly,
@@ -35,15 +35,20 @@ class ProofReader:
     DatabaseUnreachable.
     """
 
-    def __init__(self, connector: Connector, schema: str) -> None:
+    def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
-        self._schema = schema
-        self._queries = queries.load("verify", schema)
+        self._schema = schema_name
+        self._queries = queries.load("verify", schema_name)
         self._connection: Connection | None = None
 
     def __enter__(self) -> Self:
-        self._connection = self._connector.connect()
-        self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        self._connection = self._connector.connect_to_read()
+        try:
+            self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            schema.refuse_strange_columns(self._connection, self._schema)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,8 +114,8 @@ class ProofReader:
                 lasted_s,
                 silent_s,
                 reason,
-                complete,
-                inserted,
+                bool(complete),
+                int(inserted),
                 received / lasted_s if lasted_s > 0 else 0.0,
             )
             for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in rows

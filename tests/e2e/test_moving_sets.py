@@ -25,8 +25,9 @@ SETTINGS = (
 )  # fmt: skip
 #: How the set moves, how the server answers, and what the exit status must be (None: either).
 KINDS = (
-    ("still", "ties", 0), ("still", "random", 1), ("roll", "plain", None), ("still", "replica", None),
-    ("head", "plain", None), ("middle", "plain", None), ("still", "twice", 0),
+    ("still", "ties", 0), ("still", "random", 1), ("roll", "plain", None),
+    ("still", "replica", None), ("head", "plain", None), ("middle", "plain", None),
+    ("still", "twice", 0),
 )  # fmt: skip
 
 

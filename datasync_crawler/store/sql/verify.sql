@@ -115,9 +115,11 @@ SELECT id, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
        extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
        extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
        finish_reason,
-       coalesce((stats->>'crawl/complete')::boolean, false),
-       coalesce((stats->>'events/inserted')::bigint, 0),
-       coalesce((stats->>'events/received')::bigint, 0)
+       stats->'crawl/complete' = 'true',
+       CASE jsonb_typeof(stats->'events/inserted')
+           WHEN 'number' THEN (stats->>'events/inserted')::numeric::float8 ELSE 0 END,
+       CASE jsonb_typeof(stats->'events/received')
+           WHEN 'number' THEN (stats->>'events/received')::numeric::float8 ELSE 0 END
 FROM {schema}.crawl_runs
 ORDER BY id DESC
 LIMIT %(most)s;
