@@ -88,7 +88,7 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
 
 
 def _leads_back(page: Page, position: int, cursor: str, watch: RepeatWatch) -> bool:
-    again = watch.repeats(position, page.ids[0], page.ids[-1], len(page.ids))
+    again = watch.repeats(position, page.ids)
     return again or bool(page.next_cursor and page.next_cursor == cursor)
 
 

@@ -4,6 +4,7 @@ A total is a hint of how far to read side by side. Where it says nothing, or les
 more and more is asked for ahead of what is known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -38,29 +39,33 @@ class Extent:
 
 
 class RepeatWatch:
-    """Notices a server that answers different offsets with the same page.
+    """Notices a server that answers different offsets, or cursors, with the same page.
 
-    Keeps the edges (first id, last id, length) of the first pages and of the latest. One page at
-    two offsets may be a mishap; a server that has never served but one page ignores the offset.
+    Keeps the first pages and the latest, by a hash of their ids. A page that another offset has
+    brought needn't be stored; a server that has never served but one ignores the offset.
     """
 
     def __init__(self, most: int = 50) -> None:
         self._most = most
-        self._offsets: dict[tuple[str, str, int], int] = {}
+        self._offsets: dict[int, int] = {}
+        self._first_id: str | None = None
         self._strikes = 0
 
-    def repeats(self, offset: int, first_id: str, last_id: str, length: int) -> bool:
+    def repeats(self, offset: int, ids: Sequence[str]) -> bool:
         """Whether this page is one that another offset has brought already."""
-        if length < 2:
+        if len(ids) < 2:
             return False
-        edges = first_id, last_id, length
-        again = self._offsets.setdefault(edges, offset) != offset
+        self._first_id = self._first_id or ids[0]
+        if ids[0] != self._first_id:
+            self._strikes = -1
+        elif self._strikes >= 0:
+            self._strikes += 1
+        again = self._offsets.setdefault(hash(tuple(ids)), offset) != offset
         if len(self._offsets) > 2 * self._most:
             del self._offsets[next(islice(self._offsets, self._most, None))]
-        self._strikes += again
         return again
 
     @property
-    def offset_is_ignored(self) -> bool:
-        """Three pages were the same one, and never another came."""
-        return self._strikes >= 3 and len(self._offsets) == 1
+    def is_ignored(self) -> bool:
+        """Four pages began with the same event, and never another came."""
+        return self._strikes > 3

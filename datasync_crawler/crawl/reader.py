@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from datasync_crawler.crawl.extent import Extent, RepeatWatch
+from datasync_crawler.crawl.extent import Extent
 from datasync_crawler.crawl.ports import World
 from datasync_crawler.crawl.seams import LEAST_WIDE, Comparison, Joints, joined
 from datasync_crawler.crawl.sizes import PageSize
@@ -23,6 +23,7 @@ from datasync_crawler.crawl.values import (
     NoEndpoint,
     Outcome,
     Page,
+    Repeated,
 )
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,6 @@ class Reader:
         self.width, self.shuffled = 1, False
         self.pass_no = self.checks = self.shift = 0
         self.joints = Joints()
-        self.repeats = RepeatWatch()
 
     def begin(self, pass_no: int) -> None:
         """A new pass."""
@@ -118,12 +118,22 @@ class Reader:
 
     def learn(self, outcome: Outcome) -> None:
         """What any answer says of the set as a whole."""
-        if isinstance(outcome, Page | Empty):
+        if isinstance(outcome, Page | Empty | Repeated):
             self.extent.learn(outcome.total)
 
     def target(self, stop: int) -> int:
         """Up to where to read, by the pass's offsets, when its chain reaches to *stop*."""
         return self.extent.target(stop + self.shift, self.sizes.size) - self.shift
+
+    async def located(self, page: object) -> int | None:
+        """By how many events *page* says that the chain has moved; None: it holds none of it."""
+        if not isinstance(page, Page):
+            return None
+        edges = await self.world.ledger.locate(self.pass_no, page.ids)
+        if not edges:
+            return None
+        position, edge = edges[0]
+        return page.ask.offset + page.ids.index(edge) - position
 
     # --- many ranges ------------------------------------------------------------------------------
 
@@ -188,7 +198,9 @@ class Reader:
             now.pages += 1
             now.empty_in_a_row = 0
             self._take_page(outcome, now)
-        elif isinstance(outcome, Page | Empty):
+        elif isinstance(outcome, Repeated) and outcome.ignored:
+            now.unusable = NoEndpoint("The API serves the same page at different offsets")
+        elif isinstance(outcome, Page | Empty | Repeated):
             now.empty += 1
             now.empty_in_a_row += 1
         elif isinstance(outcome, NoEndpoint):
@@ -201,9 +213,6 @@ class Reader:
         behind = None if total is None else total - ask.offset
         if not self.numbered:
             self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
-        self.repeats.repeats(ask.offset, page.ids[0], "", len(page.ids) and 2)
-        if self.repeats.offset_is_ignored:
-            now.unusable = NoEndpoint("It serves the same page at different offsets")
         for first, comparison in self.joints.add(page):
             self._widen(comparison, now)
             fact = joined(first, comparison)

@@ -98,6 +98,15 @@ class Empty:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeated:
+    """The page of another offset, which isn't stored again. `ignored`: no other ever came."""
+
+    ask: Ask
+    total: int | None = None
+    ignored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """No usable answer after all tries; `cause` is a phrase for the user."""
 
@@ -126,7 +135,7 @@ class CursorExpired:
     ask: Ask
 
 
-Outcome = Page | Empty | Failed | LimitRefused | NoEndpoint | CursorExpired
+Outcome = Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint | CursorExpired
 
 
 @dataclass(frozen=True, slots=True)

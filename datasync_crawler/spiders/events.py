@@ -27,6 +27,7 @@ from datasync_crawler.core.links import next_link
 from datasync_crawler.core.scan import printable
 from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
 from datasync_crawler.crawl.cursor import read_by_cursor
+from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
 from datasync_crawler.crawl.reader import Reader
@@ -37,6 +38,7 @@ from datasync_crawler.crawl.values import (
     LimitRefused,
     Outcome,
     Page,
+    Repeated,
     Verdict,
 )
 from datasync_crawler.errors import ConfigError, CrawlError
@@ -94,6 +96,7 @@ class EventsSpider(scrapy.Spider):
         )
         self._addresses = Addresses.of(config)
         self._waiting = Waiting()
+        self._repeats = RepeatWatch()
         self._stop_threads = threading.Event()
         self._connector = Connector(config.database)
         self._ledger = Ledger(
@@ -228,9 +231,13 @@ class EventsSpider(scrapy.Spider):
             return self._again(response.request, problem, wire.request_id)
         self._say_total(total)
         page = self._page(response, wire, number, ask, total)
-        if page.received > 0:
+        is_range = ask.pass_no > 0 and ask.cursor is None
+        if is_range and self._repeats.repeats(ask.offset, page.ids):
+            self._waiting.resolve(number, Repeated(ask, total, self._repeats.is_ignored))
+        elif page.received > 0:
             return page
-        self._waiting.resolve(number, _as_page(page) if wire.received else Empty(ask, total))
+        else:
+            self._waiting.resolve(number, _as_page(page) if wire.received else Empty(ask, total))
         return None
 
     def _problem(self, response: "Response", wire: WirePage, ask: Ask, total: int | None) -> str:

@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from datasync_crawler.crawl import ranges
+from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
 from datasync_crawler.crawl.reader import Reader
@@ -31,6 +32,7 @@ from datasync_crawler.crawl.values import (
     PassFigures,
     Proof,
     Range,
+    Repeated,
     Verdict,
 )
 
@@ -385,7 +387,7 @@ class Run:
         world = World(ledger, self.fetch, self.pause, lambda _: None)
         reader = Reader(world, page_size=page_size, in_flight=in_flight, numbered=numbered)
         self.planner = Planner(reader)
-        self.numbered = numbered
+        self.repeats = RepeatWatch()
 
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -422,6 +424,8 @@ class Run:
             return Failed(ask, "HTTP 503")
         if not ids:
             return Empty(ask, total)
+        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+            return Repeated(ask, total, self.repeats.is_ignored)
         return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
 
 

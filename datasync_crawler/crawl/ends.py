@@ -1,0 +1,129 @@
+"""The end of the set: asked for from the last known event, the API serves nothing behind it."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from datasync_crawler.crawl.reader import LONGEST_CACHE_S, Reader
+from datasync_crawler.crawl.values import Ask, Failed, Page
+
+#: Looks for the end where it isn't where the chain ends.
+MOST_LOOKS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of the chain, at `stop` in the ledger; `served`: the same by the API's offsets now.
+
+    `seen`: the API serves nothing behind it. `moved`: not at the offset where the chain has it.
+    `full`: a full page has come from behind it. `cause`: why it couldn't be looked at. `total`:
+    what the API said of the set when it was seen.
+    """
+
+    stop: int
+    last_id: str
+    served: int
+    seen: bool = False
+    moved: bool = False
+    full: bool = False
+    cause: str = ""
+    total: int | None = None
+
+
+class Ends:
+    """Looks at the end."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def of_chain(self) -> End:
+        """Where the chain ends, by the ledger."""
+        end = await self._reader.world.ledger.end(self._reader.pass_no)
+        assert end is not None  # the front page is committed
+        return End(end.stop, end.last_id, end.stop + self._reader.shift)
+
+    async def look(self, end: End) -> End:
+        """Asks for the last event and what is behind it."""
+        reader = self._reader
+        if not reader.has_seams:
+            return await self._look_behind(end)
+        size = reader.sizes.size
+        ask = Ask(reader.pass_no, end.stop, size - 1, 1, reader.shift, end.stop)
+        answer = await reader.world.fetch(ask)
+        if isinstance(answer, Failed):
+            return replace(end, cause=f"the end of the set couldn't be fetched: {answer.cause}")
+        if isinstance(answer, Page) and answer.stored:
+            return await self._take_more(answer, end)
+        reader.learn(answer)
+        if not isinstance(answer, Page) or answer.ids[0] != end.last_id:
+            return await self._find_end(end)
+        return await self._confirm(answer, end)
+
+    async def _confirm(self, answer: Page, end: End) -> End:
+        """The last event alone has come: the end, if that is from now and the total agrees."""
+        reader = self._reader
+        if answer.cached_s:
+            await reader.world.pause(min(answer.cached_s, LONGEST_CACHE_S))
+            return replace(end, cause="the end of the set came from a cache")
+        if reader.extent.total == end.served:
+            return replace(end, seen=True)
+        return await self._look_behind(end)
+
+    async def _take_more(self, answer: Page, end: End) -> End:
+        """Events lie behind the last one, or others have come in before it."""
+        reader = self._reader
+        await reader.take(answer)
+        if answer.ids[-1] == end.last_id and not answer.new:
+            end = replace(end, served=answer.ask.offset + len(answer.ids), moved=True)
+            if len(answer.ids) < reader.sizes.size:
+                return replace(end, seen=True)
+            return await self._look_behind(end)
+        full = reader.sizes.is_full(len(answer.ids)) and answer.new > 0
+        return replace(await self.of_chain(), full=full)
+
+    async def _look_behind(self, end: End) -> End:
+        """Asks for what is behind the last event. Some servers serve their last page there."""
+        reader, size = self._reader, self._reader.sizes.size
+        inside = end.served % size if reader.numbered else 0
+        page = await reader.check(end.served - inside, size)
+        if inside and isinstance(page, Page) and len(page.ids) <= inside:
+            page = await reader.check(end.served - inside + size, size)
+        if isinstance(page, Failed):
+            return replace(end, cause=f"what is behind the end couldn't be fetched: {page.cause}")
+        if not isinstance(page, Page):
+            return replace(end, seen=True)
+        if not page.new and page.ids[-1] == end.last_id:
+            return replace(end, seen=True)
+        if len(page.ids) == 1 and reader.has_seams:
+            reader.sizes = type(reader.sizes).of(1)  # the API serves one event at a time
+        first = (
+            reader.ask(end.stop, end.stop + size)
+            if reader.numbered
+            else Ask(reader.pass_no, end.stop, size, 0, reader.shift)
+        )
+        await reader.take(await reader.world.fetch(first))
+        return replace(await self.of_chain(), full=page.new > 0)
+
+    async def _find_end(self, end: End) -> End:
+        """The end is at another offset than it was: reads on from an event of the chain."""
+        reader, size = self._reader, self._reader.sizes.size
+        at, last = end.served - 1 - size // 2, ""
+        for _ in range(MOST_LOOKS):
+            page = await reader.check(at, size)
+            if isinstance(page, Page) and last and list(page.ids) == [last]:
+                return replace(end, last_id=last, served=page.ask.offset + 1, seen=True, moved=True)
+            if not isinstance(page, Page):
+                at, last = max(at, 0) - size, ""
+            elif last in page.ids or await self._reader.located(page) is not None:
+                at, last = page.ask.offset + len(page.ids) - 1, page.ids[-1]
+            else:
+                at, last = page.ask.offset - size // 2, ""
+        return replace(end, moved=True)
+
+    async def bound(self, end: End) -> int | None:
+        """Of a set that grows on and on: an offset of the ledger behind all that is there now."""
+        reader = self._reader
+        far = reader.sizes.longest + 1
+        page = await reader.check(end.served + far, reader.sizes.size)
+        if isinstance(page, Page) and await reader.located(page) is None:
+            return None
+        return end.stop + far  # nothing is there, or what stands before it once more

@@ -1,0 +1,163 @@
+"""The front of the set: where a pass begins, and where its events are now."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from datasync_crawler.crawl.reader import Reader
+from datasync_crawler.crawl.values import (
+    Ask,
+    CursorExpired,
+    Empty,
+    Failed,
+    Joined,
+    LedgerState,
+    LimitRefused,
+    NoEndpoint,
+    Page,
+    Proof,
+    Repeated,
+    Verdict,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Pages read at the front until an event of the chain is seen: so many, and a quarter of the set.
+MOST_FRONT: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The front as it is now: its first id, and how many events stand before the chain's."""
+
+    first_id: str
+    depth: int
+
+
+class Front:
+    """`ends_at`: where a look behind the last event has just found none; None: not looked."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.ends_at: int | None = None
+
+    async def open(self, state: LedgerState, *, on_base: bool) -> Verdict | NoEndpoint | None:
+        """Begins a new pass with the front page; on what was proved before, if that fits."""
+        reader = self._reader
+        reader.begin(state.pass_no + 1)
+        front = await self._front_page()
+        reader.learn(front)
+        if isinstance(front, NoEndpoint):
+            return front
+        if isinstance(front, Empty):
+            return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
+        if not isinstance(front, Page):
+            cause = front.cause if isinstance(front, Failed) else "its limit is refused"
+            said = f"the first page couldn't be fetched: {cause}"
+            return Verdict(complete=False, sentences=(said,), rerun=True)
+        if reader.numbered:
+            await self._fix_width(front)
+        if on_base and state.proof is not None:
+            await self._stand_on(state.proof, front)
+        await self._say_where()
+        return None
+
+    async def _front_page(self) -> "Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint":
+        """The first page of a pass, with the largest limit that the API takes."""
+        reader = self._reader
+        while True:
+            front = await reader.world.fetch(Ask(reader.pass_no, 0, reader.sizes.wanted))
+            smaller = reader.sizes.refused(reader.sizes.wanted)
+            if not isinstance(front, LimitRefused) or smaller is None:
+                assert not isinstance(front, CursorExpired)
+                return front
+            reader.sizes = smaller
+            await self._reader.world.ledger.remember(page_limit=smaller.size)
+
+    async def _stand_on(self, proof: Proof, front: Page) -> None:
+        """Looks for the anchors of what was proved: then only what is new has to be fetched."""
+        reader = self._reader
+        if front.cached_s:
+            again = await reader.check(0, reader.sizes.size)
+            front = again if isinstance(again, Page) else front
+        at = _index(front.ids, proof.head_id)
+        in_front = at is not None
+        if at is None and reader.extent.total is not None:
+            guess = reader.extent.total - proof.count - reader.sizes.size // 2
+            page = await reader.check(guess, reader.sizes.size) if guess > 0 else None
+            if isinstance(page, Page) and proof.head_id in page.ids:
+                at = page.ask.offset + page.ids.index(proof.head_id)
+        if at is None or proof.count < 2:
+            return
+        stop = at + proof.count
+        tail = await reader.world.fetch(reader.ask(stop, stop + reader.sizes.size))
+        reader.learn(tail)
+        if not isinstance(tail, Page) or len(tail.ids) < tail.ask.overlap:
+            return
+        if tail.ids[stop - tail.ask.offset - 1] == proof.tail_id:
+            facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
+            await self._reader.world.ledger.join(reader.pass_no, facts)
+            if not tail.stored and not tail.cached_s and stop == reader.extent.total:
+                self.ends_at = stop
+
+    async def resume(self, state: LedgerState) -> bool:
+        """Goes on with the newest pass, when the front page tells where its events are now."""
+        reader = self._reader
+        if state.open_pass is None or (reader.numbered and state.width is None):
+            return False
+        reader.begin(state.open_pass)
+        if reader.numbered and state.width is not None:
+            reader.sizes = type(reader.sizes).of(state.width)
+        page = await reader.check(0, reader.sizes.size)
+        found = await self._reader.located(page)
+        if found is None and reader.extent.total is not None and state.last_total is not None:
+            grown = reader.extent.total - state.last_total
+            if grown > 0:
+                page = await reader.check(grown - reader.sizes.size // 2, reader.sizes.size)
+                found = await self._reader.located(page)
+        if found is None:
+            logger.info("The events of the last run aren't where they were: a new pass begins.")
+            return False
+        figures = await self._reader.world.ledger.figures(reader.pass_no)
+        reader.shift = found - figures.deep
+        await self._say_where()
+        return True
+
+    async def look(self, served: int) -> Head | None:
+        """Reads from the front on until an event of the chain is seen. What stands before it is
+        new.
+        """
+        reader = self._reader
+        at, first, last = 0, "", ""
+        for _ in range(MOST_FRONT + served // (4 * reader.sizes.size)):
+            page = await reader.check(at, reader.sizes.size)
+            if not isinstance(page, Page):
+                return None
+            if last and last not in page.ids:
+                at, first, last = 0, "", ""
+                continue
+            first = first or page.ids[0]
+            moved = await self._reader.located(page)
+            if moved is not None:
+                return Head(first, moved)
+            at, last = page.ask.offset + len(page.ids) - 1, page.ids[-1]
+        return None
+
+    async def _fix_width(self, front: Page) -> None:
+        """Numbered pages count by what a page holds, whatever is asked for. It is read twice."""
+        reader, came = self._reader, len(front.ids)
+        total = reader.extent.total
+        if came == reader.sizes.size or (total is not None and came >= total):
+            return
+        again = await reader.check(0, reader.sizes.size)
+        if isinstance(again, Page):
+            reader.sizes = type(reader.sizes).of(max(came, len(again.ids)))
+
+    async def _say_where(self) -> None:
+        figures = await self._reader.world.ledger.figures(self._reader.pass_no)
+        self._reader.world.covered(figures.covered)
+
+
+def _index(ids: Sequence[str], wanted: str) -> int | None:
+    return ids.index(wanted) if wanted in ids else None

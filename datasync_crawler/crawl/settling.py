@@ -1,0 +1,60 @@
+"""Seams in doubt: pages around them are read again until they join, or can't."""
+
+from typing import Final
+
+from datasync_crawler.crawl.reader import GAPS_AT_ONCE, Reader
+from datasync_crawler.crawl.seams import agree
+from datasync_crawler.crawl.values import Doubt, Joined, Page
+
+#: Readings of one seam in doubt. Two in a row that bring nothing new settle it.
+MOST_READINGS: Final = 8
+
+
+async def settle_all(reader: Reader) -> int:
+    """Reads again around each seam that nothing proves yet; returns how many stay in doubt."""
+    pass_no, after = reader.pass_no, -1
+    while doubts := await reader.world.ledger.doubts(pass_no, after=after, most=reader.in_flight):
+        joined = await reader.side_by_side(_settle(reader, doubt) for doubt in doubts)
+        await reader.world.ledger.join(pass_no, [fact for fact in joined if fact])
+        if None in joined:  # one is enough: this pass proves nothing
+            return len(await reader.world.ledger.doubts(pass_no, most=GAPS_AT_ONCE))
+        after = doubts[-1].first
+    return 0
+
+
+async def _settle(reader: Reader, doubt: Doubt) -> Joined | None:
+    """A page around the seam, until it holds an event of both sides and two readings in a row
+    bring nothing new.
+    """
+    size = reader.sizes.size
+    seam, reach = doubt.first + reader.shift, size // 2
+    before: Page | None = None  # the reading before, if it held both sides and nothing new
+    for number in range(1, MOST_READINGS + 1):
+        page = await reader.check(seam - reach, size)
+        reach = (size // 2, size // 3, 2 * size // 3)[number % 3]
+        if not isinstance(page, Page):
+            continue
+        left = [place for place, one in enumerate(page.ids) if one in doubt.left]
+        right = [place for place, one in enumerate(page.ids) if one in doubt.right]
+        if left and right:
+            place = (left[-1] + right[0]) // 2
+            seam = page.ask.offset + place
+            inside = _is_inside(page, place, size)
+            agreed = doubt.same or (before is not None and agree(before, page, seam))
+            if agreed and inside and not page.new:
+                return Joined(doubt.first, "reread", readings=number)
+            before = None if page.new else page
+        elif left or right:
+            seam += reach if left else -reach
+        elif number > 2:
+            return None
+    return None
+
+
+def _is_inside(page: Page, place: int, size: int) -> bool:
+    """Whether a place in a response is far from where it was cut; front and end of the set are no
+    cuts.
+    """
+    return (page.ask.offset == 0 or place >= size // 4) and (
+        len(page.ids) < size or place < len(page.ids) - size // 4
+    )
