@@ -35,7 +35,8 @@ class Comparison:
 def compare(before: Sequence[str], behind: Sequence[str], overlap: int) -> Comparison:
     """The ids of two responses; *overlap*: how many offsets at the seam both were asked for (≥ 1).
 
-    Deep: both hold the same events in the same order around the seam, at other offsets. Overlap:
+    Deep: both hold the same events in the same order around the seam, at other offsets, and at
+    least half of a wide overlap. Overlap:
     they differ in their order from either end of the overlap, and the two disorders together take
     less than half of it: what moves about at the one end of it is in the one response whole, what
     moves at the other end is in the other.
@@ -44,8 +45,14 @@ def compare(before: Sequence[str], behind: Sequence[str], overlap: int) -> Compa
     if width == overlap and before[-width:] == behind[:width]:
         return Comparison("exact", overlap)
     at = _index(behind, before[-1])
-    if at is not None and at < len(before) and before[-at - 1 :] == behind[: at + 1]:
-        return Comparison("deep", overlap, at + 1 - overlap)
+    shared = 0 if at is None else at + 1
+    if (
+        shared
+        and shared <= len(before)
+        and 2 * shared >= overlap
+        and (before[-shared:] == behind[:shared])
+    ):
+        return Comparison("deep", overlap, shared - overlap)
     known, seen = set(before), set(behind)
     left = [place for place, one in enumerate(before[-width:], 1) if one not in seen]
     right = [width - place for place, one in enumerate(behind[:width]) if one not in known]

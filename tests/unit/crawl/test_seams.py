@@ -28,6 +28,11 @@ def test_a_set_that_stands_still_is_exact_one_that_moved_is_deep(
     assert (found.kind, found.depth) == (("deep", moved) if moved else ("exact", 0))
 
 
+def test_a_seam_that_a_wide_overlap_holds_half_of_is_none() -> None:
+    """An event of the one response that the other should hold, right at the seam: in doubt."""
+    assert compare([*ids[:99], "lost"], ids[84:200], 16).kind == "doubt"
+
+
 def test_events_that_went_away_leave_no_shared_event() -> None:
     """What was deleted before the seam moves events across it: in doubt, no disorder."""
     found = compare(ids[:100], ids[101:200], 1)
@@ -36,7 +41,7 @@ def test_events_that_went_away_leave_no_shared_event() -> None:
 
 def test_a_little_disorder_in_a_wide_overlap_is_calm_much_is_not() -> None:
     """Half of the overlap has to be free of it."""
-    before = [*ids[:99], "lost"]  # one event at the seam that the other response has elsewhere
+    before = [*ids[:84], "x", *ids[85:100]]  # where the overlap begins, away from the seam
     assert compare(before, ids[84:200], 16).kind == "overlap"
     mixed = ["x1", "x2", "x3", "x4", *ids[88:92], "x5", "x6", "x7", "x8", *ids[96:200]]
     found = compare(ids[:100], mixed, 16)
