@@ -49,7 +49,7 @@ def compare(before: Sequence[str], behind: Sequence[str], overlap: int) -> Compa
     if (
         shared
         and shared <= len(before)
-        and 2 * shared >= overlap
+        and 2 * shared > overlap
         and (before[-shared:] == behind[:shared])
     ):
         return Comparison("deep", overlap, shared - overlap)
