@@ -82,21 +82,22 @@ class Planner:
                 await self._ledger.unjoin(pass_no, "deep")
                 doubts += await settle_all(reader)
             figures = await self._ledger.figures(pass_no)
-        verdict = judge(
-            Evidence(
-                figures=figures,
-                served=end.served,
-                total=end.total,
-                doubts=doubts,
-                missing=missing,
-                end=end.seen,
-                head=head is not None,
-                short=proof.short if proof and figures.based else 0,
-                is_second=pass_no > 1 and not figures.based,
-                has_seams=reader.has_seams,
-                too_small=reader.too_small,
-            )
+        if (end.total or 0) > figures.distinct:  # by the ledger; it may have lost ranges
+            figures = replace(figures, distinct=await self._ledger.distinct())
+        evidence = Evidence(
+            figures=figures,
+            served=end.served,
+            total=end.total,
+            doubts=doubts,
+            missing=missing,
+            end=end.seen,
+            head=head is not None,
+            short=proof.short if proof and figures.based else 0,
+            is_second=pass_no > 1 and not figures.based,
+            has_seams=reader.has_seams,
+            too_small=reader.too_small,
         )
+        verdict = judge(evidence)
         if verdict.complete and head is not None:
             await self._prove(head, end, figures)
         return verdict

@@ -51,6 +51,9 @@ class Ledger(Protocol):
     async def figures(self, pass_no: int) -> PassFigures:
         """Sums over the pass and the tables."""
 
+    async def distinct(self) -> int:
+        """Ids stored and rejected, counted in the tables themselves: exact, and slow."""
+
     async def prove(self, proof: Proof) -> None:
         """Writes the proof of a pass down."""
 

@@ -137,6 +137,10 @@ class Ledger:
             covered=n,
         )
 
+    async def distinct(self) -> int:
+        """Ids stored and rejected, counted in the tables themselves."""
+        return int((await self._fetch("distinct_ids"))[0][0])
+
     async def prove(self, proof: Proof) -> None:
         """Writes the proof of a pass down."""
         await self._fetch(

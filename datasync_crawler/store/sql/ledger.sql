@@ -4,9 +4,12 @@
 -- name: state
 -- What earlier runs have left: the newest pass, the lowest number of a reading that checks, whether
 -- the pass's ranges know what came before them, the API's total as the newest of them heard it,
--- and the limit of its last range.
+-- and the limit of its last range. What was proved in a pass whose ranges somebody has deleted
+-- doesn't count, but its number isn't used again.
 WITH newest AS (
-    SELECT coalesce(max(pass), 0) AS pass, least(coalesce(min(pass), 0), 0) AS checks
+    SELECT greatest(max(pass), (SELECT max(pass) FROM {schema}.proofs),
+                    (SELECT max(pass) FROM {schema}.seams), 0) AS pass,
+           least(min(pass), 0) AS checks
     FROM {schema}.checkpoint
 )
 SELECT newest.pass, newest.checks,
@@ -22,7 +25,13 @@ FROM newest CROSS JOIN {schema}.source AS s;
 
 -- name: newest_proof
 SELECT pass, head_id, tail_id, count, total, short, method
-FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
+FROM {schema}.proofs AS p
+WHERE EXISTS (SELECT 1 FROM {schema}.checkpoint AS c WHERE c.pass = p.pass)
+ORDER BY pass DESC LIMIT 1;
+
+-- name: distinct_ids
+-- Stored and rejected, counted in the tables themselves.
+SELECT (SELECT count(*) FROM {schema}.events) + (SELECT count(*) FROM {schema}.rejected_events);
 
 -- name: base
 -- What the pass stands on, as [first, stop); no row when it stands on nothing.

@@ -359,6 +359,9 @@ class MemoryLedger:
             based=pass_no in self.bases,
         )
 
+    async def distinct(self) -> int:
+        return len(self.ids)
+
     async def prove(self, proof: Proof) -> None:
         self.proofs.append(proof)
 
