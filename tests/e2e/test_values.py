@@ -58,7 +58,8 @@ def test_each_odd_event_meets_its_own_fate(database: Database, zone: str) -> Non
     assert {row[0] for row in found} == rejected.keys()
     for position, page_offset, reason, raw in found:
         assert bytes(raw) == rejected[position].raw, reason
-        assert page_offset == position // 250 * 250
+        first = 0 if position < 250 else 250 + (position - 250) // 249 * 249
+        assert page_offset == first
         assert reason
     sums = database.execute(
         "SELECT sum(received), sum(inserted), sum(duplicates), sum(changed), sum(rejected) "

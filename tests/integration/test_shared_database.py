@@ -63,7 +63,7 @@ def test_an_operator_that_matches_better_is_not_used(database: Database, mallory
     """)
     memory = LimitMemory(room.connector, "public", "a key")
     memory.remember({"limit": 6}, paused_for_s=1.5)
-    assert memory.recall() == {"limit": 6}
+    assert memory.recall().learned == {"limit": 6}
     assert victims(mallory) == []
     room.close()
 

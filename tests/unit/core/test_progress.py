@@ -281,7 +281,8 @@ def test_the_time_left_never_rises_while_the_crawl_waits() -> None:
         window = second // 12
         pages = min(60, 6 * (window + 1))
         stats = {
-            "events/received": 100 * pages, "crawl/total": 6000, "pages/committed": pages,
+            "events/received": 100 * pages, "crawl/covered": 100 * pages,
+            "crawl/total": 6000, "pages/committed": pages,
             "rate_limit/limit": 6, "rate_limit/window_s": 12.0, "rate_limit/remaining": 0,
             "rate_limit/reset_at": 1000.0 + 12 * (window + 1), "rate_limit/pauses": window + 1,
         }  # fmt: skip
@@ -294,7 +295,7 @@ def test_the_time_left_never_rises_while_the_crawl_waits() -> None:
         assert abs(said.left_s - (108 - second)) <= 12
         before = said.left_s
     assert window == 9
-    assert "left (until " in line(meter.read(1.0, 1000.0, {**stats, "events/received": 600,
+    assert "left (until " in line(meter.read(1.0, 1000.0, {**stats, "crawl/covered": 600,
                                                           "pages/committed": 6}))  # fmt: skip
 
 
