@@ -320,7 +320,7 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
         rejected=stats.get("events/rejected", 0),
         seconds=seconds,
         missing=stats.get("crawl/missing"),
-        asides=tuple(stats.get("crawl/asides", ())),
+        asides=tuple(stats.get("crawl/asides", "").splitlines()),
         rerun=stats.get("crawl/rerun", True),
         total_found=stats.get("crawl/total_found", False),
         sentence=stats.get("crawl/stop_sentence"),

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 MOST_CHAOS_RETRIES: Final = 3
 #: A page of more events than this, and than ten times what was asked for, isn't built.
 LEAST_BOUND: Final = 100_000
+#: A request that is nowhere for so long was dropped, in seconds.
+LOST_AFTER_S: Final = 0.5
 #: A total that flips with each response is told so often.
 MOST_TOTALS_LOGGED: Final = 5
 
@@ -196,7 +198,7 @@ class EventsSpider(scrapy.Spider):
             stats.set_value("crawl/rerun", verdict.rerun)
             raise CloseSpider("incomplete")
         for name, value in (
-            ("crawl/asides", list(verdict.sentences)),
+            ("crawl/asides", "\n".join(verdict.sentences)),
             ("crawl/total", verdict.served),
             ("crawl/covered", verdict.served),
             ("crawl/total_found", verdict.total != verdict.served),
@@ -424,7 +426,8 @@ class EventsSpider(scrapy.Spider):
         assert scraping is not None
         is_busy = engine.downloader.active or scraping.active or slot.inprogress
         is_idle = not is_busy and not slot.scheduler.has_pending_requests()
-        self._waiting.room(is_idle=is_idle)
+        if self._waiting.room(is_idle=is_idle):  # look again soon: Scrapy itself would in 5 s
+            asyncio.get_running_loop().call_later(LOST_AFTER_S, slot.nextcall.schedule)
 
     def _request_stop(self, reason: str, sentence: str) -> None:
         self.crawler.signals.send_catch_log(

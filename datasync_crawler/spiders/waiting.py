@@ -63,14 +63,18 @@ class Waiting:
                 self._more.clear()
                 await self._until(self._more, planning)
 
-    def room(self, *, is_idle: bool) -> None:
-        """There is room for one. *is_idle*: and nothing is under way; what is twice so is lost."""
+    def room(self, *, is_idle: bool) -> bool:
+        """There is room for one. *is_idle*: and nothing is under way; what is twice so is lost.
+
+        Returns whether there is a request that may be lost.
+        """
         self._room.set()
         queued = {number for number, _ in self._asked}
         sent = set(self._futures) - queued if is_idle else set()
         for number in sent & self._was_idle:
             self.resolve(number, Failed(self._asks[number], "a middleware dropped the request"))
         self._was_idle = sent
+        return bool(sent)
 
     async def _until(self, event: asyncio.Event, planning: "asyncio.Future[Any]") -> None:
         waiting = asyncio.ensure_future(event.wait())

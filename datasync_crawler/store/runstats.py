@@ -12,6 +12,8 @@ NUMBERS: Final = frozenset(
     {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
      "throttle"}
 )  # fmt: skip
+#: The one word among the numbers of its group.
+PAUSE_REASON: Final = "rate_limit/pause_reason"
 #: Beyond every figure of a run; JSON knows no bound, a column and a float do.
 _MOST: Final = 2**63
 
@@ -72,7 +74,7 @@ def _is_fit(name: str, value: object) -> bool:
         return _converts(value, list[tuple[int, int]])
     if name == "crawl/complete":
         return isinstance(value, bool)
-    if group in NUMBERS or name == "crawl/total":
+    if name != PAUSE_REASON and (group in NUMBERS or name == "crawl/total"):
         return _is_number(value)
     return value is None or isinstance(value, str | bool) or _is_number(value)
 
