@@ -27,11 +27,11 @@ def read_status(status: int, body: bytes, url: str, ask: Ask, limit_param: str) 
     """The outcome of an answer with *status* and a *body* that begins so."""
     if ask.cursor and status in CURSOR_REFUSED:
         return CursorExpired(ask)
-    at_front = ask.offset == 0 and ask.cursor is None
+    at_front = ask.offset == 0 and not ask.cursor
     named = limit_param.lower() in body[:4096].decode(errors="replace").lower()
     if at_front and named and status in LIMIT_REFUSED:
         return LimitRefused(ask)
-    if at_front and status in NO_ENDPOINT:
+    if at_front and ask.cursor is None and status in NO_ENDPOINT:
         return NoEndpoint(f"There is no bulk endpoint at {without_query(url)} (HTTP {status})")
     if status in NOTHING_THERE and ask.cursor is None:
         return Empty(ask)

@@ -6,6 +6,7 @@ The API's own chain of cursors takes the place of the seams.
 import logging
 
 from datasync_crawler.crawl.extent import RepeatWatch
+from datasync_crawler.crawl.front import EVERY_LIMIT
 from datasync_crawler.crawl.planner import MOST_PASSES
 from datasync_crawler.crawl.reader import Reader
 from datasync_crawler.crawl.values import (
@@ -13,6 +14,7 @@ from datasync_crawler.crawl.values import (
     CursorExpired,
     Empty,
     Failed,
+    LimitRefused,
     Outcome,
     Page,
     Proof,
@@ -27,6 +29,7 @@ async def read_by_cursor(reader: Reader, *, redrive: bool = False) -> Verdict:
     """Reads to the end and proves it; from the start again where a cursor has expired."""
     ledger = reader.world.ledger
     state = await ledger.state()
+    reader.allow(state.page_limit)
     cursor, position = "", 0
     if state.open_pass is not None and not redrive:
         cursor, position = await ledger.cursor(state.open_pass)
@@ -51,10 +54,7 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
     """One page after another, from *cursor* on."""
     watch, head, tail = RepeatWatch(), "", ""
     while True:
-        page = await reader.world.fetch(
-            Ask(reader.pass_no, position, reader.sizes.size, cursor=cursor)
-        )
-        reader.learn(page)
+        page = await _fetch(reader, position, cursor)
         if isinstance(page, Empty):
             break
         if not isinstance(page, Page):
@@ -87,6 +87,19 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
     return await _prove(reader, first_id, tail, position, 0)
 
 
+async def _fetch(reader: Reader, position: int, cursor: str) -> Outcome:
+    """The page at a cursor, with the largest limit that the API takes."""
+    while True:
+        asked = Ask(reader.pass_no, position, reader.sizes.size, cursor=cursor)
+        page = await reader.world.fetch(asked)
+        reader.learn(page)
+        smaller = reader.sizes.refused(asked.count)
+        if not isinstance(page, LimitRefused) or smaller is None:
+            return page
+        reader.sizes = smaller
+        await reader.world.ledger.remember(page_limit=smaller.size)
+
+
 def _leads_back(page: Page, position: int, cursor: str, watch: RepeatWatch) -> bool:
     again = watch.repeats(position, page.ids)
     return again or bool(page.next_cursor and page.next_cursor == cursor)
@@ -95,8 +108,9 @@ def _leads_back(page: Page, position: int, cursor: str, watch: RepeatWatch) -> b
 def _failure(outcome: Outcome, position: int) -> Verdict:
     """What an answer that isn't a page means for the pass."""
     if isinstance(outcome, CursorExpired):
-        return _incomplete("a cursor has expired", again=True, rerun=True)
-    cause = outcome.cause if isinstance(outcome, Failed) else "there is no endpoint for it"
+        logger.info("The cursor has expired: starting over; nothing is stored twice.")
+        return _incomplete("the cursor has expired", again=True, rerun=True)
+    cause = outcome.cause if isinstance(outcome, Failed) else EVERY_LIMIT
     return _incomplete(f"the page behind event {position} couldn't be fetched: {cause}", rerun=True)
 
 

@@ -23,6 +23,8 @@ from datasync_crawler.crawl.values import (
 
 logger = logging.getLogger(__name__)
 
+#: Why a first page can't be fetched.
+EVERY_LIMIT: Final = "the API refuses every limit. Check BULK_PAGE_SIZE and LIMIT_PARAM"
 #: Pages read at the front until an event of the chain is seen: so many, and a quarter of the set.
 MOST_FRONT: Final = 20
 
@@ -53,7 +55,7 @@ class Front:
         if isinstance(front, Empty):
             return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
         if not isinstance(front, Page):
-            cause = front.cause if isinstance(front, Failed) else "its limit is refused"
+            cause = front.cause if isinstance(front, Failed) else EVERY_LIMIT
             said = f"the first page couldn't be fetched: {cause}"
             return Verdict(complete=False, sentences=(said,), rerun=True)
         if reader.numbered:

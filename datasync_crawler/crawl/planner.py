@@ -45,8 +45,7 @@ class Planner:
         reader.checks, reader.shuffled = state.checks, state.overlap > 1
         if state.overlap >= LEAST_WIDE and reader.has_seams:
             reader.width = min(state.overlap, reader.sizes.size // 3)
-        if state.page_limit is not None and state.page_limit < reader.sizes.wanted:
-            reader.sizes = type(reader.sizes).of(state.page_limit)
+        reader.allow(state.page_limit)
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             resumed = number == 0 and await self._front.resume(state)
@@ -92,7 +91,7 @@ class Planner:
             missing=missing,
             end=end.seen,
             head=head is not None,
-            short=proof.short if proof and figures.based else 0,
+            short=self._known_short(proof, figures),
             is_second=pass_no > 1 and not figures.based,
             has_seams=reader.has_seams,
             too_small=reader.too_small,
@@ -144,6 +143,12 @@ class Planner:
         if end.stop == self._front.ends_at:
             return replace(end, seen=True)
         return await self._ends.look(end)
+
+    def _known_short(self, proof: Proof | None, figures: PassFigures) -> int:
+        """Ids that the API serves more than once: of what was proved before, and of what is new."""
+        if proof is None or not figures.based:
+            return 0
+        return proof.short + (0 if self._reader.shuffled else figures.again_behind)
 
     async def _prove(self, head: Head, end: End, figures: PassFigures) -> None:
         short = 0 if end.total is None else max(end.total - figures.distinct, 0)

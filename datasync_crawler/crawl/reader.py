@@ -74,6 +74,11 @@ class Reader:
         self.pass_no = self.checks = self.shift = 0
         self.joints = Joints()
 
+    def allow(self, page_limit: int | None) -> None:
+        """The API takes no larger limit, as an earlier run has found out."""
+        if page_limit is not None and page_limit < self.sizes.wanted:
+            self.sizes = PageSize.of(page_limit)
+
     def begin(self, pass_no: int) -> None:
         """A new pass."""
         self.pass_no, self.shift = pass_no, 0
@@ -199,7 +204,7 @@ class Reader:
             now.empty_in_a_row = 0
             self._take_page(outcome, now)
         elif isinstance(outcome, Repeated) and outcome.ignored:
-            now.unusable = NoEndpoint("The API serves the same page at different offsets")
+            now.unusable = NoEndpoint("It ignores the offset: the same page comes at each")
         elif isinstance(outcome, Page | Empty | Repeated):
             now.empty += 1
             now.empty_in_a_row += 1

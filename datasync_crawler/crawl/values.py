@@ -226,7 +226,8 @@ class PassFigures:
     `deep`: how many events the set moved by at deep seams, in sum. `inserted`: events that were new
     in this pass. `distinct`: ids stored and rejected in all. `totals`: the least and the greatest
     total that its rows heard. `first_id`: the event at its front. `based`: what was proved before
-    is a part of it. `covered`: offsets in its chain.
+    is a part of it. `covered`: offsets in its chain. `again_behind`: events behind what was proved
+    before that were stored already.
     """
 
     inexact: int = 0
@@ -239,6 +240,7 @@ class PassFigures:
     first_id: str = ""
     based: bool = False
     covered: int = 0
+    again_behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,10 @@ class Ledger:
 
     async def figures(self, pass_no: int) -> PassFigures:
         """Sums over the pass and the tables."""
-        inexact, deep, inserted, unbalanced, distinct, rejected, least, most, first_id, based, n = (
-            await self._fetch("figures", **{"pass": pass_no})
-        )[0]
+        (
+            inexact, deep, inserted, unbalanced, distinct, rejected, least, most, first_id, based,
+            covered, again_behind,
+        ) = (await self._fetch("figures", **{"pass": pass_no}))[0]  # fmt: skip
         return PassFigures(
             inexact=inexact,
             deep=deep,
@@ -134,7 +135,8 @@ class Ledger:
             totals=None if least is None else (least, most),
             first_id=first_id,
             based=based,
-            covered=n,
+            covered=covered,
+            again_behind=again_behind,
         )
 
     async def distinct(self) -> int:

@@ -124,7 +124,9 @@ SELECT (SELECT count(*) FROM joints AS j
        (SELECT min(total) FROM own), (SELECT max(total) FROM own),
        coalesce((SELECT first_id FROM own WHERE first_offset = 0), ''),
        EXISTS (SELECT 1 FROM base),
-       (SELECT coalesce(sum(stop - greatest(first, coalesce(reached, 0))), 0)::bigint FROM chain);
+       (SELECT coalesce(sum(stop - greatest(first, coalesce(reached, 0))), 0)::bigint FROM chain),
+       (SELECT coalesce(sum(duplicates), 0)::bigint FROM own
+        WHERE first_offset >= (SELECT stop FROM base));
 
 -- name: prove
 -- The closed form of a set that was proved, in one row.

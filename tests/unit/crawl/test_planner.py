@@ -107,7 +107,7 @@ def test_a_total_that_counts_what_is_never_served_is_said() -> None:
     server, ledger = Server(Random(1), 1000, 100, saying="more"), MemoryLedger()
     verdict = crawl(server, ledger, page_size=100)
     assert not verdict.complete
-    assert "serves none behind offset 1,000" in verdict.sentences[0]
+    assert "serves none behind the first 1,000" in verdict.sentences[0]
     assert server.requests < 50
 
 

@@ -357,6 +357,12 @@ class MemoryLedger:
             totals=(min(totals), max(totals)) if totals else None,
             first_id=front[0] if front else "",
             based=pass_no in self.bases,
+            again_behind=sum(
+                row.received - row.inserted
+                for row in rows
+                if pass_no in self.bases
+                and row.first >= self.bases[pass_no] + self.before(pass_no).count
+            ),
         )
 
     async def distinct(self) -> int:
