@@ -38,6 +38,8 @@ MOST_EMPTY: Final = 8
 LONGEST_CACHE_S: Final = 60.0
 #: The first overlap after one event, where a page is six times as long.
 FIRST_WIDE: Final = 64
+#: Pages that may wait for their commit, beside twice the requests that may be in flight.
+WAITING: Final = 8
 #: Seams written down at once.
 JOINED_AT_ONCE: Final = 20
 
@@ -176,7 +178,7 @@ class Reader:
             for piece in pieces:
                 under_way.add(asyncio.ensure_future(self.world.fetch(piece)))
                 # A slow start: what the first pages tell spares the others.
-                if len(under_way) >= min(self.in_flight, 2 + now.pages):
+                if len(under_way) >= min(2 * self.in_flight + WAITING, 2 + 2 * now.pages):
                     under_way = await self._take_first(under_way, now)
                 if now.is_over:
                     break

@@ -218,8 +218,12 @@ class EventsSpider(scrapy.Spider):
 
     # --- responses --------------------------------------------------------------------------------
 
-    def parse(self, response: "Response", number: int, ask: Ask) -> Any:
-        """One response into one EventPage, a retry, or nothing but an outcome."""
+    def parse(self, response: "Response", number: int = 0, ask: Ask | None = None) -> Any:
+        """One response into one EventPage, a retry, or nothing but an outcome.
+
+        Without *ask*: an address that somebody looks at with `scrapy parse`.
+        """
+        ask = ask or Ask(1, 0, self.config.page_size)
         if response.status != 200:
             self._waiting.resolve(number, self._read_status(response, ask))
             return None

@@ -31,7 +31,7 @@ COMMANDS = {
     "fetch": (["fetch"], '"total":40'),
     "view": (["view"], "Spider closed (finished)"),
     "shell": (["shell", "-c", "response.json()['meta']"], "'total': 40"),
-    "parse": (["parse", "--spider=events", "--nolinks"], "'received': 40"),
+    "parse": (["parse", "--spider=events", "--nolinks"], "'inserted': 0"),
     "bench": (["bench", "-s", "CLOSESPIDER_TIMEOUT=1"], "closespider_timeout"),
 }
 
