@@ -73,7 +73,8 @@ class Ends:
         reader = self._reader
         await reader.take(answer)
         if answer.ids[-1] == end.last_id and not answer.new:
-            end = replace(end, served=answer.ask.offset + len(answer.ids), moved=True)
+            served = answer.ask.offset + len(answer.ids)
+            end = replace(await self.of_chain(), served=served, moved=True)
             if len(answer.ids) < reader.sizes.size:
                 return replace(end, seen=True)
             return await self._look_behind(end)
