@@ -391,7 +391,7 @@ class Run:
         numbered: bool = False,
     ) -> None:  # fmt: skip
         self.server, self.ledger, self.random = server, ledger, random
-        self.crash_after, self.failing = crash_after, failing
+        self.crash_after, self.failing, self.in_flight = crash_after, failing, in_flight
         self.waiting: list[tuple[Ask, asyncio.Future[Outcome]]] = []
         world = World(ledger, self.fetch, self.pause, lambda _: None)
         reader = Reader(world, page_size=page_size, in_flight=in_flight, numbered=numbered)
@@ -417,7 +417,9 @@ class Run:
                     idle = 0 if self.waiting else idle + 1
                     assert idle < 200, "the planner waits for nothing"
                     continue
-                ask, answered = self.waiting.pop(self.random.randrange(len(self.waiting)))
+                ask, answered = self.waiting.pop(
+                    self.random.randrange(min(len(self.waiting), self.in_flight))
+                )
                 if answered.cancelled():
                     continue
                 answered.set_result(self.answer(ask))
