@@ -99,6 +99,7 @@ class EventsSpider(scrapy.Spider):
         self._addresses = Addresses.of(config)
         self._waiting = Waiting()
         self._repeats = RepeatWatch()
+        self._pass_no = 0  # the run's first pass
         self._stop_threads = threading.Event()
         self._connector = Connector(config.database)
         self._ledger = Ledger(
@@ -402,9 +403,18 @@ class EventsSpider(scrapy.Spider):
         if isinstance(item, EventPage):
             if item.pass_no > 0:
                 self.crawler.stats.inc_value("crawl/covered", item.received)
-            if item.pass_no < 0 or (item.pass_no > 1 and not item.first_offset):
+            if self._is_reread(item):
                 self.crawler.stats.inc_value("events/reread", item.duplicates)
             self._waiting.resolve(item.request_no, _as_page(item))
+
+    def _is_reread(self, page: EventPage) -> bool:
+        """Whether known events are in it by right: a reading that checks, the front of a pass after
+        the first, or another pass of the same run.
+        """
+        if page.pass_no > 0 and not self._pass_no:
+            self._pass_no = page.pass_no
+        is_front = page.pass_no > 1 and not page.first_offset
+        return page.pass_no < 0 or is_front or page.pass_no > self._pass_no
 
     def _page_lost(self, item: Any, exception: BaseException | None = None) -> None:
         if isinstance(item, EventPage):
