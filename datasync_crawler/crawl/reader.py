@@ -34,6 +34,8 @@ GAPS_AT_ONCE: Final = 1000
 #: Empty answers one after another after which no more are asked for in a round: a total of
 #: 999,999,999 must not make 200,000 requests.
 MOST_EMPTY: Final = 8
+#: Failures one after another, each after all its tries, after which a round is over.
+MOST_FAILED: Final = 16
 #: A reading that checks another waits for at most so long until a cache has forgotten, in seconds.
 LONGEST_CACHE_S: Final = 60.0
 #: The first overlap after one event, where a page is six times as long.
@@ -52,6 +54,7 @@ class Round:
     pages: int = 0
     empty: int = 0
     empty_in_a_row: int = 0
+    failed_in_a_row: int = 0
     cause: str = ""
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
@@ -60,7 +63,11 @@ class Round:
     @property
     def is_over(self) -> bool:
         """Nothing more is to be asked for in it."""
-        return self.unusable is not None or self.empty_in_a_row >= self.most_empty
+        return (
+            self.unusable is not None
+            or self.empty_in_a_row >= self.most_empty
+            or self.failed_in_a_row >= MOST_FAILED
+        )
 
 
 class Reader:
@@ -203,7 +210,7 @@ class Reader:
         self.learn(outcome)
         if isinstance(outcome, Page) and outcome.stored:
             now.pages += 1
-            now.empty_in_a_row = 0
+            now.empty_in_a_row = now.failed_in_a_row = 0
             self._take_page(outcome, now)
         elif isinstance(outcome, Repeated) and outcome.ignored:
             now.unusable = NoEndpoint("It ignores the offset: the same page comes at each")
@@ -214,6 +221,7 @@ class Reader:
             now.unusable = outcome
         elif isinstance(outcome, Failed):
             now.cause = outcome.cause
+            now.failed_in_a_row += 1
 
     def _take_page(self, page: Page, now: Round) -> None:
         total, ask = self.extent.total, page.ask
