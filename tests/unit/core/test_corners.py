@@ -34,6 +34,7 @@ def test_fields_are_counted_in_objects_alone(served: bytes, *, fits: bool) -> No
 def test_an_object_without_the_list_has_nothing_to_count() -> None:
     """Whatever else stands in it."""
     assert scan._count(b'{"other":[1,2]}', 0, ("data",), 5) is None
+    assert scan._count(b"[1,2]", 0, ("data",), 5) is None
 
 
 def test_a_secret_at_the_very_end_is_taken_out() -> None:
