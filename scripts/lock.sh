@@ -17,7 +17,10 @@ fi
 lock() {
     name=$1
     shift
+    # Extras stay: pip, with hashes, refuses pytest-cov's coverage[toml] for a pin of coverage alone
+    # as soon as a newer coverage is published.
     uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-strip-extras \
         --custom-compile-command "sh scripts/lock.sh" \
         --output-file "$name.txt" "$@" "$name.in"
 }
