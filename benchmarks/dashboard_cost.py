@@ -121,8 +121,8 @@ def panel_share() -> float:
     panel = Panel(Tty())
     panel.start()
     began_s = time.process_time()
-    for number in range(200):
-        panel.show(figures, float(number))
+    for _ in range(200):
+        panel.show(figures)
     took_s = (time.process_time() - began_s) / 200
     panel.stop()
     return took_s / PANEL_INTERVAL_S

@@ -34,7 +34,9 @@ GROUPS: Final = {
 }  # fmt: skip
 #: Beats between two thinnings of the samples, the first of them at the start.
 THIN_EVERY: Final = 300
-#: Ranges in flight that a beat names at most.
+#: Histograms that a sample holds, by the beginning of their stats' names.
+HISTOGRAMS: Final = ("latency/bucket/", "database/commit_bucket/")
+#: Ranges of each state that a beat names at most.
 MOST_RANGES: Final = 64
 
 
@@ -75,11 +77,13 @@ class Heartbeat:
         now = time.monotonic()
         stats = self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
-        holes = 0 if flight is None else flight.ranges.holes(now, stats.get("crawl/total"))
-        figures = self._meter.read(now, time.time(), stats, holes=holes)
+        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get("crawl/total"))
+        figures = self._meter.read(now, time.time(), stats, gaps=gaps)
         written = {name: value for name, value in stats.items() if name.split("/")[0] in GROUPS}
         written["now"] = msgspec.to_builtins(figures)
-        written["under_way"] = [] if flight is None else flight.ranges.under_way(now)[:MOST_RANGES]
+        if flight is not None:
+            ranges = flight.ranges.ranges(now, figures.traffic.in_flight)
+            written["ranges"] = {state: few[:MOST_RANGES] for state, few in ranges.items()}
         return written, _sample(stats, figures)
 
     def _beat(self) -> None:
@@ -123,15 +127,14 @@ class Heartbeat:
 
 
 def _sample(stats: dict[str, Any], figures: progress.Figures) -> dict[str, Any]:
-    """What is kept of a moment: sums that grow, and the budget. Times in seconds."""
+    """What is kept of a moment: sums and histograms that grow, and the quota. Times in seconds."""
     api = figures.traffic
+    histograms = {name: n for name, n in stats.items() if name.startswith(HISTOGRAMS)}
     return {
+        **histograms,
+        "done": figures.done,
         "received": stats.get("events/received", 0),
         "responses": stats.get("downloader/response_count", 0),
-        "latency_n": stats.get("latency/count", 0),
-        "latency_s": round(stats.get("latency/sum_s", 0.0), 4),
-        "commits": stats.get("database/transactions", 0),
-        "commit_s": stats.get("database/write_s", 0.0),
         "in_flight": api.in_flight,
         "remaining": api.remaining,
         "limit": api.limit,

@@ -57,13 +57,13 @@ class Progress:
         if self._panel is None:
             logger.info("%s", progress.line(figures))
         else:
-            self._panel.show(figures, time.monotonic() - self._started_at)
+            self._panel.show(figures)
 
     def _figures(self) -> progress.Figures:
         now, stats = time.monotonic(), self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
-        holes = 0 if flight is None else flight.ranges.holes(now, stats.get("crawl/total"))
-        return self._meter.read(now, time.time(), stats, holes=holes)
+        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get("crawl/total"))
+        return self._meter.read(now, time.time(), stats, gaps=gaps)
 
     def _spider_closed(self, reason: str) -> None:
         if self._loop.running:
@@ -73,7 +73,12 @@ class Progress:
         panel, self._panel = self._panel, None
         if panel is not None:
             panel.stop()
-            panel.summary(progress.rows(outcome), progress.verdict(outcome))
+            schema = self._crawler.settings.get("DB_SCHEMA") or "public"
+            whereabouts = [
+                ("the rows", f"table {schema}.events: scrapy psql opens it"),
+                ("next", "scrapy verify" if outcome.complete else "scrapy status"),
+            ]
+            panel.summary([*progress.rows(outcome), *whereabouts], progress.verdict(outcome))
         if panel is None or self._crawler.settings.get("LOG_FILE"):
             for line in progress.summary(outcome):
                 # Who wants to hear of problems alone hears of this one.

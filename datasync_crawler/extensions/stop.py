@@ -59,7 +59,7 @@ class StopControl:
         if not self._told:
             self._told = True
             self._crawler.signals.send_catch_log(signals.stopping)
-            # In good time the loop has ended by then. What is cut was committed or is a hole.
+            # In good time the loop has ended by then. What is cut was committed or is a gap.
             asyncio.get_running_loop().call_later(LONGEST_STOP_S, cut_all)
 
     def _stop_requested(self, reason: str, sentence: str) -> None:

@@ -7,8 +7,10 @@ puts it into text nodes alone. Must not read, serve or format for HTML.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from datasync_crawler.monitor import progress
-from datasync_crawler.store.reader import Example, LedgerView, Run, RunLine
+from datasync_crawler.store.reader import Example, LedgerView, Run, RunLine, TableView
 
 #: A run without a heartbeat for so long isn't running any more, in seconds. Ten beats.
 SILENT_AFTER_S: Final = 10.0
@@ -16,6 +18,11 @@ SILENT_AFTER_S: Final = 10.0
 MOST_CELLS: Final = 500
 #: Points of a plot, about.
 POINTS: Final = 400
+#: Samples that a quantile looks back over.
+SPAN: Final = 10
+#: Days and types whose rows are shown.
+MOST_DAYS: Final = 60
+MOST_TYPES: Final = 8
 #: Characters of a rejected event that are shown.
 EXAMPLE_CHARS: Final = 400
 #: Prefixes of the stats that make up the histograms.
@@ -38,16 +45,13 @@ def phase(run: Run | RunLine) -> str:
 
 def words(run: Run) -> list[str]:
     """What there is to say of the run's state, in sentences."""
-    return [MALFORMED, *_words(run)] if run.malformed else _words(run)
+    said = _words(run)
+    return [MALFORMED, *said] if run.malformed else said
 
 
 def _words(run: Run) -> list[str]:
     state = phase(run)
     if state == "running":
-        now = run.stats.get("now", {}).get("traffic", {})
-        if now.get("paused_for_s"):
-            left = progress.duration(max(1.0, now["paused_for_s"]))
-            return [f"Paused for {left} more: {now.get('pause_reason') or 'rate limit'}."]
         return []
     if state == "silent":
         silent = progress.duration(run.silent_s)
@@ -76,7 +80,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "host": run.host,
         "pid": run.pid,
         "phase": state,
-        "paused": bool(traffic.get("paused_for_s")),
+        "reason": run.finish_reason,
         "words": words(run),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
@@ -87,25 +91,27 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "rate_now": now.get("rate_now", 0) if running else 0,
         "rate_mean": now.get("rate_mean", 0),
         "left_s": now.get("left_s") if running else None,
+        "ends_at": now.get("ends_at") if running else None,
         "received": stats.get("events/received", 0),
         "inserted": stats.get("events/inserted", 0),
         "duplicates": stats.get("events/duplicates", 0) - stats.get("events/reread", 0),
         "rejected": stats.get("events/rejected", 0),
-        "holes": now.get("holes", 0) if running or ledger is None else ledger.gaps,
+        "gaps": now.get("gaps", 0) if running or ledger is None else ledger.gaps,
         "in_flight": traffic.get("in_flight", 0),
         "limit": traffic.get("limit"),
         "remaining": traffic.get("remaining"),
         "reset_in_s": traffic.get("reset_in_s"),
+        "window_s": traffic.get("window_s"),
         "paused_for_s": traffic.get("paused_for_s", 0),
+        "pause_reason": traffic.get("pause_reason", ""),
         "paused_s": stats.get("rate_limit/paused_s", 0),
         "pauses": stats.get("rate_limit/pauses", 0),
         "retries": stats.get("retry/count", 0),
-        "under_way": stats.get("under_way", []) if running else [],
+        "ranges": stats.get("ranges", {}) if running else {},
         "statuses": grouped(stats, STATUS),
         "failures": stats.get("downloader/exception_count", 0),
         "latency": times(stats, LATENCY),
         "commits": times(stats, COMMIT),
-        "transactions": stats.get("database/transactions", 0),
     }
 
 
@@ -114,7 +120,7 @@ def grouped(stats: Mapping[str, Any], prefix: str) -> dict[str, int]:
     found = {
         name.removeprefix(prefix): int(value)
         for name, value in stats.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and value
     }
     return dict(sorted(found.items()))
 
@@ -128,34 +134,48 @@ def times(stats: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
     }
 
 
-def series(samples: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, list[Any]]:
-    """Plots by column: `at` seconds since the start, rates between neighbouring samples.
-
-    A gap between samples that is much longer than their usual distance (the database was away)
-    gets a null, so that no line is drawn over what nobody saw.
-    """
-    names = ("at", "rate", "remaining", "limit", "paused", "in_flight", "latency", "commit")
+def series(
+    started_at: float, samples: Sequence[tuple[float, Mapping[str, Any]]]
+) -> dict[str, list[Any]]:
+    """Plots by column: `at` epoch seconds; counts as they were; times in ms over a few samples."""
+    names = ("at", "done", "requests", "remaining", "limit", "paused")
     columns: dict[str, list[Any]] = {name: [] for name in names}
-    before: tuple[float, Mapping[str, Any]] = (0.0, {})
-    for at_s, figures in samples:
-        then_s, old = before
-        columns["at"].append(round(at_s, 2))
-        events = figures.get("received", 0) - old.get("received", 0)
-        columns["rate"].append(round(events / (at_s - then_s), 1) if at_s > then_s else None)
-        for name in ("remaining", "limit", "paused", "in_flight"):
+    for name in ("latency", "commit"):
+        columns |= {f"{name}_p50": [], f"{name}_p95": []}
+    for number, (at_s, figures) in enumerate(samples):
+        columns["at"].append(round(started_at + at_s, 1))
+        # Samples of version 0.1.0 don't say what was done before the run.
+        columns["done"].append(figures.get("done", figures.get("received")))
+        columns["requests"].append(figures.get("responses", 0))
+        for name in ("remaining", "limit", "paused"):
             columns[name].append(figures.get(name))
-        columns["latency"].append(_mean(figures, old, "latency_s", "latency_n"))
-        columns["commit"].append(_mean(figures, old, "commit_s", "commits"))
-        before = (at_s, figures)
-    return columns
+        before = samples[number - SPAN][1] if number >= SPAN else {}
+        for name, prefix in (("latency", LATENCY), ("commit", COMMIT)):
+            new = grouped(figures, prefix)
+            for bucket, count in grouped(before, prefix).items():
+                new[bucket] = new.get(bucket, 0) - count
+            for label, share in (("p50", 0.5), ("p95", 0.95)):
+                seconds = progress.quantile(new, share)
+                columns[f"{name}_{label}"].append(seconds and round(1000 * seconds, 1))
+    return {**columns, "windows": windows(columns)}
 
 
-def _mean(figures: Mapping[str, Any], old: Mapping[str, Any], total: str, count: str) -> Any:
-    """Mean of what was added between two samples; None when nothing was."""
-    number = figures.get(count, 0) - old.get(count, 0)
-    if number <= 0:
-        return None
-    return round((figures.get(total, 0.0) - old.get(total, 0.0)) / number, 4)
+def windows(columns: Mapping[str, Sequence[Any]]) -> list[tuple[float, float, int]]:
+    """(begin, end, requests used) of each window that the samples show: a quota that has risen, or
+    is known again, begins one.
+    """
+    found: list[tuple[float, float, int]] = []
+    before = None
+    for at, limit, left in zip(columns["at"], columns["limit"], columns["remaining"], strict=True):
+        if limit and left is not None:
+            used = max(int(limit - left), 0)
+            if before is None or left > before:
+                found.append((at, at, used))
+            else:
+                begin, _, most = found[-1]
+                found[-1] = (begin, at, max(most, used))
+        before = left if limit else None
+    return found
 
 
 def ledger_view(ledger: LedgerView) -> dict[str, Any]:
@@ -175,8 +195,19 @@ def ledger_view(ledger: LedgerView) -> dict[str, Any]:
         "gaps": ledger.gaps,
         "first_gaps": ledger.first_gaps,
         "stored": ledger.stored,
-        "duplicates": ledger.duplicates,
+        "rejections": ledger.rejections,
         "ranges": ledger.ranges,
+        "runs": sorted(ledger.runs.items()),
+        "doubts": ledger.doubts,
+    }
+
+
+def table_view(table: TableView) -> dict[str, Any]:
+    """What is stored, its newest days alone."""
+    return {
+        **msgspec.to_builtins(table),
+        "days": table.days[-MOST_DAYS:],
+        "types": sorted(table.types, key=lambda of: -of[1])[:MOST_TYPES],
     }
 
 

@@ -71,6 +71,7 @@ class Feed:
         self._shared: Parts = {}
         self._ledger: LedgerView | None = None
         self._ledger_rest, self._rejections_rest = _Costly(), _Costly()
+        self._table_rest = _Costly()
         self._series_rest: dict[int | None, _Costly] = {}
         self.run: Run | None = None
         self.away_since: float | None = None
@@ -145,13 +146,14 @@ class Feed:
         # Of the newest run: the ledger is the schema's, whichever run is looked at.
         newest = run if run_id is None else self._reader.run(None)
         self._read_ledger(_version(newest))
+        self._read_table(newest)
         parts = self._parts.setdefault(run_id, {})
         rest = self._series_rest.setdefault(run_id, _Costly())
         version = (run.id, int(run.lasted_s) // 2)
         if rest.due(version):
             started = time.monotonic()
             samples = self._reader.series(run.id, board.POINTS)
-            parts["series"] = _json(board.series(samples))
+            parts["series"] = _json(board.series(run.started_at, samples))
             rest.done(version, max(time.monotonic() - started, 0.05))
         parts["run"] = _json(board.run_state(run, self._ledger))
 
@@ -169,6 +171,17 @@ class Feed:
             started = time.monotonic()
             self._shared["rejections"] = _json(board.rejections_view(self._reader.rejections(8)))
             self._rejections_rest.done(rejected, time.monotonic() - started)
+
+    def _read_table(self, newest: Run | None) -> None:
+        """What is stored: of a set that stands still, as counting it costs a scan."""
+        if newest is None or board.phase(newest) == "running":
+            return
+        version = _version(newest)
+        if self._table_rest.due(version):
+            started = time.monotonic()
+            table = self._reader.table()
+            self._shared["table"] = _json(None if table is None else board.table_view(table))
+            self._table_rest.done(version, time.monotonic() - started)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -40,7 +40,7 @@ class QuietLogFormatter(LogFormatter):
     def dropped(
         self, item: Any, exception: BaseException, response: Any, spider: "Spider"
     ) -> "LogFormatterResult":
-        """A page that couldn't be stored: its range stays a hole and is tried again."""
+        """A page that couldn't be stored: its range stays a gap and is tried again."""
         return {
             "level": logging.getLevelName(getattr(exception, "log_level", None) or "WARNING"),
             "msg": "%(item)r can't be stored for now: %(exception)s.",

@@ -71,7 +71,7 @@ def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
     for name, stat, text in COUNTERS:
         yield CounterMetricFamily(f"datasync_{name}", text, value=run.stats.get(stat, 0))
     yield _gauge("offsets_done", "Offsets below the total that are committed.", state["done"])
-    yield _gauge("holes", "Uncommitted ranges that have to be asked for again.", state["holes"])
+    yield _gauge("gaps", "Uncommitted ranges that have to be asked for again.", state["gaps"])
     yield _gauge("requests_in_flight", "Requests sent and not answered.", state["in_flight"])
     for name, key, text in (
         ("source_events", "total", "Events that the API says it has."),

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console, Group
 from rich.live import Live
 from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -51,10 +50,10 @@ class Panel:
                 self._moved.append((handler, handler.stream))
                 handler.setStream(above)
 
-    def show(self, figures: progress.Figures, lasted_s: float) -> None:
+    def show(self, figures: progress.Figures) -> None:
         """Draws the figures of now."""
-        self._live.update(Padding(panel(figures, lasted_s, self._console.width), (1, 0, 0, 0)),
-                          refresh=True)  # fmt: skip
+        drawn = panel(figures, self._console.width, plain=not _is_utf8(self._console))
+        self._live.update(Padding(drawn, (1, 0, 0, 0)), refresh=True)
 
     def stop(self) -> None:
         """Removes the panel and gives the terminal back as it was; again: nothing."""
@@ -68,7 +67,7 @@ class Panel:
         """The run's end, as a table with the words of the log's lines."""
         table = Table.grid(padding=(0, 2))
         for name, value in rows:
-            table.add_row(Text(name), Text(value))
+            table.add_row(Text(name, style="dim"), Text(value))
         style = "bold green" if verdict[0].startswith("complete") else "bold yellow"
         said = [
             Text(line, style=style if number == 0 else "") for number, line in enumerate(verdict)
@@ -76,44 +75,43 @@ class Panel:
         self._console.print(Padding(Group(table, *said), (1, 0)))
 
 
-def panel(figures: progress.Figures, lasted_s: float, width: int) -> "RenderableType":
-    """Three or four lines: bar, counts and rates, what the API lets through."""
+def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableType":
+    """Three lines in a grid whose columns never move; *plain*: in ASCII alone."""
     width = min(width, WIDEST)
-    total = figures.total
-    share = progress.share(figures).strip(" ()") or "…"
-    bar = Table.grid(padding=(0, 1))
-    bar.add_row(
-        # Without a total nothing is known of its length: an empty bar.
-        ProgressBar(
-            total or 1,
-            figures.done if total else 0,
-            width=max(width - 8, 10),
-            complete_style="green",
-            finished_style="green",
-        ),
-        Text(share, style="bold"),
+    first = max(width - 61, 12)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for column in (6, first, 22, 27):
+        grid.add_column(width=column, no_wrap=True)
+    (_, events), (_, api), (_, stored) = progress.facts(figures)
+    share, quota = events[0] or "...", api[0] or "no limit known"
+    done = figures.done / figures.total if figures.total else 0.0
+    bar = _bar(min(done, 1.0), first - 8, "#-" if plain else "━─", "green")
+    pips = Text()
+    if figures.traffic.limit and figures.traffic.remaining is not None:
+        left = figures.traffic.remaining / figures.traffic.limit
+        pips = _bar(min(left, 1.0), 5, "#." if plain else "▰▱", "").append(" ")
+    style = "bold yellow" if progress.is_trouble(figures.traffic) else ""
+    lines = (
+        ("events", bar.append(f"{share:>8}", style="bold"), events[1], events[2]),
+        ("API", pips.append(quota), Text(api[1], style=style), api[2]),
+        ("stored", *stored),
     )
-    of = "an unknown number of" if total is None else f"{total:,}"
-    left = "" if figures.left_s is None else f"   {progress.time_left(figures)}"
-    lines: list[RenderableType] = [
-        bar,
-        Text(f"{figures.done:,} of {of} events{left}   {progress.duration(lasted_s)} so far"),
-        Text(f"{figures.rate_now:,.0f} events/s now, {figures.rate_mean:,.0f} on average"),
-    ]
-    facts = [_fact(fact) for fact in progress.facts(figures)]
-    if figures.traffic.paused_for_s:
-        lines.append(facts.pop(0))
-    return Group(*lines, Text("   ").join(facts))
+    for name, *said in lines:
+        grid.add_row(Text(name, style="dim"), *said)
+    return grid
 
 
-def _fact(text: str) -> Text:
-    if text.startswith("paused"):
-        return Text(text, style="bold yellow")
-    return Text(text, style="red" if text.endswith(("hole", "holes", "rejected")) else "")
+def _bar(share: float, width: int, signs: str, style: str) -> Text:
+    full = int(share * width)
+    return Text(signs[0] * full, style=style).append(signs[1] * (width - full), style="dim")
+
+
+def _is_utf8(console: Console) -> bool:
+    return console.encoding.lower().replace("-", "") == "utf8"
 
 
 class _Above(io.TextIOBase):
-    """A stream for log handlers that prints whole lines above the panel, unwrapped, as they are."""
+    """A stream for log handlers that prints whole lines above the panel, broken between words."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -122,5 +120,5 @@ class _Above(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._console.print(Text(line), soft_wrap=True)
+            self._console.print(Text(line))
         return len(text)

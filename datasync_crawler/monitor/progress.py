@@ -36,8 +36,8 @@ class Traffic:
 class Figures:
     """A moment of a run. `done`: offsets below the total that are committed.
 
-    `holes`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
-    over, in epoch seconds, where a rate limit decides.
+    `gaps`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
+    over, in epoch seconds. `page_size`: events a page, on average.
     """
 
     total: int | None
@@ -46,9 +46,11 @@ class Figures:
     rate_now: float
     rate_mean: float
     left_s: float | None
-    holes: int = 0
+    gaps: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     ends_at: float | None = None
+    retries: int = 0
+    page_size: int | None = None
 
 
 class Meter:
@@ -68,7 +70,7 @@ class Meter:
             left_s = max(total - done, 0) / rate_mean
         return Figures(total, done, rejected, rate_now, rate_mean, left_s)
 
-    def read(self, now: float, wall: float, stats: Mapping[str, Any], *, holes: int = 0) -> Figures:
+    def read(self, now: float, wall: float, stats: Mapping[str, Any], *, gaps: int = 0) -> Figures:
         """The figures at *now* out of Scrapy's stats."""
         received, total = stats.get("events/received", 0), stats.get("crawl/total")
         done = stats.get("crawl/covered", 0)
@@ -79,7 +81,7 @@ class Meter:
             rejected=stats.get("events/rejected", 0),
             total=total,
         )
-        api, left_s, ends_at = traffic(wall, stats), plain.left_s, None
+        api, left_s = traffic(wall, stats), plain.left_s
         pages = stats.get("pages/committed", 0)
         if total is not None and pages and received:
             requests = math.ceil(max(total - plain.done, 0) * pages / received)
@@ -87,7 +89,7 @@ class Meter:
             # Once it has made us wait, the limit decides; the mean rate goes up and down with it.
             binds = stats.get("rate_limit/pauses", 0) > 0
             if limited_s is not None and (binds or limited_s > (left_s or 0.0)):
-                left_s, ends_at = limited_s, wall + limited_s
+                left_s = limited_s
         return Figures(
             total=plain.total,
             done=plain.done,
@@ -95,9 +97,11 @@ class Meter:
             rate_now=plain.rate_now,
             rate_mean=plain.rate_mean,
             left_s=left_s,
-            holes=holes,
+            gaps=gaps,
             traffic=api,
-            ends_at=ends_at,
+            ends_at=None if left_s is None else wall + left_s,
+            retries=stats.get("retry/count", 0),
+            page_size=round(received / pages) if pages else None,
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -145,59 +149,66 @@ def limited_left_s(requests: int, api: Traffic) -> float | None:
 
 
 def line(figures: Figures) -> str:
-    """One line of progress, for a log."""
-    return (
-        f"{figures.done:,} of {_total(figures)} events{share(figures)}, "
-        + ", ".join([*_pace(figures), *facts(figures)])
-    )  # fmt: skip
+    """One line of progress, for a log: what the panel says."""
+    return "; ".join(f"{name}: {', '.join(filter(None, said))}" for name, said in facts(figures))
+
+
+def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
+    """What there is to say: of the events, of the API, of what is stored; "" for the unknown."""
+    api = figures.traffic
+    left = "" if api.remaining is None else f"{api.remaining:,}"
+    if left and api.limit is not None:
+        left += f" of {api.limit:,}"
+    retries = f"{figures.retries:,} {'retry' if figures.retries == 1 else 'retries'}"
+    if figures.gaps:
+        retries += f", {figures.gaps:,} gap{'s' if figures.gaps > 1 else ''}"
+    total = "?" if figures.total is None else f"{figures.total:,}"
+    page = f"{figures.page_size:,} events a page" if figures.page_size else ""
+    return [
+        ("events", (share(figures), f"{figures.done:,} of {total}", done_about(figures))),
+        ("API", (left and f"{left} left", wait(api), page)),
+        ("stored", (f"{figures.rate_mean:,.0f}/s", retries, _rejected(figures))),
+    ]
 
 
 def share(figures: Figures) -> str:
-    """The done part as " (12.3%)"; nothing while the total isn't known."""
+    """The done part as "12.3 %"; nothing while the total isn't known."""
     if not figures.total:
         return ""
     # Cut, not rounded: 100 % is said of all events and of nothing less.
-    return f" ({min(1000 * figures.done // figures.total, 1000) / 10:.1f}%)"
+    return f"{min(1000 * figures.done // figures.total, 1000) / 10:.1f} %"
 
 
-def facts(figures: Figures) -> list[str]:
-    """What there is to say beside the rates: a pause, budget, requests, holes, rejections."""
-    api = figures.traffic
-    said = []
+def is_trouble(api: Traffic) -> bool:
+    """Whether requests wait for another reason than a rate limit."""
+    return api.paused_for_s > 0 and api.pause_reason != "rate limit"
+
+
+def wait(api: Traffic) -> str:
+    """What requests wait for; a rate limit's window is no trouble."""
+    if is_trouble(api):
+        return f"paused {duration(api.paused_for_s)}: {api.pause_reason}"
     if api.paused_for_s:
-        said.append(f"paused {duration(api.paused_for_s)}: {api.pause_reason}")
-    if api.in_flight:
-        said.append(f"{api.in_flight} in flight")
-    if api.remaining is not None:
-        of = "" if api.limit is None else f" of {api.limit:,}"
-        reset = "" if api.reset_in_s is None else f" for {duration(api.reset_in_s)}"
-        said.append(f"budget {api.remaining:,}{of}{reset}")
-    if figures.holes:
-        said.append(f"{figures.holes:,} hole{'s' if figures.holes > 1 else ''}")
-    if figures.rejected:
-        said.append(f"{figures.rejected:,} rejected")
-    return said
+        return f"next window in {duration(api.paused_for_s)}"
+    return f"{api.in_flight} in flight" if api.in_flight else ""
 
 
-def _total(figures: Figures) -> str:
-    return "?" if figures.total is None else f"{figures.total:,}"
+def _rejected(figures: Figures) -> str:
+    if not figures.rejected:
+        return "0 rejected"
+    of = 100 * figures.rejected / max(figures.done, figures.rejected)
+    return f"{figures.rejected:,} rejected ({of:.2f} %)"
 
 
-def _pace(figures: Figures) -> list[str]:
-    said = [f"{figures.rate_now:,.0f} events/s now", f"{figures.rate_mean:,.0f} on average"]
-    if figures.left_s is not None:
-        said.append(time_left(figures))
-    return said
-
-
-def time_left(figures: Figures) -> str:
-    """As in "7 min 0 s left"; where a rate limit decides, with the local time of its end."""
-    said = "" if figures.left_s is None else f"{duration(figures.left_s)} left"
-    if figures.ends_at is None:
-        return said
+def done_about(figures: Figures) -> str:
+    """As in "done about 05:45 (4 min)", by the local clock."""
+    if figures.left_s is None or figures.ends_at is None:
+        return ""
     at = datetime.fromtimestamp(figures.ends_at, UTC).astimezone()
-    is_today = (figures.left_s or 0.0) < 12 * 3600
-    return f"{said} (until {at:{'%H:%M:%S' if is_today else '%Y-%m-%d %H:%M'}})"
+    is_today = figures.left_s < 12 * 3600
+    left_s = figures.left_s
+    left = f"{left_s / 60:.0f} min" if 60 <= left_s < 3600 else duration(left_s)
+    return f"done about {at:{'%H:%M' if is_today else '%d %b %H:%M'}} ({left})"
 
 
 def duration(seconds: float) -> str:
@@ -234,10 +245,10 @@ def quantile(counts: Mapping[str, int], share: float) -> float | None:
 
 
 class Flight:
-    """Which ranges are asked for: in flight, between answer and commit, or holes for now.
+    """Which ranges are asked for: in flight, between answer and commit, or gaps for now.
 
     A range that has left the downloader and isn't committed GRACE_S later was refused, lost on the
-    way or waits to be tried again: a hole, until it is asked for again or committed.
+    way or waits to be tried again: a gap, until it is asked for again or committed.
     """
 
     GRACE_S: Final = 5.0
@@ -262,12 +273,20 @@ class Flight:
         self._sent.pop(first, None)
         self._left.pop(first, None)
 
-    def under_way(self, now: float) -> list[tuple[int, int]]:
-        """(first, count) of ranges in flight or on their way to the database."""
-        writing = [(at, n) for at, (n, since) in self._left.items() if now - since < self.GRACE_S]
-        return sorted([*self._sent.items(), *writing])
+    def ranges(self, now: float, in_flight: int) -> dict[str, list[tuple[int, int]]]:
+        """(first, count) of ranges by their state: in flight, fetched, or queued for a permit.
 
-    def holes(self, now: float, total: int | None) -> int:
+        The gate lets requests out first come, first served, so the oldest *in_flight* are out.
+        """
+        asked = list(self._sent.items())
+        return {
+            "flight": asked[:in_flight],
+            "fetched": [(at, n) for at, (n, since) in self._left.items()
+                        if now - since < self.GRACE_S],
+            "queued": asked[in_flight:],
+        }  # fmt: skip
+
+    def gaps(self, now: float, total: int | None) -> int:
         """Ranges below *total* that didn't come and aren't asked for at this moment."""
         return sum(
             now - since >= self.GRACE_S and (total is None or first < total)

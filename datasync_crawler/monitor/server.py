@@ -31,7 +31,7 @@ FILES: Final = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "plots.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
+    **{f"icon{kind}.svg": "image/svg+xml" for kind in ("", "-run", "-wait", "-bad")},
     "uPlot.iife.min.js": "text/javascript",
     "uPlot.min.css": "text/css",
 }

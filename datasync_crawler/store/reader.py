@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A read that takes longer is given up, in milliseconds: the page must not burden the server.
 STATEMENT_TIMEOUT_MS: Final = 20_000
+#: Rows of the table that are read for its history, about; of a larger one, a sample.
+MOST_ROWS: Final = 4_000_000
 #: The second is what a view is met with (`Connector.connect_to_read`).
 _REFUSALS: Final = (psycopg2.ProgrammingError, psycopg2.errors.ObjectNotInPrerequisiteState)
 
@@ -59,6 +61,7 @@ class LedgerView(msgspec.Struct, frozen=True):
 
     `cells`: committed offsets by cell; `rejected`: rejections by cell; both leave out zeros.
     `gaps`: uncommitted ranges below `reach`, the first of them in `first_gaps` as (first, stop).
+    `runs`: the newest run that committed into each cell. `doubts`: the first seams in doubt.
     """
 
     source: str
@@ -74,6 +77,8 @@ class LedgerView(msgspec.Struct, frozen=True):
     duplicates: int
     rejections: int
     ranges: int
+    runs: dict[int, int]
+    doubts: list[int]
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -83,6 +88,20 @@ class Example(msgspec.Struct, frozen=True):
     events: int
     position: int
     raw: bytes
+
+
+class TableView(msgspec.Struct, frozen=True):
+    """The table events: bytes, rows by day (UTC) and by type, its newest five events.
+
+    `percent`: the share of its blocks that the counts and the events are of.
+    """
+
+    heap: int
+    indexes: int
+    percent: float
+    days: list[tuple[str, int]]
+    types: list[tuple[str, int]]
+    newest: list[tuple[float, str, str | None, str | None, str | None]]
 
 
 class DashboardReader:
@@ -147,6 +166,27 @@ class DashboardReader:
             duplicates=duplicates,
             rejections=rejections,
             ranges=ranges,
+            runs=dict(self._fetch("cell_runs", params)),
+            doubts=[first for (first,) in self._fetch("doubts", params)],
+        )
+
+    def table(self) -> TableView | None:
+        """What is stored, of a sample if the table is large; None if it can't be read in time."""
+        heap, indexes, rows = self._fetch("sizes", {"schema": self._schema})[0]
+        percent = min(100.0, 100.0 * MOST_ROWS / max(rows, 1))
+        params = {"percent": percent}
+        try:
+            counts = self._fetch("rows_by", params)
+            newest = self._fetch("newest_events", params)
+        except (DatabaseRefused, psycopg2.errors.QueryCanceled):
+            return None
+        return TableView(
+            heap=heap,
+            indexes=indexes,
+            percent=percent,
+            days=[(name, count) for is_day, name, count in counts if is_day],
+            types=[(name, count) for is_day, name, count in counts if not is_day],
+            newest=[(*event,) for event in newest],
         )
 
     def rejections(self, most: int) -> list[Example]:

@@ -31,11 +31,19 @@ class _Now(msgspec.Struct):
     """What is read of ``now``; more may stand there."""
 
     done: int = 0
-    holes: int = 0
+    gaps: int = 0
     rate_now: float = 0
     rate_mean: float = 0
     left_s: float | None = None
     traffic: _Traffic | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Ranges(msgspec.Struct):
+    """(first, count) of the ranges that a run works on, by state."""
+
+    flight: list[tuple[int, int]] = []
+    fetched: list[tuple[int, int]] = []
+    queued: list[tuple[int, int]] = []
 
 
 def read_stats(text: str | None) -> dict[str, Any] | None:
@@ -70,7 +78,9 @@ def _is_fit(name: str, value: object) -> bool:
     group = name.partition("/")[0]
     if name == "now":
         return _converts(value, _Now)
-    if name == "under_way":
+    if name == "ranges":
+        return _converts(value, _Ranges)
+    if name == "under_way":  # of version 0.1.0
         return _converts(value, list[tuple[int, int]])
     if name == "crawl/complete":
         return isinstance(value, bool)

@@ -93,23 +93,21 @@ def test_the_page_follows_a_crawl_through_pauses_to_its_end(
         Running(mock, database, "-s", "BULK_PAGE_SIZE=250", "-s", "DASHBOARD_PORT=0") as running,
     ):
         browser.open(running.page)
-        browser.wait_text("phase", "Paused")
+        browser.wait(lambda: "next window in" in browser.text("window"), "no wait was shown")
+        assert browser.text("phase").startswith("Filling")
         assert browser.text("total") == "3,000"
         browser.wait(
             lambda: browser.text("done") == events(covered(database)),
             "the page never showed what the ledger holds",
         )
-        assert re.search(r"Paused for \d+ s more: rate limit", browser.text("notice"))
-        assert browser.text("budget").endswith(" of 4")
-        browser.wait_text("phase", "Complete")
+        assert browser.text("quota").endswith(" of 4 left")
+        assert re.fullmatch(r"next window in \d+ s", browser.text("window"))
+        browser.wait_text("phase", "Up to date, just now")
         assert browser.text("done") == "3,000"
         assert browser.text("percent") == "100 %"
-        assert browser.text("inserted") == "3,000"
+        assert "3,000 new events" in browser.text("pace")
         browser.wait(
-            lambda: (
-                "its process has ended" in browser.text("notice")
-                or "process has ended" in browser.text("notice")
-            ),
+            lambda: "process has ended" in browser.text("notice"),
             "the page didn't say that its server has gone",
         )
         assert "Complete: proved against the API's total (3,000)" in browser.text("notice")
@@ -122,22 +120,23 @@ def test_a_killed_crawl_is_called_crashed_and_its_successor_followed(
     """After kill -9: no heartbeat, what the ledger holds; the next run is shown by itself."""
     with DashboardServer(database) as dashboard, MockServer(*LIMITED) as mock:
         browser.open(dashboard.url)
-        browser.wait(lambda: "No crawl has written" in browser.text("notice"), "no first sentence")
+        browser.wait_text("phase", "Nothing here yet")
+        assert "scrapy crawl events" in browser.text("invitation")
         with Running(mock, database, "-s", "BULK_PAGE_SIZE=250") as running:
             browser.wait(lambda: browser.text("done") not in {"–", "0"}, "no progress was shown")
             running.process.send_signal(signal.SIGKILL)
             running.process.wait()
-        browser.wait_text("phase", "Crashed")
+        browser.wait_text("phase", "Needs you: the crawl has crashed")
         assert "No heartbeat for" in browser.text("notice")
         assert browser.text("done") == events(covered(database))
         assert "crashed: no heartbeat" in browser.text("runs")
         mock.config(rate_limit=None)
         assert crawl(mock, database, "-s", "BULK_PAGE_SIZE=250").status == 0
-        browser.wait_text("phase", "Complete")
+        browser.wait_text("phase", "Up to date, just now")
         assert browser.text("done") == "3,000"
         browser.wait(lambda: "complete" in browser.text("runs"), "the list of runs stayed behind")
         browser.open(f"{dashboard.url}?run=1")
-        browser.wait_text("phase", "Crashed")
+        browser.wait_text("phase", "Run 1. Needs you: the crawl has crashed")
         marked = "return document.querySelector('tr[aria-current]')?.textContent"
         browser.wait(lambda: "crashed" in (browser.script(marked) or ""), "run 1 isn't marked")
         assert browser.complaints() == []
@@ -153,13 +152,13 @@ def test_a_stopped_database_is_said_and_waited_for(browser: Browser, tmp_path: P
         with DashboardServer(database) as dashboard, MockServer("--events", "900") as mock:
             assert crawl(mock, database).status == 0
             browser.open(dashboard.url)
-            browser.wait_text("phase", "Complete")
+            browser.wait_text("phase", "Up to date, just now")
             server.release()  # its last user: the server stops
             browser.wait_text("phase", "Database away")
             assert "The database is away" in browser.text("notice")
             assert browser.text("done") == "900"
             server = ensure_running(tmp_path / "own", port=port)
-            browser.wait_text("phase", "Complete")
+            browser.wait_text("phase", "Up to date, just now")
             mock.config(events=1200)
             assert crawl(mock, database).status == 0
             browser.wait_text("done", "1,200")
@@ -225,11 +224,11 @@ def test_the_page_is_accessible(
 def test_a_run_that_isnt_there_is_said(eventful: DashboardServer, browser: Browser) -> None:
     """Not that nothing was crawled, nor that the server is away; a word is no run: the newest."""
     browser.open(f"{eventful.url}?run=99")
-    browser.wait(lambda: "There is no run 99" in browser.text("notice"), "it isn't said")
+    browser.wait(lambda: "There is no run 99" in browser.text("notice"), "it isn't shown")
     assert "No crawl has written" not in browser.text("notice")
     browser.open(f"{eventful.url}?run=last")
-    browser.wait_text("following", "The newest run is shown.")
-    browser.wait_text("phase", "Complete")
+    browser.wait(lambda: "The last 2" in browser.text("following"), "not the newest run")
+    browser.wait_text("phase", "Up to date, just now")
 
 
 def test_everything_comes_from_this_server_and_by_keyboard(
@@ -242,13 +241,14 @@ def test_everything_comes_from_this_server_and_by_keyboard(
     assert asked
     assert all(name.startswith(eventful.url) for name in asked), asked
     reached = set()
-    for _ in range(40):
+    browser.script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    for _ in range(60):
         browser.driver.execute_cdp_cmd(
             "Input.dispatchKeyEvent", {"type": "keyDown", "key": "Tab", "code": "Tab",
                                        "windowsVirtualKeyCode": 9}
         )  # fmt: skip
         reached.add(browser.script("return document.activeElement.textContent"))
-    assert {"Skip to the figures", "As a table", "Holes and ranges as a table", "1"} <= reached
+    assert {"Skip to the figures", "As a table", "Gaps and ranges as a table", "1"} <= reached
 
 
 def test_a_taken_port_costs_the_page_not_the_crawl(database: Database) -> None:
@@ -264,7 +264,8 @@ def test_the_command_ends_at_once_when_told(database: Database, browser: Browser
     """With a reader connected, SIGTERM ends it within seconds, status 0; the page says so."""
     with DashboardServer(database) as dashboard:
         browser.open(dashboard.url)
-        browser.wait(lambda: "No crawl has written" in browser.text("notice"), "no first sentence")
+        browser.wait_text("phase", "Nothing here yet")
+        assert "scrapy crawl events" in browser.text("invitation")
         dashboard.process.terminate()
         assert dashboard.process.wait(10) == 0
         browser.wait_text("phase", "Not connected")

@@ -90,17 +90,16 @@ def test_a_terminal_shows_a_panel_below_the_log_and_a_summary(database: Database
     with MockServer("--events", "3000", "--rate-limit", "4", "--rate-window", "4") as mock:
         terminal = Terminal(mock, database, "-s", "BULK_PAGE_SIZE=250")
         assert terminal.end() == 0
-    assert re.search(r"[\d,]+ of 3,000 events", terminal.text)
-    assert re.search(r"paused \d+ s: rate limit", terminal.text)
-    assert re.search(r"budget 0 of 4 for \d+ s", terminal.text)
-    assert "events/s now" in terminal.text
+    assert re.search(r"[\d,]+ of 3,000", terminal.text)
+    assert re.search(r"0 of 4 left +next window in \d+ s", terminal.text)
+    assert "250 events a page" in terminal.text
     screen = terminal.screen
     logged = [line for line in screen if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[", line)]
     assert any(line.endswith("INFO: Spider opened") for line in logged)
     assert any(line.endswith("INFO: Spider closed (finished)") for line in logged)
     assert any(re.match(r"events stored +3,000$", line.rstrip()) for line in screen)
     assert any("complete: proved against the API's total (3,000)" in line for line in screen)
-    assert not any("events/s now" in line or "━" in line for line in screen), screen
+    assert not any("events a page" in line or "━" in line for line in screen), screen
     assert terminal.raw.rindex(SHOW) > terminal.raw.rindex(HIDE)
 
 
@@ -110,7 +109,7 @@ def test_signals_give_the_terminal_back(database: Database) -> None:
     with MockServer("--events", "3000", "--rate-limit", "2", "--rate-window", "600") as mock:
         for told in ways:
             terminal = Terminal(mock, database, "-s", "BULK_PAGE_SIZE=250")
-            while "paused" not in terminal.text:
+            while "next window" not in terminal.text:
                 terminal.read()
             for each in told:
                 terminal.process.send_signal(each)
@@ -126,7 +125,7 @@ def test_a_dumb_terminal_and_a_pipe_get_plain_lines(database: Database) -> None:
         terminal = Terminal(mock, database, *plain, term="dumb")
         assert terminal.end() == 0
         assert "\x1b" not in terminal.raw
-        assert "of 3,000 events" in terminal.raw
+        assert "of 3,000" in terminal.raw
         piped = crawl(mock, database, *plain)
     assert "\x1b" not in piped.log
     assert piped.line("events stored") == "3,000"

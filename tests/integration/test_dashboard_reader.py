@@ -70,6 +70,22 @@ def test_the_strip_is_the_newest_pass(room, reader, rows, total, cells):
     assert view.first_gaps == [(gap.first, gap.stop) for gap in gaps[:20]]
     assert view.stored == sum(count - 1 for count in rows.values())
     assert (view.duplicates, view.ranges) == (len(rows), len(rows))
+    assert set(view.runs.values()) <= {1}
+
+
+def test_the_table_is_read_by_day_and_type(room, reader):
+    """Counts, the newest five and sizes; of a large table a sample, which is stated."""
+    room.database.execute(
+        'INSERT INTO events (id, type, "timestamp") '
+        "SELECT n, CASE WHEN n % 4 > 0 THEN 'click' END, "
+        "'2026-01-01T12:00Z'::timestamptz + n * '1 hour'::interval FROM generate_series(1, 100) n"
+    )
+    view = reader.table()
+    assert view.types == [("click", 75), ("none", 25)]
+    assert (view.days[0], len(view.days)) == (("2026-01-01", 11), 5)
+    assert [event[1] for event in view.newest] == ["100", "99", "98", "97", "96"]
+    assert view.percent == 100.0
+    assert min(view.heap, view.indexes) > 0
 
 
 def test_a_run_is_beaten_thinned_and_finished(room, reader):

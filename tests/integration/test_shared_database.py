@@ -210,7 +210,7 @@ MALFORMED = {
     "an object for a number": '{"latency/bucket/x": {}}',
     "a list for now": '{"now": []}',
     "text for a pause": '{"now": {"traffic": {"paused_for_s": "soon"}}}',
-    "numbers for ranges": '{"under_way": [1]}',
+    "numbers for ranges": '{"ranges": {"flight": [1]}}',
 }
 
 

@@ -1,36 +1,36 @@
 "use strict";
-// The four plots, drawn with uPlot; each with a table of the same values. Text by textContent.
+// The plots, drawn with uPlot; each with a table of the same values. Text by textContent.
 
+// Lines: [column, colour, dashed, label].
 const PLOTS = {
-  rate: { title: "Throughput", unit: "events/s", column: "rate", fill: true, height: 190 },
-  budget: { title: "API budget left, and pauses", unit: "requests", column: "remaining", steps: true, bands: true },
-  latency: { title: "Latency of answers", unit: "s", column: "latency", sparse: true },
-  commit: { title: "Time of a commit", unit: "s", column: "commit", sparse: true },
+  done: { title: "Events committed", unit: "events", fill: true, lines: [["done", "--plot", false, ""], ["projection", "--plot", true, "projected"]] },
+  quota: { title: "Requests used in each window", unit: "requests", windows: true, lines: [["limit", "--muted", true, "limit"]] },
+  times: { title: "Latency and commit", unit: "ms", logarithmic: true, lines: [
+    ["latency_p50", "--plot", false, "latency p50"], ["latency_p95", "--plot", true, "p95"],
+    ["commit_p50", "--second", false, "commit p50"], ["commit_p95", "--second", true, "p95"]] },
+  age: { title: "Age of the table: time since it was last proved complete", unit: "h", fill: true, lines: [["age", "--plot", false, ""]] },
 };
-
-// Distances between the marks of the time axis, in seconds: 1 s to 2 days.
-const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800];
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function seconds(at) {
-  const t = Math.round(at);
-  if (t < 60) return `${t} s`;
-  if (t < 3600) return `${Math.floor(t / 60)}:${String(t % 60).padStart(2, "0")} min`;
-  return `${Math.floor(t / 3600)}:${String(Math.floor((t % 3600) / 60)).padStart(2, "0")} h`;
+// A time of day; beside days where the axis spans them.
+function clock(at, span) {
+  const date = new Date(at * 1000);
+  if (span > 2 * 86400) return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+  return date.toLocaleTimeString("en-GB", span < 600 ? {} : { hour: "2-digit", minute: "2-digit" });
 }
 
 class Plot {
   constructor(name, number) {
+    this.name = name;
     this.what = PLOTS[name];
     this.number = number;
     this.data = { at: [] };
+    this.note = "";
     this.holder = document.getElementById(`plot-${name}`);
-    this.caption = element("figcaption", "", element("span", "", this.what.title));
     this.now = element("span", "now");
-    this.caption.append(this.now);
     this.chart = element("div", "chart");
     this.chart.setAttribute("role", "img");
     this.chart.setAttribute("aria-label", `Plot: ${this.what.title}. A table follows.`);
@@ -40,103 +40,129 @@ class Plot {
     this.table.setAttribute("aria-label", `${this.what.title}, as a table`);
     this.details = element("details", "", element("summary", "", "As a table"), this.table);
     this.details.addEventListener("toggle", () => this.fillTable());
-    this.holder.append(this.caption, this.chart, this.details);
+    this.holder.append(element("figcaption", "", element("span", "", this.what.title), this.now), this.chart, this.details);
     new ResizeObserver(() => this.resize()).observe(this.chart);
+  }
+
+  get height() {
+    return this.chart.clientHeight || 150;
   }
 
   options() {
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { stroke: colour("--muted"), grid, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-    const series = { stroke: colour("--plot"), width: 1.75, points: { show: false }, spanGaps: false };
-    // Between two answers there is no latency to be seen: the line may bridge that.
-    if (this.what.sparse) Object.assign(series, { spanGaps: true, points: { show: (u) => u.data[1].filter((v) => v !== null).length < 60, size: 4, fill: colour("--plot") } });
-    if (this.what.fill) series.fill = colour("--plot-fill");
-    if (this.what.steps) series.paths = uPlot.paths.stepped({ align: 1 });
+    const lines = this.what.lines.map(([, name, dashed], i) => ({
+      stroke: colour(name), width: 1.75, dash: dashed ? [5, 4] : [], points: { show: false }, spanGaps: true,
+      fill: this.what.fill && i === 0 ? colour("--fill") : undefined,
+    }));
+    const scale = this.what.logarithmic
+      ? { distr: 3, range: (u, low, high) => [10 ** Math.floor(Math.log10(Math.max(low || 1, .1))), 10 ** Math.ceil(Math.log10(Math.max(high || 10, 1) * 1.01))] }
+      : { range: (u, low, high) => [0, high > 0 ? high * 1.1 : 1] };
     return {
       width: this.chart.clientWidth || 300,
-      height: this.what.height || 160,
+      height: this.height,
       padding: [8, 24, 0, 0],
-      scales: { x: { time: false }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-      series: [{}, series],
+      scales: { x: {}, y: scale },
+      series: [{}, ...lines],
       axes: [
-        { ...axis, values: (u, values) => values.map(seconds), incrs: STEPS, space: 55, size: 26 },
-        { ...axis, values: (u, values) => values.map((v) => this.number(v)), size: 58, space: 34 },
+        { ...axis, values: (u, values) => values.map((at) => clock(at, u.scales.x.max - u.scales.x.min)), space: 80, size: 24 },
+        { ...axis, values: (u, values) => values.map((v) => (v === null ? "" : this.number(v))), size: 62, space: 30 },
       ],
       cursor: { sync: { key: "all" }, y: false, drag: { x: false, y: false }, points: { size: 7 } },
       legend: { show: false },
       hooks: {
         setCursor: [(u) => this.say(u.cursor.idx)],
-        drawClear: this.what.bands ? [(u) => this.drawPauses(u)] : [],
+        drawClear: this.what.windows ? [(u) => this.drawWindows(u)] : [],
       },
     };
   }
 
-  drawPauses(u) {
-    const { at, paused } = this.data;
+  // Pauses as bands, over them a bar for each window.
+  drawWindows(u) {
+    const { at, paused, windows } = this.data;
+    const box = (from, to, top, bottom) => {
+      const left = u.valToPos(from, "x", true);
+      u.ctx.fillRect(left, top, Math.max(u.valToPos(to, "x", true) - left - 1, 2), bottom - top);
+    };
     u.ctx.save();
     u.ctx.fillStyle = colour("--band");
     for (let i = 0; i < at.length; i++) {
       if (!paused[i]) continue;
       let end = i;
       while (end + 1 < at.length && paused[end + 1]) end++;
-      const left = u.valToPos(at[Math.max(i - 1, 0)], "x", true);
-      const right = u.valToPos(at[end], "x", true);
-      u.ctx.fillRect(left, u.bbox.top, Math.max(right - left, 1), u.bbox.height);
+      box(at[Math.max(i - 1, 0)], at[end], u.bbox.top, u.bbox.top + u.bbox.height);
       i = end;
     }
+    u.ctx.fillStyle = colour("--plot");
+    for (const [from, to, used] of windows) box(from, to, u.valToPos(used, "y", true), u.bbox.top + u.bbox.height);
     u.ctx.restore();
   }
 
+  // The values at an index, or the last ones.
   say(index) {
-    const values = this.data[this.what.column] || [];
-    let i = index;
-    if (i === null || i === undefined) {
-      i = values.length - 1;
-      while (i >= 0 && values[i] === null) i--;
+    const said = [];
+    const at = index ?? this.data.at.length - 1;
+    if (this.what.windows) {
+      const found = (this.data.windows || []).findLast(([from]) => from <= this.data.at[at]);
+      if (found) said.push(`${this.number(found[2])} used`);
+    } else {
+      for (const [column, , , label] of this.what.lines) {
+        const values = this.data[column] || [];
+        const value = index === null || index === undefined ? values.findLast((v) => v !== null) : values[index];
+        if (value === null || value === undefined || (label === "projected" && index === null)) continue;
+        said.push(`${label} ${this.number(value)}`.trim());
+      }
+      if (said.length) said[said.length - 1] += ` ${this.what.unit}`;
     }
-    const known = i >= 0 && values[i] !== null && values[i] !== undefined;
-    const text = known ? `${this.number(values[i])} ${this.what.unit}` : "";
-    this.now.textContent = known && index !== null && index !== undefined ? `${text} at ${seconds(this.data.at[i])}` : text;
+    if (index !== null && index !== undefined && said.length) said.push(`at ${clock(this.data.at[at], 0)}`);
+    else if (this.note) said.push(this.note);
+    this.now.textContent = said.join(", ");
   }
 
-  show(data) {
+  show(data, note = "") {
     this.data = data;
-    const values = data[this.what.column];
-    const any = values.some((value) => value !== null);
+    this.note = note;
+    const columns = this.what.lines.map(([column]) => data[column]);
+    const any = columns.some((values) => values.some((value) => value !== null)) && data.at.length > 1;
     this.details.hidden = !any;
     if (!any) {
       this.drop();
-      if (!this.chart.querySelector(".nothing")) this.chart.replaceChildren(element("p", "nothing", this.what.bands ? "The API hasn’t told its budget." : "No figures yet."));
+      if (!this.chart.querySelector(".nothing")) this.chart.replaceChildren(element("p", "nothing", this.what.windows ? "The API has named no rate limit." : "No figures yet."));
       return;
     }
-    if (this.plot) this.plot.setData([data.at, values]);
-    else {
+    if (this.plot) this.plot.setData([data.at, ...columns]);
+    else if (this.chart.clientWidth) {
       this.chart.replaceChildren();
-      this.plot = new uPlot(this.options(), [data.at, values], this.chart);
+      this.plot = new uPlot(this.options(), [data.at, ...columns], this.chart);
     }
-    if (this.plot.cursor.idx === null || this.plot.cursor.left < 0) this.say(null);
-    const numbers = values.filter((value) => value !== null);
-    this.chart.setAttribute("aria-label", `Plot: ${this.what.title}. From ${this.number(Math.min(...numbers))} to ${this.number(Math.max(...numbers))} ${this.what.unit} over ${seconds(data.at[data.at.length - 1])}. A table follows.`);
+    if (!this.plot || this.plot.cursor.idx === null || this.plot.cursor.left < 0) this.say(null);
+    this.chart.setAttribute("aria-label", `Plot: ${this.what.title}. ${this.now.textContent}. A table follows.`);
     if (this.details.open) this.fillTable();
   }
 
   fillTable() {
     if (!this.details.open) return;
-    const { at } = this.data;
-    const values = this.data[this.what.column];
-    const step = Math.max(1, Math.ceil(at.length / 60));
+    const { at, windows } = this.data;
     const rows = [];
-    for (let i = at.length - 1; i >= 0; i -= step) {
-      if (values[i] === null) continue;
-      const paused = this.what.bands && this.data.paused[i] ? " (paused)" : "";
-      rows.push([seconds(at[i]), this.number(values[i]) + paused]);
+    if (this.what.windows) {
+      for (const [from, , used] of [...windows].reverse().slice(0, 60)) rows.push([clock(from, 0), this.number(used)]);
+      this.table.replaceChildren(table("", ["Window from", "Requests used"], rows, [1]));
+      return;
     }
-    this.table.replaceChildren(table(`${this.what.title}, newest first`, ["Since the start", this.what.unit], rows, [1]));
+    const lines = this.what.lines.filter(([, , , label]) => label !== "projected");
+    const step = Math.max(1, Math.ceil(at.length / 60));
+    for (let i = at.length - 1; i >= 0; i -= step) {
+      const values = lines.map(([column]) => this.data[column][i]);
+      if (values.some((value) => value !== null)) rows.push([clock(at[i], 0), ...values.map((value) => this.number(value))]);
+    }
+    const heads = lines.map(([column]) => column.replace("_", " "));
+    this.table.replaceChildren(table(`In ${this.what.unit}, newest first`, ["Time", ...heads], rows, lines.map((_, i) => i + 1)));
   }
 
   resize() {
     const width = this.chart.clientWidth;
-    if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: this.what.height || 160 });
+    if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: this.height });
+    else if (!this.plot && width && this.data.at.length) this.show(this.data, this.note);  // unfolded
   }
 
   drop() {
@@ -147,7 +173,7 @@ class Plot {
   redraw() {
     if (!this.plot) return;
     this.drop();
-    this.show(this.data);
+    this.show(this.data, this.note);
   }
 }
 

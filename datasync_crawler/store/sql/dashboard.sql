@@ -15,7 +15,7 @@ SELECT id, host, pid,
        left(stats->>'events/rejected', 40) AS rejected
 FROM {schema}.crawl_runs
 ORDER BY id DESC
-LIMIT 20;
+LIMIT 50;
 
 -- name: run
 -- One run with its stats as text; the newest when none is named. A crawl writes some 10 kB.
@@ -84,6 +84,47 @@ FROM {schema}.checkpoint;
 -- name: reach
 {chain}
 SELECT coalesce(max(stop), 0) FROM chain;
+
+-- name: cell_runs
+-- The newest run that has committed into each cell.
+SELECT first_offset / %(width)s AS cell, max(run_id)
+FROM {schema}.checkpoint WHERE pass = %(pass)s AND first_offset < %(total)s
+GROUP BY 1 ORDER BY 1;
+
+-- name: doubts
+-- Offsets of the first seams that nothing joins yet.
+{chain}
+SELECT first FROM joints AS j
+WHERE NOT exact
+  AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
+                  WHERE s.pass = %(pass)s AND s.first_offset = j.first AND s.kind <> 'base')
+ORDER BY first
+LIMIT 20;
+
+-- name: sizes
+-- Bytes of the table and of its indexes, with those of its partitions; rows as ANALYZE last knew.
+SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint AS heap,
+       coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint AS indexes,
+       coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows
+FROM pg_namespace AS n JOIN pg_class AS e ON e.relnamespace = n.oid AND e.relname = 'events'
+LEFT JOIN LATERAL pg_partition_tree(e.oid) AS t ON true
+JOIN pg_class AS c ON c.oid = coalesce(t.relid, e.oid)
+WHERE n.nspname = %(schema)s AND coalesce(t.isleaf, true);
+
+-- name: rows_by
+-- Rows by day (UTC) and by type, both in one scan, of %(percent)s of the table's blocks.
+SELECT grouping(type) = 1 AS is_day,
+       coalesce(("timestamp" AT TIME ZONE 'UTC')::date::text, type, 'none') AS name, count(*)
+FROM {schema}.events TABLESAMPLE SYSTEM (%(percent)s)
+GROUP BY GROUPING SETS ((("timestamp" AT TIME ZONE 'UTC')::date), (type))
+ORDER BY 1, 2;
+
+-- name: newest_events
+SELECT extract(epoch FROM "timestamp")::float8, left(id, 60), left(type, 40), left(name, 60),
+       left(user_id, 60)
+FROM {schema}.events TABLESAMPLE SYSTEM (%(percent)s)
+WHERE "timestamp" IS NOT NULL
+ORDER BY "timestamp" DESC LIMIT 5;
 
 -- name: rejected_cells
 SELECT "position" / %(width)s AS cell, count(*)

@@ -40,7 +40,7 @@ CREATE TABLE {schema}.checkpoint (
     repeated integer,
     -- What the API said of its size.
     total bigint,
-    -- In this order, with `received`, the key gives holes and coverage without a sort.
+    -- In this order, with `received`, the key gives gaps and coverage without a sort.
     PRIMARY KEY (first_offset, pass) INCLUDE (received),
     CHECK (received = inserted + duplicates + rejected)
 );

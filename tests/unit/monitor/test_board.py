@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from datasync_crawler.monitor import board
-from datasync_crawler.store.reader import Example, LedgerView, Run
+from datasync_crawler.store.reader import Example, LedgerView, Run, TableView
 
 LEDGER = LedgerView(
     source="http://api/v1", total=1000, width=2, cells={0: 2, 1: 1}, rejected={1: 1}, covered=3,
     reach=10, gaps=1, first_gaps=[(3, 8)], stored=2, duplicates=0, rejections=1, ranges=2,
+    runs={0: 7}, doubts=[],
 )  # fmt: skip
 
 
@@ -29,11 +30,7 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
     ("seen", "phase", "words"),
     [
         (run(), "running", ""),
-        (
-            run(now={"traffic": {"paused_for_s": 75, "pause_reason": "rate limit"}}),
-            "running",
-            "Paused for 1 min 15 s more: rate limit.",
-        ),
+        (run(now={"traffic": {"paused_for_s": 75, "pause_reason": "rate limit"}}), "running", ""),
         (run(silent_s=10), "silent", "No heartbeat for 10 s"),
         (
             run("finished", 1e6, crawl__complete=True, crawl__total=5),
@@ -59,7 +56,7 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
     ],
 )
 def test_each_end_has_its_phase_and_its_words(seen: Run, phase: str, words: str) -> None:
-    """Running, paused, crashed, complete, stopped for a reason: never complete unless proved."""
+    """Running, crashed, complete, stopped for a reason: never complete unless proved."""
     assert board.phase(seen) == phase
     assert words in " ".join(board.words(seen))
     assert bool(board.words(seen)) == bool(words)
@@ -67,28 +64,49 @@ def test_each_end_has_its_phase_and_its_words(seen: Run, phase: str, words: str)
 
 def test_a_running_crawl_is_believed_and_a_dead_one_is_not() -> None:
     """While it runs its own count is the newer one; afterwards the ledger knows better."""
-    now = {"done": 900, "holes": 2, "traffic": {"in_flight": 4}}
+    now = {"done": 900, "gaps": 2, "traffic": {"in_flight": 4}}
     alive = board.run_state(run(now=now, crawl__total=1000), LEDGER)
-    assert (alive["done"], alive["holes"], alive["in_flight"]) == (900, 2, 4)
+    assert (alive["done"], alive["gaps"], alive["in_flight"]) == (900, 2, 4)
     dead = board.run_state(run(silent_s=60, now=now, crawl__total=1000), LEDGER)
-    assert (dead["done"], dead["holes"], dead["in_flight"], dead["rate_now"]) == (3, 1, 0, 0)
+    assert (dead["done"], dead["gaps"], dead["in_flight"], dead["rate_now"]) == (3, 1, 0, 0)
     assert board.run_state(run(silent_s=60), None)["done"] == 0
 
 
-def test_rates_are_those_between_samples() -> None:
-    """Events, latency and commit times are differences; where nothing came there is a null."""
-    plots = board.series([
-        (1.0, {"received": 100, "latency_s": 2.0, "latency_n": 4, "paused": False}),
-        (3.0, {"received": 100, "latency_s": 2.0, "latency_n": 4, "paused": True}),
-        (4.0, {"received": 350, "latency_s": 2.5, "latency_n": 5, "remaining": 3}),
+def test_times_are_those_of_a_few_samples() -> None:
+    """Quantiles in ms of what came in the last samples, clock times, nulls for the unknown."""
+    bucket = "latency/bucket/0.1"
+    plots = board.series(1000.0, [
+        (1.0 * number, {"done": 10 * number, "responses": number, bucket: 10 if number > 1 else 0})
+        for number in range(board.SPAN + 4)
     ])  # fmt: skip
-    assert plots["at"] == [1.0, 3.0, 4.0]
-    assert plots["rate"] == [100.0, 0.0, 250.0]
-    assert plots["latency"] == [0.5, None, 0.5]
-    assert plots["commit"] == [None, None, None]
-    assert plots["remaining"] == [None, None, 3]
-    assert plots["paused"] == [False, True, None]
-    assert all(column == [] for column in board.series([]).values())
+    assert plots["at"][:2] == [1000.0, 1001.0]
+    assert plots["done"][-1] == 10 * (board.SPAN + 3)
+    assert plots["latency_p50"][:3] == [None, None, 75.0]
+    assert plots["latency_p50"][-2:] == [None, None]
+    assert plots["commit_p95"][-1] is None
+    assert plots["windows"] == []
+    assert all(column == [] for column in board.series(0.0, []).values())
+
+
+def test_windows_are_told_apart_by_a_quota_that_rises() -> None:
+    """The most that was used in each; unknown in between; never more than the limit."""
+    left = [5, 2, 0, None, 6, 1, 4, 4]
+    plots = board.series(0.0, [
+        (float(at), {"limit": 6, "remaining": remaining}) for at, remaining in enumerate(left)
+    ])  # fmt: skip
+    assert plots["windows"] == [(0.0, 2.0, 6), (4.0, 5.0, 5), (6.0, 7.0, 2)]
+
+
+def test_the_tables_view_is_bounded() -> None:
+    """The newest days, the commonest types first."""
+    days = [(f"2026-{n:03}", n) for n in range(100)]
+    table = TableView(
+        heap=1, indexes=2, percent=100.0, days=days, types=[("a", 1), ("b", 5)], newest=[]
+    )
+    view = board.table_view(table)
+    assert len(view["days"]) == board.MOST_DAYS
+    assert view["days"][-1] == ("2026-099", 99)
+    assert view["types"] == [("b", 5), ("a", 1)]
 
 
 def test_the_strip_has_a_number_for_each_cell() -> None:

@@ -26,6 +26,7 @@ RUN = Run(
 LEDGER = LedgerView(
     source="s", total=10, width=1, cells={}, rejected={}, covered=9, reach=9, gaps=0, first_gaps=[],
     stored=9, duplicates=0, rejections=0, ranges=2,
+    runs={}, doubts=[],
 )  # fmt: skip
 
 

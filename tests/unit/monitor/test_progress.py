@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -17,8 +18,8 @@ from datasync_crawler.monitor.progress import (
     Outcome,
     Traffic,
     bucket,
+    done_about,
     duration,
-    facts,
     limited_left_s,
     line,
     outcome,
@@ -97,28 +98,45 @@ def test_figures_are_never_negative(steps: list[tuple[float, int]], total: int |
     ("said", "words"),
     [
         (
-            Figures(3_000_000, 1_234_567, 0, 1234.5, 999.4, 42.2),
-            "1,234,567 of 3,000,000 events (41.1%), 1,234 events/s now, 999 on average, 42 s left",
+            Figures(600_000, 188_000, 46, 0.0, 1600.2, None, 1,
+                    Traffic(0, 12, 0, 9.0, 9.0, "rate limit"), retries=2, page_size=2000),
+            ("events: 31.3 %, 188,000 of 600,000; API: 0 of 12 left, next window in 9 s, "
+             "2,000 events a page; stored: 1,600/s, 2 retries, 1 gap, 46 rejected (0.02 %)"),
         ),
         (
-            Figures(None, 12, 3, 0.0, 0.0, None),
-            "12 of ? events, 0 events/s now, 0 on average, 3 rejected",
+            Figures(None, 12, 3, 0.0, 0.0, None, 0, Traffic(2, paused_for_s=5, pause_reason="429"),
+                    retries=1),
+            "events: 12 of ?; API: paused 5 s: 429; stored: 0/s, 1 retry, 3 rejected (25.00 %)",
         ),
-        (Figures(0, 0, 0, 0.0, 0.0, None), "0 of 0 events, 0 events/s now, 0 on average"),
+        (
+            Figures(0, 0, 0, 0.0, 0.0, None, traffic=Traffic(3)),
+            "events: 0 of 0; API: 3 in flight; stored: 0/s, 0 retries, 0 rejected",
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_line_says_what_is_known(said: Figures, words: str) -> None:
-    """Done, total, share, rates, time left, rejections; what isn't known is left out."""
+    """Done, total, share, quota, rate, rejections; what isn't known is left out."""
     assert line(said) == words
 
 
 @pytest.mark.parametrize(
+    ("left_s", "words"), [(45.0, "(45 s)"), (250.0, "(4 min)"), (8000.0, "(2 h 13 min)")]
+)
+def test_the_end_is_a_clock_time(left_s: float, words: str) -> None:
+    """With the time that is left; a date where it is far."""
+    said = done_about(Figures(10, 1, 0, 0.0, 1.0, left_s, ends_at=1e9 + left_s))
+    assert re.fullmatch(r"done about \d\d:\d\d " + re.escape(words), said)
+    far = done_about(Figures(10, 1, 0, 0.0, 1.0, 1e5, ends_at=1e9))
+    assert re.match(r"done about \d\d \w+ \d\d:\d\d", far)
+
+
+@pytest.mark.parametrize(
     ("done", "share"),
-    [(999_999, "99.9%"), (1_000_000, "100.0%"), (1_000_001, "100.0%"), (1, "0.0%")],
+    [(999_999, "99.9 %"), (1_000_000, "100.0 %"), (1_000_001, "100.0 %"), (1, "0.0 %")],
 )
 def test_a_share_is_never_rounded_up_to_all(done: int, share: str) -> None:
     """100 % is said of all events and of nothing less."""
-    assert f"({share})" in line(Figures(1_000_000, done, 0, 0.0, 0.0, None))
+    assert f" {share}," in line(Figures(1_000_000, done, 0, 0.0, 0.0, None))
 
 
 @pytest.mark.parametrize(
@@ -234,8 +252,8 @@ def test_figures_are_read_from_the_stats() -> None:
     """Done is what the ledger's chain holds, and never passes the total."""
     stats = {"events/received": 500, "events/reread": 100, "crawl/covered": 700,
              "crawl/total": 1000, "events/rejected": 2}  # fmt: skip
-    said = Meter(0.0).read(10.0, 1e9, stats, holes=3)
-    assert (said.done, said.total, said.rejected, said.holes) == (700, 1000, 2, 3)
+    said = Meter(0.0).read(10.0, 1e9, stats, gaps=3)
+    assert (said.done, said.total, said.rejected, said.gaps) == (700, 1000, 2, 3)
     assert (said.rate_mean, said.left_s) == (50.0, 6.0)
     assert Meter(0.0).read(10.0, 1e9, {**stats, "crawl/total": 600}).done == 600
     assert Meter(0.0).read(10.0, 1e9, {**stats, "crawl/total": None}).done == 700
@@ -295,30 +313,6 @@ def test_the_time_left_never_rises_while_the_crawl_waits() -> None:
         assert abs(said.left_s - (108 - second)) <= 12
         before = said.left_s
     assert window == 9
-    assert "left (until " in line(meter.read(1.0, 1000.0, {**stats, "crawl/covered": 600,
-                                                          "pages/committed": 6}))  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("api", "said"),
-    [
-        (Traffic(), []),
-        (
-            Traffic(2, 10, 7, 30.0, 12.0, "HTTP 429"),
-            ["paused 12 s: HTTP 429", "2 in flight", "budget 7 of 10 for 30 s"],
-        ),
-        (Traffic(remaining=0), ["budget 0"]),
-    ],
-)
-def test_facts_are_said_only_when_there_are_any(api: Traffic, said: list[str]) -> None:
-    """A pause with its reason, requests, budget: nothing of what isn't known."""
-    assert facts(Figures(10, 1, 0, 0.0, 0.0, None, traffic=api)) == said
-
-
-@pytest.mark.parametrize(("holes", "said"), [(0, []), (1, ["1 hole"]), (1200, ["1,200 holes"])])
-def test_holes_are_counted_in_words(holes: int, said: list[str]) -> None:
-    """One hole, two holes, and none is nothing to say."""
-    assert facts(Figures(10, 1, 0, 0.0, 0.0, None, holes=holes)) == said
 
 
 @pytest.mark.parametrize(
@@ -349,24 +343,23 @@ def test_a_quantile_is_interpolated_within_its_bucket(
     assert quantile(counts, share) == (seconds if seconds is None else pytest.approx(seconds))
 
 
-def test_a_flight_ends_in_the_ledger_or_as_a_hole() -> None:
-    """In flight, then on the way to the database, then committed; or after a grace a hole, until it
-    is asked for again.
-    """
+def test_a_flight_ends_in_the_ledger_or_as_a_gap() -> None:
+    """Queued, in flight, fetched, then committed; or after a grace a gap, until asked for again."""
     flight = Flight()
     flight.sent(0, 10)
     flight.sent(10, 5)
-    assert flight.under_way(0.0) == [(0, 10), (10, 5)]
+    assert flight.ranges(0.0, 1) == {"flight": [(0, 10)], "fetched": [], "queued": [(10, 5)]}
     flight.left(0, 1.0)
     flight.left(10, 1.0)
     flight.left(99, 1.0)
-    assert flight.under_way(2.0) == [(0, 10), (10, 5)]
+    fetched = {"flight": [], "fetched": [(0, 10), (10, 5)], "queued": []}
+    assert flight.ranges(2.0, 0) == fetched
     flight.committed(0)
-    assert (flight.under_way(2.0), flight.holes(2.0, 20)) == ([(10, 5)], 0)
-    late = 1.0 + Flight.GRACE_S
-    assert (flight.under_way(late), flight.holes(late, 20)) == ([], 1)
-    assert (flight.holes(late, None), flight.holes(late, 10)) == (1, 0)
+    assert flight.ranges(2.0, 0)["fetched"] == [(10, 5)]
+    late, nothing = 1.0 + Flight.GRACE_S, {"flight": [], "fetched": [], "queued": []}
+    assert (flight.ranges(late, 0), flight.gaps(late, 20)) == (nothing, 1)
+    assert (flight.gaps(late, None), flight.gaps(late, 10)) == (1, 0)
     flight.sent(10, 5)
-    assert (flight.under_way(late), flight.holes(late, 20)) == ([(10, 5)], 0)
+    assert (flight.ranges(late, 1)["flight"], flight.gaps(late, 20)) == ([(10, 5)], 0)
     flight.committed(10)
-    assert (flight.under_way(late), flight.holes(late, 20)) == ([], 0)
+    assert (flight.ranges(late, 0), flight.gaps(late, 20)) == (nothing, 0)
