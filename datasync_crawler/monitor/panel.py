@@ -81,7 +81,7 @@ def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableT
     first = max(width - 61, 12)
     grid = Table.grid(padding=(0, 2, 0, 0))
     for column in (6, first, 22, 27):
-        grid.add_column(width=column, no_wrap=True)
+        grid.add_column(width=column, no_wrap=True, overflow="crop")
     (_, events), (_, api), (_, stored) = progress.facts(figures)
     share, quota = events[0] or "...", api[0] or "no limit known"
     done = figures.done / figures.total if figures.total else 0.0

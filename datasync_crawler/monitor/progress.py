@@ -180,8 +180,9 @@ def share(figures: Figures) -> str:
 
 
 def is_trouble(api: Traffic) -> bool:
-    """Whether requests wait for another reason than a rate limit."""
-    return api.paused_for_s > 0 and api.pause_reason != "rate limit"
+    """Whether requests wait for another reason than a full window, known or met as a 429."""
+    is_window = api.pause_reason == "rate limit" or "429" in api.pause_reason
+    return api.paused_for_s > 0 and not is_window
 
 
 def wait(api: Traffic) -> str:
