@@ -180,17 +180,16 @@ def share(figures: Figures) -> str:
 
 
 def is_trouble(api: Traffic) -> bool:
-    """Whether requests wait for another reason than a full window, known or met as a 429."""
-    is_window = api.pause_reason == "rate limit" or "429" in api.pause_reason
-    return api.paused_for_s > 0 and not is_window
+    """Whether requests wait because of an answer that isn't a full window's 429."""
+    return api.paused_for_s > 0 and "HTTP" in api.pause_reason and "429" not in api.pause_reason
 
 
 def wait(api: Traffic) -> str:
     """What requests wait for; a rate limit's window is no trouble."""
     if is_trouble(api):
-        return f"paused {duration(api.paused_for_s)}: {api.pause_reason}"
+        return f"paused {_about(api.paused_for_s)}: {api.pause_reason}"
     if api.paused_for_s:
-        return f"next window in {duration(api.paused_for_s)}"
+        return f"next window in {_about(api.paused_for_s)}"
     return f"{api.in_flight} in flight" if api.in_flight else ""
 
 
@@ -207,9 +206,13 @@ def done_about(figures: Figures) -> str:
         return ""
     at = datetime.fromtimestamp(figures.ends_at, UTC).astimezone()
     is_today = figures.left_s < 12 * 3600
-    left_s = figures.left_s
-    left = f"{left_s / 60:.0f} min" if 60 <= left_s < 3600 else duration(left_s)
-    return f"done about {at:{'%H:%M' if is_today else '%d %b %H:%M'}} ({left})"
+    when = f"{at:{'%H:%M' if is_today else '%d %b %H:%M'}}"
+    return f"done about {when} ({_about(figures.left_s)})"
+
+
+def _about(seconds: float) -> str:
+    """A time in one unit up to an hour, for a line of few columns."""
+    return f"{seconds / 60:.0f} min" if 90 <= seconds < 3600 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

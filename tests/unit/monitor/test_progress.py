@@ -104,9 +104,9 @@ def test_figures_are_never_negative(steps: list[tuple[float, int]], total: int |
              "2,000 events a page; stored: 1,600/s, 2 retries, 1 gap, 46 rejected (0.02 %)"),
         ),
         (
-            Figures(None, 12, 3, 0.0, 0.0, None, 0, Traffic(paused_for_s=5, pause_reason="503"),
+            Figures(None, 12, 3, 0.0, 0.0, None, 0, Traffic(paused_for_s=5, pause_reason="HTTP 5"),
                     retries=1),
-            "events: 12 of ?; API: paused 5 s: 503; stored: 0/s, 1 retry, 3 rejected (25.00 %)",
+            "events: 12 of ?; API: paused 5 s: HTTP 5; stored: 0/s, 1 retry, 3 rejected (25.00 %)",
         ),
         (
             Figures(0, 0, 0, 0.0, 0.0, None, traffic=Traffic(3)),
