@@ -26,7 +26,7 @@ STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
 #: Rounds that only fetch what is added meanwhile: a set that grows for ever must not keep the run.
 MOST_GROWTH: Final = 20
 #: Rounds in one pass, whatever they bring: a server that serves the same for ever has an end, too.
-MOST_ROUNDS: Final = 500
+MOST_ROUNDS: Final = 60
 
 
 class Planner:

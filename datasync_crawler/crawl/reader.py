@@ -48,7 +48,9 @@ JOINED_AT_ONCE: Final = 20
 
 @dataclass(slots=True)
 class Round:
-    """What a round over the gaps has brought. `cause`: of the last failure."""
+    """What a round over the gaps has brought. `cause`: of the last failure. `is_look`: a look at
+    the end, where short pages say nothing of the page size.
+    """
 
     most_empty: int = MOST_EMPTY
     pages: int = 0
@@ -59,6 +61,7 @@ class Round:
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
     widened: bool = False
+    is_look: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -175,7 +178,7 @@ class Reader:
 
     async def take(self, outcome: Outcome) -> None:
         """Takes in the answer to a range that was asked for by itself."""
-        now = Round()
+        now = Round(is_look=True)
         self._take(outcome, now)
         await self._write_down(now)
 
@@ -226,7 +229,7 @@ class Reader:
     def _take_page(self, page: Page, now: Round) -> None:
         total, ask = self.extent.total, page.ask
         behind = None if total is None else total - ask.offset
-        if not self.numbered:
+        if not self.numbered and not now.is_look:
             self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
         for first, comparison in self.joints.add(page):
             self._widen(comparison, now)

@@ -444,7 +444,8 @@ class EventsSpider(scrapy.Spider):
         self._app.stop.set()
         if self._planning is not None:
             self._planning.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CrawlError):
+            # What it failed with was reported by start().
+            with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._planning
         await self._ledger.close()
 
