@@ -20,7 +20,6 @@ from datasync_crawler.config import Config
 from datasync_crawler.core.progress import bucket
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.store.connection import STORE_ERRORS, Connector, one_line
-from datasync_crawler.store.crashes import crash_point
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer
 
@@ -41,8 +40,7 @@ Waiting = tuple["EventPage", "asyncio.Future[None]"]
 class PostgresPipeline:
     """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
 
-    A test aid: DATASYNC_CRASH_POINT (`store.crashes`). Stats: events/…, database/…. Stops the
-    crawl when the database is lost.
+    Stats: events/…, database/…. Stops the crawl when the database is lost.
     """
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -68,7 +66,6 @@ class PostgresPipeline:
         """Opens the session; what is wrong with the database ends the crawl with its sentence."""
         config = self._config
         try:
-            crash = crash_point(self._crawler.settings.get("DATASYNC_CRASH_POINT"))
             run_id = await run_in_thread(
                 self._session.open,
                 api_base_url=config.api_base_url,
@@ -85,7 +82,6 @@ class PostgresPipeline:
                 on_duplicate=config.on_duplicate,
                 max_wait_s=config.db_max_wait_s,
                 stop=self._stop,
-                crash_point=crash,
             )
             for _ in range(config.db_writers)
         ]
