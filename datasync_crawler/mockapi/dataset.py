@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from operator import add
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-Timestamps = Literal["mixed", "recorded"]
 
 BLOCK_EVENTS = 1200
 SECONDS_PER_EVENT = 3
@@ -48,15 +46,11 @@ _DEVICES = ("desktop", "mobile", "tablet")
 _BROWSERS = ("Chrome", "Safari", "Edge", "Firefox")
 
 ISO_MS, UNIX_MS, UNIX_S, ISO_SPACE = "iso_ms", "unix_ms", "unix_s", "iso_space"
-# Every third event is a number, as recorded. `mixed` turns some of each into the coarser formats.
-_FORMATS: dict[str, tuple[str, ...]] = {
-    "recorded": (UNIX_MS, ISO_MS, ISO_MS) * 4,
-    "mixed": (
-        *(UNIX_MS, ISO_MS, ISO_SPACE, UNIX_S, ISO_MS, ISO_MS),
-        *(UNIX_MS, ISO_SPACE, ISO_MS, UNIX_MS, ISO_MS, ISO_MS),
-    ),
-}
-_FORMAT_PERIOD = 12
+# Every third event is a number, as recorded; some of each are in the coarser formats.
+_FORMATS = (
+    *(UNIX_MS, ISO_MS, ISO_SPACE, UNIX_S, ISO_MS, ISO_MS),
+    *(UNIX_MS, ISO_SPACE, ISO_MS, UNIX_MS, ISO_MS, ISO_MS),
+)
 
 _HEX_VARIANT = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
 _BASE36 = bytes(b"0123456789abcdefghijklmnopqrstuvwxyz"[value % 36] for value in range(256))
@@ -176,16 +170,16 @@ def plan(seed: int, block: int) -> Block:
     )
 
 
-def _timestamps(block: Block, formats: tuple[str, ...]) -> list[bytes]:
+def _timestamps(block: Block) -> list[bytes]:
     """Render the timestamp column; the two coarse formats drop the milliseconds."""
     hour = EPOCH + timedelta(seconds=block.first_second - int(EPOCH.timestamp()))
     iso = hour.strftime('"%Y-%m-%dT%H:').encode()
     space = hour.strftime('"%Y-%m-%d %H:').encode()
     base = block.first_second
     column: list[bytes] = [b""] * BLOCK_EVENTS
-    for place, form in enumerate(formats):
-        seconds = block.seconds[place::_FORMAT_PERIOD]
-        millis = block.millis[place::_FORMAT_PERIOD]
+    for place, form in enumerate(_FORMATS):
+        seconds = block.seconds[place :: len(_FORMATS)]
+        millis = block.millis[place :: len(_FORMATS)]
         pairs = zip(seconds, millis, strict=True)
         if form == ISO_MS:
             values = [iso + _MINUTE_SECOND[s] + _MILLIS_ISO[ms] for s, ms in pairs]
@@ -195,11 +189,11 @@ def _timestamps(block: Block, formats: tuple[str, ...]) -> list[bytes]:
             values = [b"%d" % (base + s) for s in seconds]
         else:
             values = [space + _MINUTE_SECOND[s] + b'"' for s in seconds]
-        column[place::_FORMAT_PERIOD] = values
+        column[place :: len(_FORMATS)] = values
     return column
 
 
-def render(block: Block, timestamps: Timestamps) -> list[bytes]:
+def render(block: Block) -> list[bytes]:
     """Render a planned block: the JSON bytes of each of its events, in index order."""
     heads = [
         f'","sessionId":"{session.id}","userId":"{session.user_id}","type":"'.encode()
@@ -218,7 +212,7 @@ def render(block: Block, timestamps: Timestamps) -> list[bytes]:
     parts[3::8] = map(_TYPE_JSON.__getitem__, block.types)
     parts[4::8] = block.names
     parts[5::8] = map(_PAGE_JSON.__getitem__, block.pages)
-    parts[6::8] = _timestamps(block, _FORMATS[timestamps])
+    parts[6::8] = _timestamps(block)
     parts[7::8] = map(tails.__getitem__, block.sessions)
     columns = [iter(parts)] * 8
     return list(map(b"".join, zip(*columns, strict=True)))
@@ -230,23 +224,23 @@ def _planned(seed: int, block: int) -> Block:
 
 
 @lru_cache(maxsize=16)
-def _rendered(seed: int, block: int, timestamps: Timestamps) -> list[bytes]:
-    return render(_planned(seed, block), timestamps)
+def _rendered(seed: int, block: int) -> list[bytes]:
+    return render(_planned(seed, block))
 
 
-def event_json(seed: int, index: int, timestamps: Timestamps = "mixed") -> bytes:
+def event_json(seed: int, index: int) -> bytes:
     """Give the JSON bytes of the event at `index` (0 is the oldest), whatever the index."""
     block, position = divmod(index, BLOCK_EVENTS)
-    return _rendered(seed, block, timestamps)[position]
+    return _rendered(seed, block)[position]
 
 
-def truth(seed: int, index: int, timestamps: Timestamps = "mixed") -> Truth:
+def truth(seed: int, index: int) -> Truth:
     """Give what a correct crawl stores of the event at `index`, by the plan, not by its bytes."""
     block_number, position = divmod(index, BLOCK_EVENTS)
     block = _planned(seed, block_number)
     session = block.session_table[block.sessions[position]]
     instant_us = (block.first_second + block.seconds[position]) * 1_000_000
-    if _FORMATS[timestamps][position % _FORMAT_PERIOD] in (ISO_MS, UNIX_MS):
+    if _FORMATS[position % len(_FORMATS)] in (ISO_MS, UNIX_MS):
         instant_us += block.millis[position] % 1000 * 1000
     return Truth(
         id=block.ids[position].decode(),
@@ -264,15 +258,7 @@ def truth(seed: int, index: int, timestamps: Timestamps = "mixed") -> Truth:
     )
 
 
-def truths(seed: int, start: int, stop: int, timestamps: Timestamps = "mixed") -> Iterator[Truth]:
+def truths(seed: int, start: int, stop: int) -> Iterator[Truth]:
     """Give the truth of the events at `start` up to, not including, `stop`, in index order."""
     for index in range(start, stop):
-        yield truth(seed, index, timestamps)
-
-
-def order_key_ms(seed: int, index: int) -> int:
-    """Give the instant by which the regular endpoint sorts, in milliseconds since the epoch."""
-    block_number, position = divmod(index, BLOCK_EVENTS)
-    block = _planned(seed, block_number)
-    second = block.first_second + block.seconds[position]
-    return second * 1000 + block.millis[position] % 1000
+        yield truth(seed, index)

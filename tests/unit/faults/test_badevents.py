@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+from faults import badevents
 
-from datasync_crawler.mockapi import badevents, dataset
-from datasync_crawler.mockapi.source import GeneratedEvents
+from datasync_crawler.mockapi import dataset
 
 
 @pytest.mark.parametrize("kind", badevents.KINDS)
 def test_each_kind_stands_at_its_index(kind: str) -> None:
     """An overlaid block holds the bad events at the planned indices, and good ones elsewhere."""
     plan = badevents.make_plan(kind, 7)
-    overlay = badevents.Overlay(1, "mixed", plan)
+    source = badevents.BadSource(1, plan)
     for number in (0, 5):
-        events = GeneratedEvents(1, "mixed", overlay).block(number)
+        events = source.block(number)
         for position, raw in enumerate(events):
             index = number * dataset.BLOCK_EVENTS + position
             bad = badevents.bad_event(plan, 1, index)
