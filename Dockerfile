@@ -60,6 +60,6 @@ FROM base AS crawler
 COPY --from=wheels /opt/venv /opt/venv
 # A crawl that lives writes its heartbeat into crawl_runs every second.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=60s \
-    CMD ["python", "-m", "datasync_crawler.healthcheck"]
+    CMD ["python", "-m", "datasync_crawler.monitor.healthcheck"]
 ENTRYPOINT ["python", "-m", "scrapy"]
 CMD ["crawl", "events"]

@@ -17,9 +17,9 @@ import timeit
 import uuid
 from pathlib import Path
 
-from datasync_crawler.core.copyrows import encode
-from datasync_crawler.core.timestamps import normalize_timestamps
-from datasync_crawler.core.wire import PageDecoder
+from datasync_crawler.events.copyrows import encode
+from datasync_crawler.events.decoding import PageDecoder
+from datasync_crawler.events.timestamps import normalize_timestamps
 
 EVENTS = 5_000
 

@@ -46,13 +46,13 @@ from crawling import environment
 from databases import Database, Server
 from mockserver import MockServer
 
-from datasync_crawler.core import progress
-from datasync_crawler.dashboard.feed import INTERVAL_S, Feed, _Costly
 from datasync_crawler.extensions.progress import PANEL_INTERVAL_S
-from datasync_crawler.extensions.terminal import Panel
 from datasync_crawler.local_postgres.embedded import ensure_running
+from datasync_crawler.monitor import progress
+from datasync_crawler.monitor.feed import INTERVAL_S, Feed, _Costly
+from datasync_crawler.monitor.panel import Panel
 from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.dashboard import DashboardReader
+from datasync_crawler.store.reader import DashboardReader
 from datasync_crawler.store.targets import ServerTarget
 
 ARMS = {

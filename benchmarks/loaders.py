@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import psycopg2
 
-from datasync_crawler.core.copyrows import COLUMNS
+from datasync_crawler.events.copyrows import COLUMNS
 
 COPY_BUFFER_BYTES = 1 << 20
 IN_FLIGHT = 8

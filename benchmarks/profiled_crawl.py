@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from scrapy import cmdline
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-from datasync_crawler.core import copyrows
-from datasync_crawler.core.wire import PageDecoder
-from datasync_crawler.dashboard.feed import Feed
+from datasync_crawler.events import copyrows
+from datasync_crawler.events.decoding import PageDecoder
 from datasync_crawler.extensions.heartbeat import Heartbeat
 from datasync_crawler.extensions.progress import Progress
+from datasync_crawler.monitor.feed import Feed
 from datasync_crawler.pipelines import normalize
 from datasync_crawler.store import writer
 from datasync_crawler.store.runs import RunLog

@@ -34,9 +34,9 @@ from mockapi_rate import rate as mock_pages_s  # noqa: E402
 from mockserver import MockServer  # noqa: E402
 from plot import bars  # noqa: E402
 
-from datasync_crawler.core import copyrows  # noqa: E402
-from datasync_crawler.core.timestamps import normalize_timestamps  # noqa: E402
-from datasync_crawler.core.wire import PageDecoder  # noqa: E402
+from datasync_crawler.events import copyrows  # noqa: E402
+from datasync_crawler.events.decoding import PageDecoder  # noqa: E402
+from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: E402
 from datasync_crawler.local_postgres.embedded import EmbeddedServer, ensure_running  # noqa: E402
 from datasync_crawler.store import schema  # noqa: E402
 

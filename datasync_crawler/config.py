@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from datasync_crawler.core.scan import printable
-from datasync_crawler.core.secrets import without
+from datasync_crawler.api.secrets import without
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.events.scan import printable
 from datasync_crawler.ratelimit.limits import Limit
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
 

@@ -12,9 +12,9 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 import msgspec
 from scrapy.exporters import BaseItemExporter
 
-from datasync_crawler.core.copyrows import COLUMNS
-from datasync_crawler.core.secrets import without_password
+from datasync_crawler.api.secrets import without_password
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.events.copyrows import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.settings import BaseSettings
 
-    from datasync_crawler.core.events import Event
+    from datasync_crawler.events.event import Event
     from datasync_crawler.items import EventPage
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from datasync_crawler.core.events import Event, Rejection
-from datasync_crawler.core.wire import PageDecoder
 from datasync_crawler.crawl.values import Ask
+from datasync_crawler.events.decoding import PageDecoder
+from datasync_crawler.events.event import Event, Rejection
 
 
 @dataclass(slots=True, eq=False)

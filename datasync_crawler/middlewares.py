@@ -12,8 +12,8 @@ from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.exceptions import IgnoreRequest
 
 from datasync_crawler.config import Config
-from datasync_crawler.core.backoff import delay_s
-from datasync_crawler.core.scan import printable
+from datasync_crawler.events.scan import printable
+from datasync_crawler.ratelimit.backoff import delay_s
 
 if TYPE_CHECKING:
     from scrapy import Request

@@ -13,7 +13,7 @@ from typing import Final
 from dotenv.parser import parse_stream
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from datasync_crawler.machine import memory_limit_mb
+from datasync_crawler.extensions.machine import memory_limit_mb
 
 _CFG: Final = closest_scrapy_cfg()
 # In an egg under Scrapyd there is no scrapy.cfg: the working directory takes its place.
@@ -173,8 +173,8 @@ DOWNLOADER_MIDDLEWARES_BASE = {
     "scrapy.downloadermiddlewares.downloadtimeout.DownloadTimeoutMiddleware": 350,
     "scrapy.downloadermiddlewares.defaultheaders.DefaultHeadersMiddleware": 400,
     "scrapy.downloadermiddlewares.useragent.UserAgentMiddleware": 500,
-    "datasync_crawler.decompression.BoundedDecompression": 590,
-    "datasync_crawler.proxies.RemoteProxyMiddleware": 750,
+    "datasync_crawler.handlers.decompression.BoundedDecompression": 590,
+    "datasync_crawler.handlers.proxies.RemoteProxyMiddleware": 750,
     "scrapy.downloadermiddlewares.stats.DownloaderStats": 850,
     "scrapy.downloadermiddlewares.httpcache.HttpCacheMiddleware": 900,
 }
@@ -203,7 +203,7 @@ EXTENSIONS = {
     "datasync_crawler.extensions.flight.Flight": 0,
     "datasync_crawler.extensions.heartbeat.Heartbeat": 0,
     "datasync_crawler.extensions.progress.Progress": 0,
-    "datasync_crawler.extensions.dashboard.Dashboard": 0,
+    "datasync_crawler.extensions.page.Dashboard": 0,
 }
 FEED_EXPORTERS = {
     "jsonl": "datasync_crawler.exporters.EventLinesExporter",
@@ -216,4 +216,4 @@ HEARTBEAT_INTERVAL = 1.0  # heartbeat: s
 PROGRESS_INTERVAL = 10.0  # progress: s between two lines; 0 for none
 STATS_DUMP = False
 LOG_LEVEL = "INFO"
-LOG_FORMATTER = "datasync_crawler.log.QuietLogFormatter"
+LOG_FORMATTER = "datasync_crawler.monitor.log.QuietLogFormatter"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from faults.crashes import CrashingWriter
 
-from datasync_crawler.core.events import Event, Rejection
 from datasync_crawler.crawl.values import Ask
+from datasync_crawler.events.event import Event, Rejection
 from datasync_crawler.items import EventPage
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger

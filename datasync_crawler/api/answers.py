@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from datasync_crawler.core.wire import WirePage
+from datasync_crawler.events.decoding import WirePage
 
 #: An id longer than this is known by its hash: the ledger keeps a few of each page.
 LONGEST_ID: Final = 200

@@ -2,7 +2,7 @@
 
 from scrapy.commands import bench
 
-from datasync_crawler.looking import LookingCommand
+from datasync_crawler.commands.looking import LookingCommand
 
 
 class Command(LookingCommand, bench.Command):

@@ -16,10 +16,10 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
-from datasync_crawler.command import open_to_others, without_empty
-from datasync_crawler.core.secrets import without_password
+from datasync_crawler.api.secrets import without_password
+from datasync_crawler.commands.base import open_to_others, without_empty
 from datasync_crawler.errors import ConfigError
-from datasync_crawler.log import WithoutPasswords
+from datasync_crawler.monitor.log import WithoutPasswords
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Command(ScrapyCrawl):
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
-        from datasync_crawler.under_scrapyd import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
 
         try:
             _check(args[0], self.crawler_process.spider_loader.list(), self.settings)

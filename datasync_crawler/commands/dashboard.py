@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from datasync_crawler.command import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,7 @@ class Command(ConfiguredCommand):
 
 
 async def _serve(config: Config) -> int:
-    from datasync_crawler.dashboard import serving  # noqa: PLC0415
+    from datasync_crawler.monitor import serving  # noqa: PLC0415
 
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -2,7 +2,7 @@
 
 from scrapy.commands import fetch
 
-from datasync_crawler.looking import LookingCommand
+from datasync_crawler.commands.looking import LookingCommand
 
 
 class Command(LookingCommand, fetch.Command):

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from datasync_crawler.command import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +61,7 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Run the crawl and take over its exit status."""
-        from datasync_crawler import demonstration  # noqa: PLC0415
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         extra = [word for pair in opts.set for word in ("-s", pair)]
@@ -152,7 +152,7 @@ class _Demonstration:
         return None
 
     def _run_crawl(self, url: str) -> int:
-        from datasync_crawler import demonstration  # noqa: PLC0415
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
         if self._told is not None:
             return 1

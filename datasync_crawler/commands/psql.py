@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from datasync_crawler.command import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse

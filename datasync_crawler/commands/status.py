@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from datasync_crawler.command import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -35,7 +35,7 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the status."""
-        from datasync_crawler.core import report  # noqa: PLC0415
+        from datasync_crawler.monitor import report  # noqa: PLC0415
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 

@@ -13,15 +13,15 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from datasync_crawler.command import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
     from datasync_crawler.config import Config
-    from datasync_crawler.core.audit import Audit
-    from datasync_crawler.core.report import Figures
+    from datasync_crawler.monitor.audit import Audit
+    from datasync_crawler.monitor.report import Figures
 
 #: Waited for the API's answer, in seconds, and read of it at most, in bytes.
 ANSWER_TIMEOUT_S: Final = 60
@@ -61,8 +61,8 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the report and set the exit status."""
-        from datasync_crawler.core import audit as auditing  # noqa: PLC0415
-        from datasync_crawler.core import report  # noqa: PLC0415
+        from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
+        from datasync_crawler.monitor import report  # noqa: PLC0415
 
         self.refuse(args)
         pages = _pages(opts.audit)
@@ -98,10 +98,10 @@ def _pages(text: str | None) -> int:
 def _audit(config: Config, total: int, pages: int) -> Audit:
     """Fetches pages at random offsets below *total*, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
-    from datasync_crawler.core.audit import Audit, rows_by_id  # noqa: PLC0415
-    from datasync_crawler.core.timestamps import normalize_timestamps  # noqa: PLC0415
-    from datasync_crawler.core.wire import PageDecoder, PageFormat  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.events.decoding import PageDecoder, PageFormat  # noqa: PLC0415
+    from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
+    from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
@@ -146,9 +146,9 @@ def _read(
 ) -> tuple[Figures, list[dict[str, Any]]]:
     """Asks the API first: what is committed meanwhile only helps."""
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
-    from datasync_crawler.proxies import unencrypted  # noqa: PLC0415
+    from datasync_crawler.handlers.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
-    from datasync_crawler.store.limits import keep_pause  # noqa: PLC0415
+    from datasync_crawler.store.rate_limits import keep_pause  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
     if not offline and (warning := unencrypted(config.api_base_url)):
@@ -198,7 +198,7 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
     import aiohttp  # noqa: PLC0415
 
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.proxies import proxy_of  # noqa: PLC0415
+    from datasync_crawler.handlers.proxies import proxy_of  # noqa: PLC0415
 
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
@@ -224,8 +224,8 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:
     """The largest of header and body; what isn't a number doesn't count."""
-    from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+    from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError  # noqa: PLC0415
 
     if config.total_key == "none":
         return None

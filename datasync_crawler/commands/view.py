@@ -2,7 +2,7 @@
 
 from scrapy.commands import view
 
-from datasync_crawler.looking import LookingCommand
+from datasync_crawler.commands.looking import LookingCommand
 
 
 class Command(LookingCommand, view.Command):

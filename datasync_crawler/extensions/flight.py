@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from scrapy import signals
 
-from datasync_crawler.core import progress
 from datasync_crawler.items import EventPage
+from datasync_crawler.monitor import progress
 
 if TYPE_CHECKING:
     from scrapy import Request

@@ -15,8 +15,8 @@ from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler.config import Config
-from datasync_crawler.core import progress
 from datasync_crawler.extensions.flight import Flight
+from datasync_crawler.monitor import progress
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
 from datasync_crawler.store.runs import RunLog
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, Self
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
-from datasync_crawler.core import progress
 from datasync_crawler.extensions.flight import Flight
+from datasync_crawler.monitor import progress
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
-    from datasync_crawler.extensions.terminal import Panel
+    from datasync_crawler.monitor.panel import Panel
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ def _panel() -> "Panel | None":
     """A started panel, when standard error is a terminal that can show one."""
     if not sys.stderr.isatty():
         return None
-    from datasync_crawler.extensions.terminal import Panel  # noqa: PLC0415  # 0.1 s
+    from datasync_crawler.monitor.panel import Panel  # noqa: PLC0415  # 0.1 s
 
     panel = Panel(sys.stderr)
     if not panel.is_possible:

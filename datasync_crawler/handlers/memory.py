@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
-from datasync_crawler.store.limits import LimitMemory
+from datasync_crawler.store.rate_limits import LimitMemory
 
 if TYPE_CHECKING:
     from datasync_crawler.config import Config

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from datasync_crawler.core.progress import SHORTEST_PAUSE_S
+from datasync_crawler.monitor.progress import SHORTEST_PAUSE_S
 
 if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector

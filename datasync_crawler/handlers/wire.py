@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from datasync_crawler import signals
 from datasync_crawler.config import Config
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
-from datasync_crawler.transport import BoundedHandler
+from datasync_crawler.handlers.transport import BoundedHandler
 
 if TYPE_CHECKING:
     from scrapy import Request

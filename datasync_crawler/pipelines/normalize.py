@@ -5,7 +5,7 @@ Must not do I/O.
 
 from typing import TYPE_CHECKING
 
-from datasync_crawler.core.timestamps import normalize_timestamps
+from datasync_crawler.events.timestamps import normalize_timestamps
 
 if TYPE_CHECKING:
     from datasync_crawler.items import EventPage

@@ -17,8 +17,8 @@ from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler.config import Config
-from datasync_crawler.core.progress import bucket
 from datasync_crawler.errors import CrawlError
+from datasync_crawler.monitor.progress import bucket
 from datasync_crawler.store.connection import STORE_ERRORS, Connector, one_line
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from datasync_crawler.core.backoff import delay_s
+from datasync_crawler.ratelimit.backoff import delay_s
 from datasync_crawler.ratelimit.headers import RateLimitInfo
 
 # A refusal is never answered at once, whatever Retry-After says; longer when it says so again. Not

@@ -21,11 +21,8 @@ from scrapy.exceptions import CloseSpider
 from datasync_crawler import signals
 from datasync_crawler.api import answers, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
+from datasync_crawler.api.links import next_link
 from datasync_crawler.config import Config
-from datasync_crawler.core.backoff import delay_s
-from datasync_crawler.core.links import next_link
-from datasync_crawler.core.scan import printable
-from datasync_crawler.core.wire import PageDecoder, PageFormat, WireError, WirePage
 from datasync_crawler.crawl.cursor import read_by_cursor
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
@@ -42,7 +39,10 @@ from datasync_crawler.crawl.values import (
     Verdict,
 )
 from datasync_crawler.errors import ConfigError, CrawlError
+from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError, WirePage
+from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
+from datasync_crawler.ratelimit.backoff import delay_s
 from datasync_crawler.spiders.waiting import Waiting
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import psycopg2
 from psycopg2 import errorcodes
 
-from datasync_crawler.core.secrets import without
+from datasync_crawler.api.secrets import without
 from datasync_crawler.errors import (
     CrawlError,
     DatabaseLost,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg2
 
-from datasync_crawler.core.report import CRASHED_AFTER_S, MOST_NAMED, Figures, ProofLine, Run
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.monitor.report import CRASHED_AFTER_S, MOST_NAMED, Figures, ProofLine, Run
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import (
     Connector,

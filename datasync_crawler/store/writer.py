@@ -15,8 +15,8 @@ import msgspec
 import psycopg2
 from psycopg2.extras import execute_values
 
-from datasync_crawler.core import copyrows
 from datasync_crawler.errors import DatabaseLost, DatabaseUnreachable
+from datasync_crawler.events import copyrows
 from datasync_crawler.items import EventPage
 from datasync_crawler.store import queries
 from datasync_crawler.store.connection import (
@@ -25,7 +25,7 @@ from datasync_crawler.store.connection import (
     describe,
     is_connection_lost,
 )
-from datasync_crawler.store.refusals import copy_in, find_refused, is_refusal
+from datasync_crawler.store.rejected_rows import copy_in, find_refused, is_refusal
 from datasync_crawler.store.session import Session
 
 if TYPE_CHECKING:

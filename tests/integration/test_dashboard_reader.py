@@ -14,7 +14,7 @@ from rooms import Room
 from datasync_crawler.crawl import ranges
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.dashboard import DashboardReader
+from datasync_crawler.store.reader import DashboardReader
 from datasync_crawler.store.runs import RunLog
 from datasync_crawler.store.targets import ServerTarget
 

@@ -31,7 +31,7 @@ def crawled(database: Database) -> Database:
 def check(database: Database | None) -> subprocess.CompletedProcess[str]:
     """Runs it as the Dockerfile does."""
     return subprocess.run(
-        [sys.executable, "-m", "datasync_crawler.healthcheck"],
+        [sys.executable, "-m", "datasync_crawler.monitor.healthcheck"],
         cwd=PROJECT,
         env=environment(None, database),
         capture_output=True,

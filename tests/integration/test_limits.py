@@ -8,7 +8,7 @@ import pytest
 from rooms import Room
 
 from datasync_crawler.errors import CrawlError
-from datasync_crawler.store.limits import LimitMemory, Remembered, keep_pause
+from datasync_crawler.store.rate_limits import LimitMemory, Remembered, keep_pause
 from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:

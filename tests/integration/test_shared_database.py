@@ -14,8 +14,8 @@ from datasync_crawler.errors import CrawlLocked, DatabaseRefused, SchemaConflict
 from datasync_crawler.store import connection as connections
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import Connector, is_remote
-from datasync_crawler.store.dashboard import DashboardReader
-from datasync_crawler.store.limits import LimitMemory
+from datasync_crawler.store.rate_limits import LimitMemory
+from datasync_crawler.store.reader import DashboardReader
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.targets import ServerTarget
 
@@ -217,7 +217,7 @@ MALFORMED = {
 @pytest.mark.parametrize("stats", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_stats_are_said_and_harm_nothing(database: Database, stats: str) -> None:
     """Whatever another role has written there, the page gets a run that says so, and its list."""
-    from datasync_crawler.dashboard import board, metrics  # noqa: PLC0415
+    from datasync_crawler.monitor import board, metrics  # noqa: PLC0415
 
     room = Room(database)
     room.query("UPDATE crawl_runs SET stats = %s", (stats,))

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from proxy import COMMIT, CuttingProxy
 from rooms import Room, event, page
 
-from datasync_crawler.core.events import Rejection
 from datasync_crawler.crawl.values import Ask
 from datasync_crawler.errors import CrawlLocked, DatabaseLost
+from datasync_crawler.events.event import Rejection
 from datasync_crawler.store import writer as writer_module
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger

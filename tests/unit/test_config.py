@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from psycopg2.extensions import make_dsn, parse_dsn
 from scrapy.settings import Settings
 
-from datasync_crawler.command import without_empty
+from datasync_crawler.commands.base import without_empty
 from datasync_crawler.config import Config
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, from_url

@@ -13,10 +13,10 @@ import pytest
 from scrapy.utils.test import get_crawler
 
 from datasync_crawler.api import answers
-from datasync_crawler.core.copyrows import COLUMNS
-from datasync_crawler.core.wire import PageDecoder
 from datasync_crawler.crawl.values import Ask
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.events.copyrows import COLUMNS
+from datasync_crawler.events.decoding import PageDecoder
 from datasync_crawler.exporters import EventCsvExporter, EventLinesExporter, check_feed
 from datasync_crawler.items import EventPage
 from datasync_crawler.pipelines.normalize import NormalizePipeline

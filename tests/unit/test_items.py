@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datasync_crawler.api import answers
-from datasync_crawler.core.events import Rejection
-from datasync_crawler.core.wire import PageDecoder
 from datasync_crawler.crawl.values import Ask
+from datasync_crawler.events.decoding import PageDecoder
+from datasync_crawler.events.event import Rejection
 from datasync_crawler.items import EventPage
-from datasync_crawler.log import QuietLogFormatter
+from datasync_crawler.monitor.log import QuietLogFormatter
 
 BODY = b"""[{"id":"a","name":"kanarienvogel"},{"id":""},{"id":"b"},
 {"id":"c", "properties":{}},{"id":"d"}]"""

@@ -6,8 +6,8 @@ import pytest
 
 from datasync_crawler.api import answers
 from datasync_crawler.api.addresses import Addresses, next_address
-from datasync_crawler.core.wire import PageDecoder
 from datasync_crawler.crawl.values import Ask
+from datasync_crawler.events.decoding import PageDecoder
 
 PLAIN = Addresses("http://a/bulk", "http://a/events", "offset", "limit", "cursor")
 

@@ -1,0 +1,129 @@
+"""What our commands share: how they read the configuration, and how they say that it's bad.
+
+Not among the commands: Scrapy would list it as one. Every `scrapy …` start imports all commands,
+and so this: what it needs is imported when a command was chosen.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from scrapy.commands import ScrapyCommand
+
+if TYPE_CHECKING:
+    import argparse
+
+    from datasync_crawler.config import Config
+
+
+_SECRET = re.compile(
+    r"^\s*(?:export\s+)?(?:API_KEY|DB_PASSWORD|DATABASE_URL|DASHBOARD_PASSWORD)\s*=[ \t]*[^\s#]",
+    re.MULTILINE,
+)
+
+
+def without_empty(pairs: list[str]) -> list[str]:
+    """The `-s NAME=value` pairs that set something: an empty value is an unset one.
+
+    Split at the first "=": a key may end with one. What has none is left for Scrapy to refuse.
+    """
+    return [pair for pair in pairs if "=" not in pair or pair.split("=", 1)[1].strip()]
+
+
+def open_to_others(folder: str) -> str | None:
+    """What to say when other users can read a secret in the folder's .env; None when they can't."""
+    file = Path(folder, ".env")
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        holds_secret = _SECRET.search(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):  # settings.py says what is wrong with it
+        return None
+    if not (mode & 0o044 and holds_secret):
+        return None
+    return (
+        f"{file} holds a key or a password, and other users of this machine can read it (mode "
+        f"{mode:o}): run chmod 600 {shlex.quote(str(file))}"
+    )
+
+
+class ConfiguredCommand(ScrapyCommand):
+    """A command for the configured database, or the demonstration's when nothing is configured.
+
+    `exitcode` is 2 for a wrong setting, 1 when there is no database; both with a sentence.
+    """
+
+    __module__ = "datasync_crawler.commands"  # Scrapy lists no class of another module
+
+    requires_project = True
+    requires_crawler_process = False
+    default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
+
+    def syntax(self) -> str:
+        """Name the arguments in the usage line."""
+        return "[options]"
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """An empty value is an unset one, on the command line too."""
+        opts.set = without_empty(opts.set)
+        super().process_options(args, opts)
+
+    def run(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Do it, or say in a sentence why not."""
+        from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+        from datasync_crawler.local_postgres.errors import EmbeddedError  # noqa: PLC0415
+
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # As on standard error: a terminal that can't show a dash is no reason to fail.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            self.act(args, opts)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads it has read enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except CrawlError as error:
+            self.fail(str(error), error.exit_status)
+        except EmbeddedError as error:
+            self.fail(str(error), 1)
+
+    def act(self, args: list[str], opts: argparse.Namespace) -> None:
+        """What the command does. Raises CrawlError or EmbeddedError."""
+        raise NotImplementedError
+
+    @property
+    def is_demonstration(self) -> bool:
+        """Whether nothing is configured."""
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+
+        assert self.settings is not None  # Scrapy sets it before run()
+        return demonstration.is_meant(self.settings)
+
+    def configured(self, *, require_api: bool = False) -> Config:
+        """The checked configuration. Raises ConfigError."""
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+        from datasync_crawler.config import Config  # noqa: PLC0415
+
+        assert self.settings is not None  # Scrapy sets it before run()
+        if self.is_demonstration:
+            # Above environment and .env, which are for other databases; below an explicit -s.
+            self.settings.set("DB_NAME", demonstration.DATABASE, "spider")
+        return Config.from_settings(self.settings, require_api=require_api)
+
+    def refuse(self, args: list[str]) -> None:
+        """For a command without arguments. Raises ConfigError."""
+        from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+
+        if args:
+            name = type(self).__module__.rpartition(".")[2]
+            raise ConfigError(f"scrapy {name} doesn't know {args[0]!r}: see --help.")
+
+    def fail(self, sentence: object, status: int) -> None:
+        """Say it on standard error; `status` is the process's."""
+        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        self.exitcode = status

@@ -1,0 +1,44 @@
+"""Scrapy's own commands that look at single pages: shell, fetch, view, parse, bench.
+
+They ask the API with the key, but without pace, database or run. Only a crawl opens the database.
+"""
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from scrapy.commands import ScrapyCommand
+
+from datasync_crawler.commands.base import without_empty
+
+if TYPE_CHECKING:
+    import argparse
+
+_HANDLER: Final = "datasync_crawler.handlers.keyed.KeyedHandler"
+SETTINGS: Final[dict[str, Any]] = {
+    "ITEM_PIPELINES": {},
+    "EXTENSIONS": {},
+    "SCHEDULER": "scrapy.core.scheduler.Scheduler",
+    "DOWNLOAD_HANDLERS": {"http": _HANDLER, "https": _HANDLER},
+}
+
+
+class LookingCommand(ScrapyCommand):
+    """Comes before Scrapy's command among a class's bases."""
+
+    __module__ = "datasync_crawler.commands"  # Scrapy lists no class of another module
+
+    def process_options(self, args: list[str], opts: "argparse.Namespace") -> None:
+        """As a crawl's: an empty value is an unset one, and a wrong one ends with a sentence."""
+        from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
+        from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+
+        opts.set = without_empty(opts.set)
+        super().process_options(args, opts)
+        assert self.settings is not None
+        for name, value in SETTINGS.items():
+            self.settings.set(name, value, priority="cmdline")
+        try:
+            Config.from_settings(self.settings)
+        except ConfigError as error:
+            print(f"datasync-crawler: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_status) from None

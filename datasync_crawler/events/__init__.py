@@ -1,0 +1,1 @@
+"""Values: events, rejections, timestamps; bytes to events, events to COPY text. Pure."""

@@ -1,0 +1,30 @@
+"""The download handler of the commands that look at single pages (looking.py)."""
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from datasync_crawler.config import Config
+from datasync_crawler.handlers.transport import BoundedHandler
+
+if TYPE_CHECKING:
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+
+class KeyedHandler(BoundedHandler):
+    """Adds the key to a copy of what goes to the API's own origin. Settings: API_*."""
+
+    lazy = True
+
+    def __init__(self, crawler: "Crawler") -> None:
+        super().__init__(crawler)
+        config = Config.from_settings(crawler.settings)
+        self._key = config.api_key
+        self._origin = urlsplit(config.api_base_url)[:2]
+
+    async def download_request(self, request: "Request") -> "Response":
+        """Scrapy's."""
+        if urlsplit(request.url)[:2] == self._origin:
+            request = request.replace(headers={**request.headers, "X-API-Key": self._key})
+        return await super().download_request(request)

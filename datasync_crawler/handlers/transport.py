@@ -1,0 +1,142 @@
+"""Scrapy's HTTP/1.1 handler with bounds: whose certificate is good, how much is read at once.
+
+Owns what a connection may cost before there is a response: the check of certificates, the size of
+headers, and how many bytes of bodies are held. Must not know of keys, pages or rate limits.
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from scrapy.core.downloader.handlers.http11 import (
+    HTTP11DownloadHandler,
+    _LenientHTTP11ClientFactory,
+    _LenientHTTP11ClientProtocol,
+    _LenientHTTPClientParser,
+)
+
+from datasync_crawler.handlers.tls import VerifyingPolicy
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+    from twisted.internet.interfaces import IAddress
+
+#: Bodies are held up to this many bytes, those that wait for their commit included. A page takes
+#: up to five times its body until it is stored: pages of 60 MB make the process 500 MB. More pages
+#: of 1.7 MB than fit here take turns, and are as quick: the database is the bottleneck by then.
+MOST_BYTES: Final = 64 * 1024 * 1024
+#: Of one response, interim ones (1xx) included. Servers themselves take 8 to 64 kB from a client.
+MOST_HEADER_BYTES: Final = 65_536
+MOST_HEADER_LINES: Final = 500
+#: Between two looks whether a connection that isn't read may go on, in seconds.
+RETRY_S: Final = 0.02
+
+
+class BoundedHandler(HTTP11DownloadHandler):
+    """Takes the place of HTTP11DownloadHandler. Setting: DOWNLOAD_VERIFY_CERTIFICATES."""
+
+    def __init__(self, crawler: "Crawler") -> None:
+        super().__init__(crawler)
+        if crawler.settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES"):
+            self._contextFactory = VerifyingPolicy(self._contextFactory)  # type: ignore[assignment]
+        self._pool._factory = partial(_Factory, Room(crawler))  # type: ignore[assignment]
+
+
+class TooManyHeaders(Exception):
+    """Raised while a response's headers are read, instead of reading on for ever."""
+
+
+class Room:
+    """Whether there is room in memory for more of a body. Nothing is lost where there is none:
+    the connection isn't read for a while, and the server waits (TCP flow control).
+    """
+
+    def __init__(self, crawler: "Crawler") -> None:
+        self._crawler = crawler
+        self.connections: WeakSet[_Connection] = WeakSet()
+
+    def is_left_for(self, connection: "_Connection") -> bool:
+        """The connection that holds most may go on, so that one always gets through."""
+        held = [other.held for other in self.connections]
+        waiting = bytes_waiting(self._crawler)
+        if sum(held) + waiting <= MOST_BYTES:
+            return True
+        return waiting <= MOST_BYTES // 2 and connection.held >= max(held, default=0)
+
+
+def bytes_waiting(crawler: "Crawler") -> int:
+    """Bodies that are being parsed or wait for their commit, in bytes."""
+    engine = crawler.engine
+    slot = engine.scraper.slot if engine is not None else None
+    return slot.active_size if slot is not None else 0
+
+
+class _Parser(_LenientHTTPClientParser):
+    """Counts what it is given until the body begins."""
+
+    header_lines = 0
+    header_bytes = 0
+
+    def lineReceived(self, line: bytes) -> None:  # noqa: N802 - Twisted's
+        self.header_lines += 1
+        self.header_bytes += len(line)
+        if self.header_lines > MOST_HEADER_LINES or self.header_bytes > MOST_HEADER_BYTES:
+            raise TooManyHeaders(
+                f"The response's headers are longer than {MOST_HEADER_LINES} lines or "
+                f"{MOST_HEADER_BYTES:,} bytes."
+            )
+        super().lineReceived(line)
+
+
+class _Connection(_LenientHTTP11ClientProtocol):
+    """One connection, for one response after another."""
+
+    def __init__(self, room: Room, quiescent: Any) -> None:
+        super().__init__(quiescent)  # type: ignore[no-untyped-call]
+        self._room = room
+        self._received = 0
+        room.connections.add(self)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the response that is under way."""
+        return 0 if self.state in {"QUIESCENT", "CONNECTION_LOST"} else self._received
+
+    def request(self, request: Any) -> Any:
+        """Twisted's: sends it and gives a Deferred of the response."""
+        self._received = 0
+        response = super().request(request)
+        # Scrapy 2.19 replaces the parser's class in this way, too: Twisted has no other.
+        assert self._parser is not None
+        self._parser.__class__ = _Parser
+        return response
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's
+        """Twisted's: up to 64 kB have come."""
+        self._received += len(data)
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if self.held and not self._room.is_left_for(self):
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+            asyncio.get_running_loop().call_later(RETRY_S, self._go_on)
+
+    def _go_on(self) -> None:
+        if self.state == "CONNECTION_LOST":
+            return
+        if self.held and not self._room.is_left_for(self):
+            asyncio.get_running_loop().call_later(RETRY_S, self._go_on)
+            return
+        self.transport.resumeProducing()  # type: ignore[union-attr]
+
+
+class _Factory(_LenientHTTP11ClientFactory):
+    """Builds the pool's connections."""
+
+    def __init__(self, room: Room, quiescent: Any, metadata: str) -> None:
+        super().__init__(quiescent, metadata)  # type: ignore[no-untyped-call]
+        self._room = room
+
+    def buildProtocol(self, addr: "IAddress | None") -> _Connection:  # noqa: N802 - Twisted's
+        """Twisted's."""
+        del addr
+        return _Connection(self._room, self._quiescentCallback)

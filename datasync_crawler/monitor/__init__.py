@@ -1,0 +1,1 @@
+"""What a person is told: figures, summary, terminal panel, web page, metrics, health."""

@@ -1,0 +1,211 @@
+"""What the page is told: runs, figures and words out of what the database holds.
+
+Pure: values in, JSON-able values out. Text of the API (raw events, reasons) stays text: the page
+puts it into text nodes alone. Must not read, serve or format for HTML.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from datasync_crawler.monitor import progress
+from datasync_crawler.store.reader import Example, LedgerView, Run, RunLine
+
+#: A run without a heartbeat for so long isn't running any more, in seconds. Ten beats.
+SILENT_AFTER_S: Final = 10.0
+#: Cells of the strip, at most.
+MOST_CELLS: Final = 500
+#: Points of a plot, about.
+POINTS: Final = 400
+#: Characters of a rejected event that are shown.
+EXAMPLE_CHARS: Final = 400
+#: Prefixes of the stats that make up the histograms.
+LATENCY: Final = "latency/bucket/"
+COMMIT: Final = "database/commit_bucket/"
+STATUS: Final = "downloader/response_status_count/"
+MALFORMED: Final = (
+    "The figures of this run in crawl_runs are malformed, as no crawl writes them. Look at which "
+    "roles may write to that table."
+)
+
+
+def phase(run: Run | RunLine) -> str:
+    """running, silent (crashed or cut off), complete, or stopped."""
+    if run.finished_at is None:
+        return "running" if run.silent_s < SILENT_AFTER_S else "silent"
+    complete = run.complete if isinstance(run, RunLine) else run.stats.get("crawl/complete")
+    return "complete" if complete and run.finish_reason == "finished" else "stopped"
+
+
+def words(run: Run) -> list[str]:
+    """What there is to say of the run's state, in sentences."""
+    return [MALFORMED, *_words(run)] if run.malformed else _words(run)
+
+
+def _words(run: Run) -> list[str]:
+    state = phase(run)
+    if state == "running":
+        now = run.stats.get("now", {}).get("traffic", {})
+        if now.get("paused_for_s"):
+            left = progress.duration(max(1.0, now["paused_for_s"]))
+            return [f"Paused for {left} more: {now.get('pause_reason') or 'rate limit'}."]
+        return []
+    if state == "silent":
+        silent = progress.duration(run.silent_s)
+        return [
+            f"No heartbeat for {silent}: the crawl has crashed or is cut off from the database.",
+            "What was committed is safe. Run the same command again: it goes on where it was.",
+        ]
+    said = progress.verdict(progress.outcome(str(run.finish_reason), run.lasted_s, run.stats))
+    return [text[0].upper() + text[1:] for text in said]
+
+
+def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
+    """The run and its figures."""
+    stats, now = run.stats, run.stats.get("now", {})
+    state = phase(run)
+    running = state == "running"
+    total = stats.get("crawl/total")
+    done = now.get("done", 0)
+    if ledger is not None:
+        total = ledger.total if total is None else total
+        # Of a running crawl the newer word counts; what a crash left unsaid, the ledger knows.
+        done = max(done, ledger.covered) if running else ledger.covered
+    traffic = now.get("traffic", {}) if running else {}
+    return {
+        "id": run.id,
+        "host": run.host,
+        "pid": run.pid,
+        "phase": state,
+        "paused": bool(traffic.get("paused_for_s")),
+        "words": words(run),
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "lasted_s": run.lasted_s,
+        "silent_s": round(run.silent_s, 1),
+        "total": total,
+        "done": done if total is None else min(done, total),
+        "rate_now": now.get("rate_now", 0) if running else 0,
+        "rate_mean": now.get("rate_mean", 0),
+        "left_s": now.get("left_s") if running else None,
+        "received": stats.get("events/received", 0),
+        "inserted": stats.get("events/inserted", 0),
+        "duplicates": stats.get("events/duplicates", 0) - stats.get("events/reread", 0),
+        "rejected": stats.get("events/rejected", 0),
+        "holes": now.get("holes", 0) if running or ledger is None else ledger.gaps,
+        "in_flight": traffic.get("in_flight", 0),
+        "limit": traffic.get("limit"),
+        "remaining": traffic.get("remaining"),
+        "reset_in_s": traffic.get("reset_in_s"),
+        "paused_for_s": traffic.get("paused_for_s", 0),
+        "paused_s": stats.get("rate_limit/paused_s", 0),
+        "pauses": stats.get("rate_limit/pauses", 0),
+        "retries": stats.get("retry/count", 0),
+        "under_way": stats.get("under_way", []) if running else [],
+        "statuses": grouped(stats, STATUS),
+        "failures": stats.get("downloader/exception_count", 0),
+        "latency": times(stats, LATENCY),
+        "commits": times(stats, COMMIT),
+        "transactions": stats.get("database/transactions", 0),
+    }
+
+
+def grouped(stats: Mapping[str, Any], prefix: str) -> dict[str, int]:
+    """The stats below *prefix*, by the rest of their name, sorted by it."""
+    found = {
+        name.removeprefix(prefix): int(value)
+        for name, value in stats.items()
+        if name.startswith(prefix)
+    }
+    return dict(sorted(found.items()))
+
+
+def times(stats: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
+    """Median, 95th and 99th percentile of a histogram, in seconds."""
+    counts = grouped(stats, prefix)
+    return {
+        name: progress.quantile(counts, share)
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+    }
+
+
+def series(samples: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, list[Any]]:
+    """Plots by column: `at` seconds since the start, rates between neighbouring samples.
+
+    A gap between samples that is much longer than their usual distance (the database was away)
+    gets a null, so that no line is drawn over what nobody saw.
+    """
+    names = ("at", "rate", "remaining", "limit", "paused", "in_flight", "latency", "commit")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    before: tuple[float, Mapping[str, Any]] = (0.0, {})
+    for at_s, figures in samples:
+        then_s, old = before
+        columns["at"].append(round(at_s, 2))
+        events = figures.get("received", 0) - old.get("received", 0)
+        columns["rate"].append(round(events / (at_s - then_s), 1) if at_s > then_s else None)
+        for name in ("remaining", "limit", "paused", "in_flight"):
+            columns[name].append(figures.get(name))
+        columns["latency"].append(_mean(figures, old, "latency_s", "latency_n"))
+        columns["commit"].append(_mean(figures, old, "commit_s", "commits"))
+        before = (at_s, figures)
+    return columns
+
+
+def _mean(figures: Mapping[str, Any], old: Mapping[str, Any], total: str, count: str) -> Any:
+    """Mean of what was added between two samples; None when nothing was."""
+    number = figures.get(count, 0) - old.get(count, 0)
+    if number <= 0:
+        return None
+    return round((figures.get(total, 0.0) - old.get(total, 0.0)) / number, 4)
+
+
+def ledger_view(ledger: LedgerView) -> dict[str, Any]:
+    """The strip: committed offsets of each cell from the first on, rejections where there are."""
+    whole = max(ledger.reach if ledger.total is None else ledger.total, 1)
+    number = -(-whole // ledger.width)
+    return {
+        "source": ledger.source,
+        "total": ledger.total,
+        "whole": whole,
+        "width": ledger.width,
+        "cells": [ledger.cells.get(cell, 0) for cell in range(number)],
+        "rejected": sorted(ledger.rejected.items()),
+        "covered": ledger.covered,
+        "reach": ledger.reach,
+        "frontier": ledger.first_gaps[0][0] if ledger.first_gaps else ledger.reach,
+        "gaps": ledger.gaps,
+        "first_gaps": ledger.first_gaps,
+        "stored": ledger.stored,
+        "duplicates": ledger.duplicates,
+        "ranges": ledger.ranges,
+    }
+
+
+def rejections_view(examples: Sequence[Example]) -> list[dict[str, Any]]:
+    """Reasons, commonest first, each with its examples as text."""
+    reasons: dict[str, dict[str, Any]] = {}
+    for example in examples:
+        entry = reasons.setdefault(
+            example.reason, {"reason": example.reason, "events": example.events, "examples": []}
+        )
+        text = example.raw.decode("utf-8", "replace")
+        cut = "…" if len(text) > EXAMPLE_CHARS else ""
+        entry["examples"].append({"offset": example.position, "raw": text[:EXAMPLE_CHARS] + cut})
+    return list(reasons.values())
+
+
+def run_lines(runs: Sequence[RunLine]) -> list[dict[str, Any]]:
+    """The list of runs."""
+    return [
+        {
+            "id": run.id,
+            "host": run.host,
+            "phase": phase(run),
+            "reason": run.finish_reason,
+            "started_at": run.started_at,
+            "finished_at": run.finished_at,
+            "lasted_s": round(run.lasted_s) if run.finished_at is None else run.lasted_s,
+            "inserted": run.inserted,
+            "rejected": run.rejected,
+        }
+        for run in runs
+    ]

@@ -1,0 +1,42 @@
+"""The health check of a container: exit status 0 while this host's crawl beats, else 1.
+
+    python -m datasync_crawler.monitor.healthcheck
+
+Reads the same settings as the crawl. Must not start anything, nor talk to the API.
+"""
+
+import os
+import sys
+from typing import Final
+
+from scrapy.settings import Settings
+
+from datasync_crawler.config import Config
+from datasync_crawler.errors import CrawlError
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.health import read_health
+from datasync_crawler.store.targets import EmbeddedTarget
+
+#: A crawl beats every second; a database that is away for a while doesn't make it unhealthy.
+STALE_AFTER_S: Final = 60.0
+
+
+def main() -> int:
+    """Says in one line how the crawl is; returns the exit status."""
+    settings = Settings()
+    settings.setmodule(os.environ.get("SCRAPY_SETTINGS_MODULE", "datasync_crawler.settings"))
+    try:
+        config = Config.from_settings(settings, require_api=False)
+        if isinstance(config.database, EmbeddedTarget):
+            print("No database is configured: set DATABASE_URL or DB_HOST.")
+            return 1
+        health = read_health(Connector(config.database), config.schema, stale_after_s=STALE_AFTER_S)
+    except CrawlError as error:
+        print(error)
+        return 1
+    print(health.sentence)
+    return 0 if health.alive else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

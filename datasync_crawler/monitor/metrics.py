@@ -1,0 +1,123 @@
+"""The newest run in Prometheus' text format, by prometheus_client, in a registry of our own.
+
+Names follow its conventions: base units, _total for what only grows (a new run begins at 0 again).
+No label holds anything of the API's but HTTP statuses. Must not read the database.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from datasync_crawler.monitor import board, progress
+from datasync_crawler.store.reader import LedgerView, Run
+
+#: name, stat, help.
+COUNTERS: Final = (
+    ("events_received", "events/received", "Events that came from the API in this run."),
+    ("events_stored", "events/inserted", "Events that this run has added to the table."),
+    ("events_duplicate", "events/duplicates", "Events that were already stored."),
+    ("events_rejected", "events/rejected", "Events that this run could not store."),
+    ("pages_committed", "pages/committed", "Pages committed with their ledger row."),
+    ("commits", "database/transactions", "Transactions committed."),
+    ("database_reconnects", "database/reconnects", "Connections that were lost and made again."),
+    ("request_failures", "downloader/exception_count", "Requests that got no answer."),
+    ("retries", "retry/count", "Requests sent again after a failure."),
+    ("pauses", "rate_limit/pauses", "Pauses for the API's rate limit."),
+    ("paused_seconds", "rate_limit/paused_s", "Time spent in pauses for the rate limit."),
+)
+
+
+def exposition(run: Run | None, ledger: LedgerView | None, *, up: bool) -> tuple[bytes, str]:
+    """The metrics as text, and its content type. Without *up* the figures are the last known."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Snapshot(run, ledger, up=up))
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Snapshot:
+    """prometheus_client's collector over values that are there already."""
+
+    def __init__(self, run: Run | None, ledger: LedgerView | None, *, up: bool) -> None:
+        self._run, self._ledger, self._up = run, ledger, up
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge("database_up", "Whether the database could be read just now.", self._up)
+        if self._run is not None:
+            yield from _run(self._run, board.run_state(self._run, self._ledger))
+        if self._ledger is not None:
+            yield from _ledger(self._ledger)
+
+
+def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
+    phases = GaugeMetricFamily(
+        "datasync_run_phase", "1 for the phase that the newest run is in.", labels=["phase"]
+    )
+    for name in ("running", "silent", "complete", "stopped"):
+        phases.add_metric([name], float(state["phase"] == name))
+    yield phases
+    yield _gauge("run_id", "Number of the newest run.", run.id)
+    yield _gauge("run_start_time_seconds", "When the newest run began.", run.started_at)
+    yield _gauge("run_duration_seconds", "How long it has lasted.", run.lasted_s)
+    if run.finished_at is None:
+        yield _gauge("heartbeat_age_seconds", "Time since its last heartbeat.", run.silent_s)
+    for name, stat, text in COUNTERS:
+        yield CounterMetricFamily(f"datasync_{name}", text, value=run.stats.get(stat, 0))
+    yield _gauge("offsets_done", "Offsets below the total that are committed.", state["done"])
+    yield _gauge("holes", "Uncommitted ranges that have to be asked for again.", state["holes"])
+    yield _gauge("requests_in_flight", "Requests sent and not answered.", state["in_flight"])
+    for name, key, text in (
+        ("source_events", "total", "Events that the API says it has."),
+        ("rate_limit_requests", "limit", "Requests that a window of the API lets through."),
+        ("rate_limit_remaining_requests", "remaining", "Requests left in this window."),
+        ("rate_limit_reset_seconds", "reset_in_s", "Time until the window ends."),
+        ("pause_remaining_seconds", "paused_for_s", "Time until the present pause ends."),
+    ):
+        if state[key] is not None:
+            yield _gauge(name, text, state[key])
+    yield _responses(state["statuses"])
+    yield _histogram(
+        "response_latency_seconds", "Time from a request to its answer's first byte.",
+        run.stats, board.LATENCY, run.stats.get("latency/sum_s", 0.0),
+    )  # fmt: skip
+    yield _histogram(
+        "commit_duration_seconds", "Time to write and commit a batch.",
+        run.stats, board.COMMIT, run.stats.get("database/write_s", 0.0),
+    )  # fmt: skip
+
+
+def _ledger(ledger: LedgerView) -> Iterable[Metric]:
+    yield _gauge("ledger_ranges", "Rows of the ledger.", ledger.ranges)
+    yield _gauge("ledger_covered_offsets", "Offsets that the ledger covers.", ledger.covered)
+    yield _gauge("ledger_stored_events", "Events stored by all runs.", ledger.stored)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"datasync_{name}", text, value=float(value))
+
+
+def _responses(statuses: Mapping[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(
+        "datasync_responses", "Responses by HTTP status.", labels=["status"]
+    )
+    for status, count in statuses.items():
+        family.add_metric([status], count)
+    return family
+
+
+def _histogram(
+    name: str, text: str, stats: Mapping[str, Any], prefix: str, total_s: float
+) -> HistogramMetricFamily:
+    counts = board.grouped(stats, prefix)
+    buckets, below = [], 0
+    for bound in (*(f"{bound:g}" for bound in progress.HISTOGRAM_S), "inf"):
+        below += counts.get(bound, 0)
+        buckets.append(("+Inf" if bound == "inf" else bound, float(below)))
+    return HistogramMetricFamily(f"datasync_{name}", text, buckets=buckets, sum_value=total_s)

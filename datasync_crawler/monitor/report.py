@@ -1,0 +1,282 @@
+"""What is there, for a person and for a program: the proof's verdict, its report, the status.
+
+Pure: figures in, lines and plain values out. Owns what counts as complete when nobody crawls; must
+not read figures nor decide exit statuses beyond true or false.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from datasync_crawler.crawl.values import Range
+from datasync_crawler.monitor.progress import duration
+
+#: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
+CRASHED_AFTER_S: Final = 10.0
+#: Holes and rejections that a report names.
+MOST_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Ledger and tables at one instant, in events unless a name says otherwise.
+
+    `total` is what the ledger is held against, None when it isn't known; `total_said_by` says
+    where that is from. `frontier`: below it all is committed. `gaps`: how many there are, the first
+    of them in `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates +
+    rejected. `rows` and `distinct` count `events`; `rejected_now` counts `rejected_events`, and
+    `rejections_astray` the ranges whose rejections aren't all there. `seams`: those of the newest
+    pass, by what joins them; "doubt": nothing does. `proof`: the newest one.
+    """
+
+    source: str
+    total: int | None
+    total_said_by: str
+    covered: int
+    frontier: int
+    gaps: int
+    first_gaps: tuple[Range, ...]
+    ranges: int
+    received: int
+    inserted: int
+    duplicates: int
+    changed: int
+    rejected: int
+    unbalanced: int
+    rows: int
+    distinct: int
+    rejected_now: int
+    rejections_astray: int
+    pass_no: int
+    seams: Mapping[str, int]
+    proof: "ProofLine | None"
+    running: bool
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a run has proved the newest pass."""
+        return self.proof is not None and self.proof.pass_no == self.pass_no
+
+
+@dataclass(frozen=True, slots=True)
+class ProofLine:
+    """What a run has proved: `count` events from head to tail. `short`: of those that the API
+    counts, ids that it serves more than once. `proved_at`: text in UTC.
+    """
+
+    pass_no: int
+    head_id: str
+    tail_id: str
+    count: int
+    total: int | None
+    short: int
+    method: str
+    proved_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run for the status; times in seconds, `started` as text in UTC."""
+
+    id: int
+    started: str
+    lasted_s: float
+    silent_s: float
+    finish_reason: str | None
+    complete: bool
+    inserted: int
+    rate: float
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in a word or two."""
+        if self.finish_reason is None:
+            return "crashed" if self.silent_s >= CRASHED_AFTER_S else "running"
+        if self.complete and self.finish_reason == "finished":
+            return "complete"
+        return f"not complete ({self.finish_reason})"
+
+
+def problems(figures: Figures) -> list[str]:
+    """What speaks against "complete", each a sentence with its remedy; none: it is proved."""
+    f = figures
+    again = "Run the crawl again: it fetches just them."
+    found = []
+    if f.total is None:
+        found.append(
+            "The API's total isn't known, so there is nothing to hold the ledger against: run the "
+            "crawl to its end."
+        )
+    elif f.covered < f.total:
+        found.append(
+            f"{f.total - f.covered:,} of {f.total:,} offsets were never committed "
+            f"({_gaps(f)}). {again}"
+        )
+    if f.unbalanced or f.received != f.inserted + f.duplicates + f.rejected:
+        found.append(
+            f"{f.unbalanced:,} ranges of the ledger don't add up (received is inserted + "
+            "duplicates + rejected): somebody has changed the table checkpoint. Crawl into a new "
+            "DB_SCHEMA."
+        )
+    if f.distinct < f.inserted:
+        found.append(
+            f"{f.inserted - f.distinct:,} stored events are gone: the ledger says that "
+            f"{f.inserted:,} were inserted, the table holds {f.distinct:,}. Somebody has deleted "
+            "them: restore them from a backup, or crawl into a new DB_SCHEMA."
+        )
+    elif f.distinct > f.inserted:
+        found.append(
+            f"The table holds {f.distinct - f.inserted:,} events that no crawl has inserted: "
+            f"{f.distinct:,}, and the ledger says {f.inserted:,}. Somebody else has written them."
+        )
+    if f.rows != f.distinct:
+        found.append(f"{f.rows - f.distinct:,} rows repeat an id: events has lost its primary key.")
+    if f.rejections_astray:
+        found.append(
+            f"Of {f.rejections_astray:,} ranges not every rejection is in rejected_events: "
+            "somebody has deleted them. Crawl into a new DB_SCHEMA to have them again."
+        )
+    if f.seams.get("doubt"):
+        found.append(
+            f"{f.seams['doubt']:,} {_plural(f.seams['doubt'], 'seam')} between neighbouring ranges "
+            "can't be joined: events between them may be missing. Run the crawl again: it reads "
+            "around them."
+        )
+    if not f.is_proved and not found:
+        found.append(
+            "No run has proved this pass yet (front, end and count): run the crawl to its end."
+        )
+    return found
+
+
+def proof_lines(figures: Figures) -> list[str]:
+    """The report of `scrapy verify`: figures first, the verdict last."""
+    f = figures
+    wrong = problems(f)
+    total = "unknown" if f.total is None else f"{f.total:,}"
+    lines = [
+        f"source            {f.source}",
+        f"total             {total} ({f.total_said_by})",
+        f"committed         {f.covered:,}{_share(f.covered, f.total)}"
+        + (f", {f.gaps:,} {_plural(f.gaps, 'gap')}" if f.gaps else ", without a gap"),
+        f"seams             {_seams(f)}",
+        *_proof(f),
+        f"received          {f.received:,} in {f.ranges:,} {_plural(f.ranges, 'range')}",
+        f"= inserted        {f.inserted:,}",
+        f"+ duplicates      {f.duplicates:,}"
+        + (f" ({f.changed:,} with other content)" if f.changed else ""),
+        f"+ rejected        {f.rejected:,} (rejected now: {f.rejected_now:,})",
+        f"events stored     {f.distinct:,} distinct ids in {f.rows:,} rows",
+    ]
+    if f.running:
+        lines.append("A crawl is running: these are the figures of this instant.")
+    if not wrong:
+        lines.append(f"COMPLETE: every offset below {total} is committed, and all of it is there.")
+        lines += _asides(f)
+    else:
+        lines.append("NOT COMPLETE:")
+        lines += [f"- {sentence}" for sentence in wrong]
+    return lines
+
+
+def _asides(f: Figures) -> list[str]:
+    """What is to be known beside the proof."""
+    said = []
+    if f.rejected_now:
+        said.append(
+            f"{f.rejected_now:,} events couldn't be stored; scrapy status says why, scrapy redrive "
+            "fetches them again."
+        )
+    assert f.total is not None  # else it isn't complete
+    short = f.total - f.distinct - f.rejected_now
+    if short > 0:
+        said.append(f"{short:,} of the {f.total:,} were ids that the API served before.")
+    return said
+
+
+def proof_values(figures: Figures) -> dict[str, Any]:
+    """The report for `--json`."""
+    wrong = problems(figures)
+    return {"complete": not wrong, "problems": wrong, **asdict(figures)}
+
+
+def status_lines(
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+) -> list[str]:
+    """What `scrapy status` says: *reasons* of rejections with numbers, *runs* newest first."""
+    f = figures
+    total = "unknown" if f.total is None else f"{f.total:,}"
+    lines = [
+        f"source        {f.source}",
+        f"total         {total} ({f.total_said_by})",
+        f"done          {f.covered:,}{_share(f.covered, f.total)}",
+        f"gaps          {_gaps(f) if f.gaps else 'none'}",
+        f"frontier      {f.frontier:,}",
+        f"stored        {f.distinct:,} events",
+        f"duplicates    {f.duplicates:,}",
+        f"rejections    {f.rejected_now:,}",
+        *(f"              {number:,} × {reason}" for reason, number in reasons),
+    ]
+    if runs:
+        lines.append(f"rate          {runs[0].rate:,.0f} events/s in the last run")
+    lines.append(f"runs          {'the last of them:' if runs else 'none yet'}")
+    lines += [
+        f"              {run.id}: {run.started}, {duration(run.lasted_s)}, {run.inserted:,} new, "
+        f"{run.outcome}"
+        for run in runs
+    ]
+    return lines
+
+
+def status_values(
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+) -> dict[str, Any]:
+    """The status for `--json`."""
+    return {
+        **asdict(figures),
+        "rejections": [{"reason": reason, "events": number} for reason, number in reasons],
+        "runs": [{**asdict(run), "outcome": run.outcome} for run in runs],
+    }
+
+
+def _gaps(f: Figures) -> str:
+    shown = ", ".join(f"{gap.first}–{gap.stop - 1}" for gap in f.first_gaps[:MOST_NAMED])
+    more = ", …" if f.gaps > MOST_NAMED else ""
+    return f"{f.gaps:,} {_plural(f.gaps, 'gap')}: {shown}{more}"
+
+
+def _seams(f: Figures) -> str:
+    """Of the newest pass: how many are exact, joined in another way, or in doubt."""
+    names = {
+        "exact": "exact",
+        "deep": "deep (the set moved)",
+        "overlap": "by a wide overlap",
+        "reread": "read again",
+        "anchor": "at what was proved before",
+        "doubt": "in doubt",
+    }
+    said = [f"{f.seams[kind]:,} {name}" for kind, name in names.items() if f.seams.get(kind)]
+    if f.proof is not None and f.proof.method != "seams":
+        said.append({"cursor": "none: read by cursor"}.get(f.proof.method, "none: counted"))
+    return ", ".join(said) or "none"
+
+
+def _proof(f: Figures) -> list[str]:
+    if f.proof is None:
+        return []
+    return [
+        f"proved            {f.proof.count:,} events from head to tail, {f.proof.proved_at}",
+        f"  head            {f.proof.head_id}",
+        f"  tail            {f.proof.tail_id}",
+    ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return noun if number == 1 else f"{noun}s"
+
+
+def _share(part: int, whole: int | None) -> str:
+    """A percentage that never says 100 of less than all."""
+    if not whole:
+        return ""
+    return f" ({min(100.0 * part / whole, 99.9 if part < whole else 100.0):.1f} %)"

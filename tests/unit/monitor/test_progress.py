@@ -1,0 +1,372 @@
+"""monitor/progress.py: rates and times out of counts, and the words for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datasync_crawler.monitor.progress import (
+    RATE_WINDOW_S,
+    Figures,
+    Flight,
+    Meter,
+    Outcome,
+    Traffic,
+    bucket,
+    duration,
+    facts,
+    limited_left_s,
+    line,
+    outcome,
+    quantile,
+    summary,
+    traffic,
+)
+
+COMPLETE = Outcome(
+    reason="finished",
+    complete=True,
+    total=1000,
+    stored=990,
+    received=1000,
+    inserted=980,
+    duplicates=0,
+    changed=0,
+    reread=0,
+    rejected_now=0,
+    rejected=0,
+    seconds=4.0,
+    missing=None,
+    asides=(),
+    rerun=True,
+    total_found=False,
+    sentence=None,
+)
+
+
+def figures(meter: Meter, now: float, received: int, total: int | None = 1000) -> Figures:
+    return meter.figures(now, received=received, done=received, rejected=0, total=total)
+
+
+def test_the_rate_now_looks_back_ten_seconds() -> None:
+    """A burst at the start is in the mean for ever, in the rate of now for ten seconds."""
+    meter = Meter(100.0)
+    burst = figures(meter, 101.0, 900)
+    assert (burst.rate_now, burst.rate_mean) == (900.0, 900.0)
+    later = figures(meter, 110.0, 900)
+    assert (later.rate_now, later.rate_mean) == (90.0, 90.0)
+    at_last = figures(meter, 101.0 + 2 * RATE_WINDOW_S, 1000)
+    assert at_last.rate_now == pytest.approx(100 / 11)
+    assert at_last.rate_mean == pytest.approx(1000 / 21)
+
+
+def test_the_time_left_follows_the_mean() -> None:
+    """Events left over the mean rate; unknown without a total or before the first event."""
+    meter = Meter(0.0)
+    assert figures(meter, 10.0, 250).left_s == pytest.approx(30.0)
+    assert figures(meter, 10.0, 250, total=None).left_s is None
+    assert figures(meter, 10.0, 0).left_s is None
+    assert figures(meter, 10.0, 2000, total=1000).left_s == 0.0
+
+
+def test_no_time_is_no_rate() -> None:
+    """In the instant of the start nothing is divided by zero."""
+    assert figures(Meter(5.0), 5.0, 10) == Figures(1000, 10, 0, 0.0, 0.0, None)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1000), st.integers(0, 10**9)), min_size=1, max_size=30),
+    st.none() | st.integers(0, 10**12),
+)
+def test_figures_are_never_negative(steps: list[tuple[float, int]], total: int | None) -> None:
+    """Whatever the steps in time and events, each figure can be said to a person."""
+    meter, now, received = Meter(0.0), 0.0, 0
+    for lasted_s, came in steps:
+        now, received = now + lasted_s, received + came
+        said = figures(meter, now, received, total)
+        assert min(said.rate_now, said.rate_mean, said.left_s or 0.0) >= 0.0
+        assert line(said)
+        assert len(meter._points) <= len(steps) + 1
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            Figures(3_000_000, 1_234_567, 0, 1234.5, 999.4, 42.2),
+            "1,234,567 of 3,000,000 events (41.1%), 1,234 events/s now, 999 on average, 42 s left",
+        ),
+        (
+            Figures(None, 12, 3, 0.0, 0.0, None),
+            "12 of ? events, 0 events/s now, 0 on average, 3 rejected",
+        ),
+        (Figures(0, 0, 0, 0.0, 0.0, None), "0 of 0 events, 0 events/s now, 0 on average"),
+    ],
+)
+def test_a_line_says_what_is_known(said: Figures, words: str) -> None:
+    """Done, total, share, rates, time left, rejections; what isn't known is left out."""
+    assert line(said) == words
+
+
+@pytest.mark.parametrize(
+    ("done", "share"),
+    [(999_999, "99.9%"), (1_000_000, "100.0%"), (1_000_001, "100.0%"), (1, "0.0%")],
+)
+def test_a_share_is_never_rounded_up_to_all(done: int, share: str) -> None:
+    """100 % is said of all events and of nothing less."""
+    assert f"({share})" in line(Figures(1_000_000, done, 0, 0.0, 0.0, None))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3599.4, "59 min 59 s"),
+     (3599.6, "1 h 0 min"), (7620, "2 h 7 min"), (360_000, "100 h 0 min")],
+)  # fmt: skip
+def test_a_duration_has_two_units_at_most(seconds: float, said: str) -> None:
+    """Rounding carries over into the next unit."""
+    assert duration(seconds) == said
+
+
+def test_a_proved_run_says_complete_last() -> None:
+    """With its counts, and the total that it was proved against."""
+    assert summary(COMPLETE) == [
+        "events stored     990",
+        "new in this run   980",
+        "duplicates        0",
+        "rejections        0",
+        "seconds           4.0",
+        "events/s          250",
+        "complete: proved against the API's total (1,000)",
+    ]
+
+
+def test_where_the_api_says_no_total_it_isnt_claimed() -> None:
+    """The end of the pages is the proof then, and is called that."""
+    said = summary(replace(COMPLETE, total_found=True))[-1]
+    assert said == "complete: read to its end, as the API says no reliable total (1,000)"
+
+
+def test_what_is_to_be_known_beside_it_is_said() -> None:
+    """Duplicates with other content, where rejections are to be found, ids served twice."""
+    said = summary(
+        replace(
+            COMPLETE,
+            duplicates=5,
+            changed=2,
+            rejected=9,
+            rejected_now=5,
+            asides=("40 are ids that it serves more than once.",),
+        )
+    )
+    assert "duplicates        5 (2 with other content)" in said
+    assert "rejections        5 (table rejected_events: reason and raw bytes)" in said
+    assert said[-2].startswith("complete, with 5 rejected: proved")
+    assert said[-1] == "40 are ids that it serves more than once."
+
+
+def test_rejections_of_a_run_that_wasnt_proved_are_its_own() -> None:
+    """Without the ledger's sum, the run's own count is said."""
+    assert any("rejections        9 (" in text for text in summary(
+        replace(COMPLETE, complete=False, rejected=9, rejected_now=None)
+    ))  # fmt: skip
+
+
+def test_a_run_without_time_has_no_rate() -> None:
+    """Nothing is divided by zero."""
+    assert "events/s          0" in summary(replace(COMPLETE, seconds=0.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reason": "shutdown", "complete": True}, "stopped by a signal; everything fetched is"),
+        ({"reason": "shutdown"}, "stopped by a signal; everything fetched is committed. Run the"),
+        (
+            {"reason": "incomplete", "missing": "missing are offsets 3–5"},
+            "missing are offsets 3–5. Run the",
+        ),
+        (
+            {"reason": "incomplete", "missing": "set TOTAL_KEY=none", "rerun": False},
+            "set TOTAL_KEY=none.",
+        ),
+        ({"reason": "unauthorized", "sentence": "Set API_KEY."}, "Set API_KEY."),
+        ({"reason": "memusage_exceeded"}, "ended with memusage_exceeded. Run the same command"),
+        ({"reason": "finished"}, "it ended without the proof. Run the same command again"),
+    ],
+)
+def test_any_other_end_is_not_complete(changes: dict[str, object], words: str) -> None:
+    """Only a finished and proved run is complete; the last line says why not and what to do."""
+    ended = replace(COMPLETE, **{"complete": False, **changes})  # type: ignore[arg-type]
+    said = summary(ended)
+    assert said[-1].startswith(f"NOT complete: {words}")
+    assert not any(text.startswith("complete") for text in said)
+
+
+def test_a_run_that_fetched_nothing_says_only_why() -> None:
+    """A wrong password has no counts: five zeros would hide the sentence."""
+    ended = replace(
+        COMPLETE, complete=False, reason="database_refused", stored=None, received=0, inserted=0,
+        sentence="No.",
+    )  # fmt: skip
+    assert summary(ended) == ["NOT complete: No."]
+
+
+# --- out of Scrapy's stats ------------------------------------------------------------------------
+
+
+def test_an_outcome_is_read_from_the_stats() -> None:
+    """Each count from its stat; the first page read again isn't counted as duplicates."""
+    stats = {
+        "crawl/complete": True, "crawl/total": 1000, "crawl/stored": 990, "events/received": 1000,
+        "events/inserted": 980, "events/duplicates": 20, "events/reread": 20,
+        "crawl/rejected_now": 0,
+    }  # fmt: skip
+    assert outcome("finished", 4.0, stats) == replace(COMPLETE, reread=20)
+    nothing = outcome("shutdown", 0.0, {})
+    assert (nothing.complete, nothing.total, nothing.received) == (False, None, 0)
+
+
+def test_figures_are_read_from_the_stats() -> None:
+    """Done is what the ledger's chain holds, and never passes the total."""
+    stats = {"events/received": 500, "events/reread": 100, "crawl/covered": 700,
+             "crawl/total": 1000, "events/rejected": 2}  # fmt: skip
+    said = Meter(0.0).read(10.0, 1e9, stats, holes=3)
+    assert (said.done, said.total, said.rejected, said.holes) == (700, 1000, 2, 3)
+    assert (said.rate_mean, said.left_s) == (50.0, 6.0)
+    assert Meter(0.0).read(10.0, 1e9, {**stats, "crawl/total": 600}).done == 600
+    assert Meter(0.0).read(10.0, 1e9, {**stats, "crawl/total": None}).done == 700
+
+
+def test_traffic_counts_down() -> None:
+    """Points in time become times left; a window that is over says nothing of the next."""
+    stats = {
+        "rate_limit/in_flight": 4, "rate_limit/limit": 10, "rate_limit/remaining": 7,
+        "rate_limit/reset_at": 1030.0, "rate_limit/paused_until": 1012.0,
+        "rate_limit/pause_reason": "HTTP 429",
+    }  # fmt: skip
+    assert traffic(1000.0, stats) == Traffic(4, 10, 7, 30.0, 12.0, "HTTP 429")
+    assert traffic(1020.0, stats) == Traffic(4, 10, 7, 10.0, 0.0, "")
+    assert traffic(1031.0, stats) == Traffic(4, 10, None, None, 0.0, "")
+    assert traffic(1000.0, {}) == Traffic()
+    assert traffic(1000.0, {"rate_limit/remaining": 3}) == Traffic(remaining=3)
+
+
+@pytest.mark.parametrize(
+    ("requests", "api", "left_s"),
+    [
+        (210, Traffic(limit=6, remaining=5, reset_in_s=12.0, window_s=12.0), 12 + 34 * 12),
+        (6, Traffic(limit=6, remaining=0, reset_in_s=4.0, window_s=12.0), 4),
+        (7, Traffic(limit=6, remaining=0, reset_in_s=4.0, window_s=12.0), 4 + 12),
+        (7, Traffic(limit=6, window_s=12.0), 12),
+        (5, Traffic(limit=6, remaining=5, reset_in_s=12.0, window_s=12.0), None),
+        (7, Traffic(limit=6, remaining=0, reset_in_s=4.0), None),
+        (7, Traffic(limit=6, remaining=0, paused_for_s=60.0, window_s=12.0), 60 + 12),
+    ],
+)
+def test_a_limit_says_how_long_requests_take(
+    requests: int, api: Traffic, left_s: float | None
+) -> None:
+    """Requests left over the limit, times the window; nothing where they fit into this window."""
+    assert limited_left_s(requests, api) == left_s
+
+
+def test_the_time_left_never_rises_while_the_crawl_waits() -> None:
+    """6 requests in 12 s and 60 pages: two minutes at the first answer, and less each second."""
+    meter, before = Meter(0.0), math.inf
+    for second in range(1, 120):
+        window = second // 12
+        pages = min(60, 6 * (window + 1))
+        stats = {
+            "events/received": 100 * pages, "crawl/covered": 100 * pages,
+            "crawl/total": 6000, "pages/committed": pages,
+            "rate_limit/limit": 6, "rate_limit/window_s": 12.0, "rate_limit/remaining": 0,
+            "rate_limit/reset_at": 1000.0 + 12 * (window + 1), "rate_limit/pauses": window + 1,
+        }  # fmt: skip
+        said = meter.read(float(second), 1000.0 + second, stats)
+        if said.done == 6000:
+            break
+        assert said.left_s is not None
+        assert said.left_s <= before - 1 or second == 1
+        assert said.ends_at == 1000.0 + second + said.left_s
+        assert abs(said.left_s - (108 - second)) <= 12
+        before = said.left_s
+    assert window == 9
+    assert "left (until " in line(meter.read(1.0, 1000.0, {**stats, "crawl/covered": 600,
+                                                          "pages/committed": 6}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("api", "said"),
+    [
+        (Traffic(), []),
+        (
+            Traffic(2, 10, 7, 30.0, 12.0, "HTTP 429"),
+            ["paused 12 s: HTTP 429", "2 in flight", "budget 7 of 10 for 30 s"],
+        ),
+        (Traffic(remaining=0), ["budget 0"]),
+    ],
+)
+def test_facts_are_said_only_when_there_are_any(api: Traffic, said: list[str]) -> None:
+    """A pause with its reason, requests, budget: nothing of what isn't known."""
+    assert facts(Figures(10, 1, 0, 0.0, 0.0, None, traffic=api)) == said
+
+
+@pytest.mark.parametrize(("holes", "said"), [(0, []), (1, ["1 hole"]), (1200, ["1,200 holes"])])
+def test_holes_are_counted_in_words(holes: int, said: list[str]) -> None:
+    """One hole, two holes, and none is nothing to say."""
+    assert facts(Figures(10, 1, 0, 0.0, 0.0, None, holes=holes)) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "name"),
+    [(0.0, "0.025"), (0.025, "0.025"), (0.0251, "0.05"), (1.0, "1"), (30.0, "30"), (30.1, "inf")],
+)
+def test_a_bucket_is_named_by_its_upper_bound(seconds: float, name: str) -> None:
+    """A bound belongs to the bucket below it."""
+    assert bucket(seconds) == name
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "seconds"),
+    [
+        ({}, 0.5, None),
+        ({"0.1": 10}, 0.0, None),
+        ({"0.1": 10}, 0.5, 0.075),
+        ({"0.1": 10}, 1.0, 0.1),
+        ({"0.025": 4, "0.5": 4}, 0.5, 0.025),
+        ({"0.025": 4, "0.5": 4}, 0.75, 0.375),
+        ({"1": 1, "inf": 9}, 0.9, 30.0),
+    ],
+)
+def test_a_quantile_is_interpolated_within_its_bucket(
+    counts: dict[str, int], share: float, seconds: float | None
+) -> None:
+    """As Prometheus does; beyond the last bound it is that bound, of nothing it is nothing."""
+    assert quantile(counts, share) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+def test_a_flight_ends_in_the_ledger_or_as_a_hole() -> None:
+    """In flight, then on the way to the database, then committed; or after a grace a hole, until it
+    is asked for again.
+    """
+    flight = Flight()
+    flight.sent(0, 10)
+    flight.sent(10, 5)
+    assert flight.under_way(0.0) == [(0, 10), (10, 5)]
+    flight.left(0, 1.0)
+    flight.left(10, 1.0)
+    flight.left(99, 1.0)
+    assert flight.under_way(2.0) == [(0, 10), (10, 5)]
+    flight.committed(0)
+    assert (flight.under_way(2.0), flight.holes(2.0, 20)) == ([(10, 5)], 0)
+    late = 1.0 + Flight.GRACE_S
+    assert (flight.under_way(late), flight.holes(late, 20)) == ([], 1)
+    assert (flight.holes(late, None), flight.holes(late, 10)) == (1, 0)
+    flight.sent(10, 5)
+    assert (flight.under_way(late), flight.holes(late, 20)) == ([(10, 5)], 0)
+    flight.committed(10)
+    assert (flight.under_way(late), flight.holes(late, 20)) == ([], 0)
