@@ -175,5 +175,5 @@ def _missing(inner: list[Gap], look: End, cause: str) -> str:
     """What couldn't be fetched, in words."""
     if not inner:
         return look.cause
-    because = f" couldn't be fetched: {cause}" if cause else " aren't served by the API"
+    because = f" couldn't be fetched: {cause}" if cause else " are missing: the API doesn't serve them"
     return ranges.in_words(inner) + because

@@ -42,4 +42,4 @@ def around(positions: Iterable[int], page_size: int) -> Iterator[Range]:
 def in_words(missing: list[Gap]) -> str:
     """Gaps for a person: the first few, as first–last."""
     shown = ", ".join(f"{gap.first}–{gap.stop - 1}" for gap in missing[:5])
-    return f"missing are offsets {shown}{', …' if len(missing) > 5 else ''}"
+    return f"offsets {shown}{', …' if len(missing) > 5 else ''}"

@@ -50,7 +50,7 @@ def judge(e: Evidence) -> Verdict:
         return Verdict(complete=False, sentences=(moving,), again=True, rerun=True)
     if e.total is not None and e.total > e.served:
         said = (
-            f"missing are offsets {e.served}–{e.total - 1}: the API counts {e.total:,} events, but "
+            f"offsets {e.served}–{e.total - 1} are missing: the API counts {e.total:,} events, but "
             f"serves none behind the first {e.served:,}. If its total is an estimate, set "
             "TOTAL_KEY=none, and the end of the pages is what counts"
         )

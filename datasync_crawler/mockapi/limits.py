@@ -69,7 +69,7 @@ class SlidingWindow:
 
     def hit(self, now_s: float) -> Verdict:
         """Count a request."""
-        while self._allowed_at and self._allowed_at[0] <= now_s - self.window_s:
+        while self._allowed_at and self._allowed_at[0] + self.window_s <= now_s:
             self._allowed_at.popleft()
         allowed = len(self._allowed_at) < self.limit
         if allowed:

@@ -52,9 +52,9 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
             "NOT complete: The API refuses the key.",
         ),
         (
-            run("incomplete", crawl__missing="missing are offsets 3–7"),
+            run("incomplete", crawl__missing="offsets 3–7 couldn't be fetched"),
             "stopped",
-            "missing are offsets 3–7",
+            "offsets 3–7 couldn't be fetched",
         ),
     ],
 )

@@ -186,8 +186,8 @@ def test_a_run_without_time_has_no_rate() -> None:
         ({"reason": "shutdown", "complete": True}, "stopped by a signal; everything fetched is"),
         ({"reason": "shutdown"}, "stopped by a signal; everything fetched is committed. Run the"),
         (
-            {"reason": "incomplete", "missing": "missing are offsets 3–5"},
-            "missing are offsets 3–5. Run the",
+            {"reason": "incomplete", "missing": "offsets 3–5 couldn't be fetched"},
+            "offsets 3–5 couldn't be fetched. Run the",
         ),
         (
             {"reason": "incomplete", "missing": "set TOTAL_KEY=none", "rerun": False},
