@@ -1,8 +1,7 @@
-"""The generated data set: which event stands at which index, and what a correct crawl stores of it.
+"""The generated data set: which event stands at which index.
 
 Owns the rule from (seed, index) to an event and renders events as JSON bytes. Must not know of
-offsets, totals, HTTP or faults, and must not parse what it rendered: `truth` comes from the same
-plan that the bytes are rendered from.
+offsets, totals, HTTP or faults.
 
 Events are planned in blocks of 1,200, which is one hour at three seconds an event, so that a block
 shares one date prefix and one stretch of hash output. Rendering costs columns of the whole block,
@@ -15,12 +14,11 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from operator import add
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 BLOCK_EVENTS = 1200
 SECONDS_PER_EVENT = 3
@@ -39,15 +37,15 @@ _TYPE_SHARES = (
     ("video_play", 13),
     ("purchase", 13),
 )
-_TYPES = tuple(name for name, share in _TYPE_SHARES for _ in range(share))
+TYPES = tuple(name for name, share in _TYPE_SHARES for _ in range(share))
 # The recorded page knows /home alone; five of the same length make a mixed-up row visible.
-_PAGES = ("/home", "/cart", "/help", "/docs", "/blog")
+PAGES = ("/home", "/cart", "/help", "/docs", "/blog")
 _DEVICES = ("desktop", "mobile", "tablet")
 _BROWSERS = ("Chrome", "Safari", "Edge", "Firefox")
 
 ISO_MS, UNIX_MS, UNIX_S, ISO_SPACE = "iso_ms", "unix_ms", "unix_s", "iso_space"
 # Every third event is a number, as recorded; some of each are in the coarser formats.
-_FORMATS = (
+FORMATS = (
     *(UNIX_MS, ISO_MS, ISO_SPACE, UNIX_S, ISO_MS, ISO_MS),
     *(UNIX_MS, ISO_SPACE, ISO_MS, UNIX_MS, ISO_MS, ISO_MS),
 )
@@ -61,34 +59,15 @@ _UNPACK_MILLIS = struct.Struct(f"<{BLOCK_EVENTS}H").unpack
 _BLOCK_HASH_BYTES = BLOCK_EVENTS * (16 + 6 + 2 + 4)
 _UUID_COLUMNS = (*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36))
 
-_TYPE_JSON = tuple(f'{name}","name":"event_'.encode() for name in _TYPES)
+_TYPE_JSON = tuple(f'{name}","name":"event_'.encode() for name in TYPES)
 _PAGE_JSON = tuple(
-    f'","properties":{{"page":"{_PAGES[value % len(_PAGES)]}"}},"timestamp":'.encode()
+    f'","properties":{{"page":"{PAGES[value % len(PAGES)]}"}},"timestamp":'.encode()
     for value in range(256)
 )
 _MINUTE_SECOND = tuple(b"%02d:%02d" % divmod(second, 60) for second in range(3600))
 # Two hash bytes modulo 1,000: the same thousand objects again and again stay in the CPU's cache.
 _MILLIS_ISO = tuple(b'.%03dZ"' % value for value in range(1000)) * 66
 _MILLIS = tuple(b"%03d" % value for value in range(1000)) * 66
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What a correct crawl stores of one event: the columns of `events` by their names.
-
-    `instant_us` is microseconds since the Unix epoch, UTC. `properties`, `session` and `extra` are
-    the values that the columns' JSON must equal; `extra` is None when there is nothing to keep.
-    """
-
-    id: str
-    session_id: str | None
-    user_id: str | None
-    type: str | None
-    name: str | None
-    properties: object
-    instant_us: int
-    session: object
-    extra: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +156,9 @@ def _timestamps(block: Block) -> list[bytes]:
     space = hour.strftime('"%Y-%m-%d %H:').encode()
     base = block.first_second
     column: list[bytes] = [b""] * BLOCK_EVENTS
-    for place, form in enumerate(_FORMATS):
-        seconds = block.seconds[place :: len(_FORMATS)]
-        millis = block.millis[place :: len(_FORMATS)]
+    for place, form in enumerate(FORMATS):
+        seconds = block.seconds[place :: len(FORMATS)]
+        millis = block.millis[place :: len(FORMATS)]
         pairs = zip(seconds, millis, strict=True)
         if form == ISO_MS:
             values = [iso + _MINUTE_SECOND[s] + _MILLIS_ISO[ms] for s, ms in pairs]
@@ -189,7 +168,7 @@ def _timestamps(block: Block) -> list[bytes]:
             values = [b"%d" % (base + s) for s in seconds]
         else:
             values = [space + _MINUTE_SECOND[s] + b'"' for s in seconds]
-        column[place :: len(_FORMATS)] = values
+        column[place :: len(FORMATS)] = values
     return column
 
 
@@ -216,49 +195,3 @@ def render(block: Block) -> list[bytes]:
     parts[7::8] = map(tails.__getitem__, block.sessions)
     columns = [iter(parts)] * 8
     return list(map(b"".join, zip(*columns, strict=True)))
-
-
-@lru_cache(maxsize=16)
-def _planned(seed: int, block: int) -> Block:
-    return plan(seed, block)
-
-
-@lru_cache(maxsize=16)
-def _rendered(seed: int, block: int) -> list[bytes]:
-    return render(_planned(seed, block))
-
-
-def event_json(seed: int, index: int) -> bytes:
-    """Give the JSON bytes of the event at `index` (0 is the oldest), whatever the index."""
-    block, position = divmod(index, BLOCK_EVENTS)
-    return _rendered(seed, block)[position]
-
-
-def truth(seed: int, index: int) -> Truth:
-    """Give what a correct crawl stores of the event at `index`, by the plan, not by its bytes."""
-    block_number, position = divmod(index, BLOCK_EVENTS)
-    block = _planned(seed, block_number)
-    session = block.session_table[block.sessions[position]]
-    instant_us = (block.first_second + block.seconds[position]) * 1_000_000
-    if _FORMATS[position % len(_FORMATS)] in (ISO_MS, UNIX_MS):
-        instant_us += block.millis[position] % 1000 * 1000
-    return Truth(
-        id=block.ids[position].decode(),
-        session_id=session.id,
-        user_id=session.user_id,
-        type=_TYPES[block.types[position]],
-        name="event_" + block.names[position].decode(),
-        properties={"page": _PAGES[block.pages[position] % len(_PAGES)]},
-        instant_us=instant_us,
-        session={
-            "id": session.id,
-            "deviceType": session.device,
-            "browser": session.browser,
-        },
-    )
-
-
-def truths(seed: int, start: int, stop: int) -> Iterator[Truth]:
-    """Give the truth of the events at `start` up to, not including, `stop`, in index order."""
-    for index in range(start, stop):
-        yield truth(seed, index)

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from crawling import assert_equals_truth, crawl, start_crawl
 from faults.crashes import CRAWL_ARGUMENTS, POINTS, crash_environment
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from pathlib import Path

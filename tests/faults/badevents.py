@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import Fault, When, fault
 from datasync_crawler.mockapi.source import GeneratedEvents
+from faults.truth import event_json, truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from datasync_crawler.mockapi.dataset import Truth
+    from faults.truth import Truth
 
 Outcome = Literal["rejected", "stored", "duplicate", "changed"]
 
@@ -259,20 +260,20 @@ def bad_event(plan: BadPlan, seed: int, index: int) -> BadEvent | None:
     if kind is None:
         return None
     if kind == "duplicate":
-        before = dataset.truth(seed, index - 1)
-        raw = dataset.event_json(seed, index - 1)
+        before = truth(seed, index - 1)
+        raw = event_json(seed, index - 1)
         return BadEvent(kind, raw, "duplicate", before)
-    truth = dataset.truth(seed, index)
+    plain = truth(seed, index)
     if kind == "changed":
-        before = dataset.truth(seed, index - 1)
-        return BadEvent(kind, _join(_fields(replace(truth, id=before.id))), "changed", before)
+        before = truth(seed, index - 1)
+        return BadEvent(kind, _join(_fields(replace(plain, id=before.id))), "changed", before)
     change = _CHANGES[kind]
     if callable(change):
-        return change(truth)
+        return change(plain)
     fields, stored = change
     outcome = KINDS[kind][0]
-    raw = _join(_fields(truth) | fields)
-    return BadEvent(kind, raw, outcome, stored(truth) if outcome == "stored" else None)
+    raw = _join(_fields(plain) | fields)
+    return BadEvent(kind, raw, outcome, stored(plain) if outcome == "stored" else None)
 
 
 class BadSource(GeneratedEvents):

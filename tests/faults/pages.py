@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import Fault, When, fault
 from datasync_crawler.mockapi.sequence import Span
 from datasync_crawler.mockapi.source import GeneratedEvents
 from faults.choices import ChoosingFault
 from faults.sequence import RunSequence, indices
+from faults.truth import event_json, truth
 
 if TYPE_CHECKING:
     from datasync_crawler.mockapi.faults import Scene
@@ -120,10 +120,10 @@ class OtherFormat(Fault):
         events = events_of(page, scene)
         places = [index for span in page.spans for index in indices(span)]
         for place, index in enumerate(places[: len(events)]):
-            plain = dataset.event_json(source.seed, index)
+            plain = event_json(source.seed, index)
             # An event that is bad, or that another fault has changed, stays as it is.
             if events[place] == plain:
-                true = dataset.truth(source.seed, index)
+                true = truth(source.seed, index)
                 event = json.loads(plain)
                 event["timestamp"] = _in_another_format(true.instant_us, scene.request.number)
                 events[place] = json.dumps(event, separators=(",", ":")).encode()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from faults.mock import badevents
 from faults.sequence import INSERTED_FROM
+from faults.truth import truth, truths
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import REGISTER, fault_list, parse_fault
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def ids(answer: Answer) -> list[str]:
 
 
 def true_ids(first: int, stop: int) -> list[str]:
-    return [true.id for true in dataset.truths(1, first, stop)]
+    return [true.id for true in truths(1, first, stop)]
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503, 504])
@@ -209,7 +209,7 @@ def test_an_event_comes_in_other_formats(mock: Start) -> None:
     api = mock(fault=("other-format",))
     pages = [api.get(**PAGE).json()["data"] for _ in range(4)]
     for place in range(500):
-        instant_us = dataset.truth(1, 1000 + place).instant_us
+        instant_us = truth(1, 1000 + place).instant_us
         values = [page[place].pop("timestamp") for page in pages]
         assert len({str(value) for value in values}) == (2 if instant_us % 1_000_000 else 4)
         assert instant_us // 1000 in values
@@ -253,9 +253,9 @@ def test_the_set_changes_under_way(mock: Start) -> None:
     api = mock(fault=("shift-insert:at=10,count=3,start=1,times=1",))
     answer = api.get(offset=9, limit=5)
     assert ids(answer) == [
-        dataset.truth(1, 9).id,
+        truth(1, 9).id,
         *true_ids(INSERTED_FROM, INSERTED_FROM + 3),
-        dataset.truth(1, 10).id,
+        truth(1, 10).id,
     ]
     api.get(offset=9, limit=5)
     assert api.stats()["runs"] == [[0, 10], [INSERTED_FROM, 3], [10, 2990]]

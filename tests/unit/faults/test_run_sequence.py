@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from faults.sequence import RunSequence, indices
+from faults.truth import event_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.source import GeneratedEvents, PageStore
 
 ORDERS = st.sampled_from(["oldest-first", "newest-first"])
@@ -63,6 +63,6 @@ def test_a_page_over_several_runs_is_its_events_one_by_one(
     """A slice that goes over inserted events holds the same bytes as its events rendered alone."""
     sequence = RunSequence(6000, order)
     sequence.insert(2500, 7)
-    expected = [dataset.event_json(1, index) for index in served(sequence, offset, limit)]
+    expected = [event_json(1, index) for index in served(sequence, offset, limit)]
     pieces = PageStore(GeneratedEvents(1), 1_000_000).pieces(sequence.spans(offset, limit))
     assert b"".join(pieces) == b",".join(expected)

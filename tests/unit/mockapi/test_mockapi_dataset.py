@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults.truth import event_json, truth, truths
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,8 +34,8 @@ def instant_us(value: object) -> int:
 def test_bytes_say_what_truth_says() -> None:
     """Every event's bytes, read independently, hold exactly what truth promises."""
     for index in SAMPLE:
-        event = json.loads(dataset.event_json(7, index))
-        true = dataset.truth(7, index)
+        event = json.loads(event_json(7, index))
+        true = truth(7, index)
         assert list(event) == [
             *("id", "sessionId", "userId", "type", "name", "properties", "timestamp", "session")
         ]
@@ -51,10 +52,10 @@ def test_bytes_say_what_truth_says() -> None:
 @given(seed=st.integers(0, 2**40), index=st.integers(-12_000_000, 10**9))
 def test_any_index_is_had_alone(seed: int, index: int) -> None:
     """An event far out is the same as in its block, and is a version 4 UUID."""
-    true = dataset.truth(seed, index)
-    assert json.loads(dataset.event_json(seed, index))["id"] == true.id
+    true = truth(seed, index)
+    assert json.loads(event_json(seed, index))["id"] == true.id
     assert uuid.UUID(true.id).version == 4
-    assert list(dataset.truths(seed, index, index + 1)) == [true]
+    assert list(truths(seed, index, index + 1)) == [true]
 
 
 def test_ids_are_unique_and_depend_on_the_seed() -> None:
@@ -70,7 +71,7 @@ def test_ids_are_unique_and_depend_on_the_seed() -> None:
 
 def test_instants_rise_with_the_index() -> None:
     """A higher index is a later event, also by the instants that the coarse formats keep."""
-    instants = [true.instant_us for true in dataset.truths(3, 0, SAMPLE.stop)]
+    instants = [true.instant_us for true in truths(3, 0, SAMPLE.stop)]
     assert all(early < late for early, late in pairwise(instants))
 
 
@@ -89,8 +90,8 @@ def _recorded() -> list[dict[str, Any]]:
 def test_looks_like_the_recorded_page() -> None:
     """Sizes, fields, formats and the mix of types are those of the real service."""
     recorded = _recorded()
-    made = [json.loads(dataset.event_json(1, index)) for index in range(6000)]
-    sizes = [len(dataset.event_json(1, index)) for index in range(6000)]
+    made = [json.loads(event_json(1, index)) for index in range(6000)]
+    sizes = [len(event_json(1, index)) for index in range(6000)]
     assert min(sizes) >= 332 - 3  # seconds alone are three digits shorter
     assert max(sizes) <= 355
     assert sum(sizes) / len(sizes) == pytest.approx(345.4, abs=2)
@@ -111,7 +112,7 @@ def test_all_four_formats_are_there() -> None:
     """The set mixes ISO with milliseconds, Unix ms, Unix s and ISO with a space."""
     seen = Counter()
     for index in range(1200):
-        value = json.loads(dataset.event_json(1, index))["timestamp"]
+        value = json.loads(event_json(1, index))["timestamp"]
         if isinstance(value, int):
             seen["ms" if value > 10**11 else "s"] += 1
         else:
@@ -122,7 +123,7 @@ def test_all_four_formats_are_there() -> None:
 
 def test_sessions_are_shared_by_neighbours() -> None:
     """Neighbours share sessions, and a session has one user."""
-    true = list(dataset.truths(1, 0, 1200))
+    true = list(truths(1, 0, 1200))
     users = {one.session_id: one.user_id for one in true}
     assert len(users) <= dataset.SESSIONS_PER_BLOCK + 2
     assert all(users[one.session_id] == one.user_id for one in true)

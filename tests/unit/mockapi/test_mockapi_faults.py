@@ -8,10 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from faults.truth import truths
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import When, load_plugins, parse_fault
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_connections_end_in_mid_body(mock: Start) -> None:
 def test_a_page_is_short_and_the_set_grows(mock: Start) -> None:
     """Half a page is served as a page; growth happens before the page is cut."""
     page = struck(mock, "short-page:keep=0.1,start=1").json()
-    assert [one["id"] for one in page["data"]] == [one.id for one in dataset.truths(1, 1000, 1050)]
+    assert [one["id"] for one in page["data"]] == [one.id for one in truths(1, 1000, 1050)]
     assert page["pagination"]["hasMore"] is True
     assert struck(mock, "growing:by=5,start=1").json()["meta"]["total"] == 3005
 

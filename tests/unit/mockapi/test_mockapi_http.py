@@ -7,8 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-
-from datasync_crawler.mockapi import dataset
+from faults.truth import truths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ids(first: int, stop: int) -> list[str]:
-    return [true.id for true in dataset.truths(1, first, stop)]
+    return [true.id for true in truths(1, first, stop)]
 
 
 def test_bulk_pages_are_the_data_set(mock: Start) -> None:

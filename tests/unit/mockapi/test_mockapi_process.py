@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from datasync_crawler.mockapi import dataset
+from faults.truth import truth
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mockserver import PROJECT, MockServer
@@ -41,7 +40,7 @@ def test_helper_serves_and_ends() -> None:
         assert mock.url == f"http://127.0.0.1:{mock.port}/api/v1"
         status, body = mock.get("/events/bulk", limit=1)
         assert status == 200
-        assert dataset.truth(1, 0).id.encode() in body
+        assert truth(1, 0).id.encode() in body
         assert mock.get("/events/bulk", key="wrong")[0] == 401
         mock.config(grow=5)
         assert mock.stats()["total"] == 2005

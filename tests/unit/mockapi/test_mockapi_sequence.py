@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from faults.truth import event_json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.sequence import EventSequence, Span
 from datasync_crawler.mockapi.source import (
     GeneratedEvents,
@@ -50,7 +50,7 @@ def test_page_is_its_events_one_by_one(order: str, offset: int, limit: int) -> N
     sequence = EventSequence(6000, order)
     store = PageStore(GeneratedEvents(1), 1_000_000)
     spans = sequence.spans(offset, limit)
-    expected = [dataset.event_json(1, index) for index in indices(spans)]
+    expected = [event_json(1, index) for index in indices(spans)]
     assert b"".join(store.pieces(spans)) == b",".join(expected)
     assert b"".join(store.pieces(spans)) == b",".join(expected)
 
