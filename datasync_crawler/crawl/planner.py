@@ -175,5 +175,6 @@ def _missing(inner: list[Gap], look: End, cause: str) -> str:
     """What couldn't be fetched, in words."""
     if not inner:
         return look.cause
-    because = f" couldn't be fetched: {cause}" if cause else " are missing: the API doesn't serve them"
-    return ranges.in_words(inner) + because
+    if cause:
+        return f"{ranges.in_words(inner)} couldn't be fetched: {cause}"
+    return f"{ranges.in_words(inner)} are missing: the API doesn't serve them"

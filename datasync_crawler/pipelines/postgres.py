@@ -7,7 +7,6 @@ committed: Scrapy counts it as active until then, and stops fetching when too mu
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self
@@ -16,10 +15,10 @@ from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
-from datasync_crawler.store.connection import STORE_ERRORS, Connector, one_line
+from datasync_crawler.store.connection import STORE_ERRORS, one_line
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer
 
@@ -45,9 +44,9 @@ class PostgresPipeline:
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
-        self._config = Config.from_settings(crawler.settings)
-        self._stop = threading.Event()
-        self._session = Session(Connector(self._config.database), self._config.schema)
+        app = App.of(crawler)
+        self._config, self._stop = app.config, app.stop
+        self._session = Session(app.database, self._config.schema)
         self._waiting: deque[Waiting] = deque()
         self._waiting_rows = 0
         self._idle: list[Writer] = []
@@ -186,7 +185,6 @@ class PostgresPipeline:
         writer.reset_stats()
 
     def _stopping(self) -> None:
-        self._stop.set()
         self._dispatch(even_if_small=True)
 
     def _close(self) -> None:
@@ -194,7 +192,6 @@ class PostgresPipeline:
             writer.close()
         self._threads.shutdown()
         self._session.close()
-        self._session.connector.release()
 
 
 def _only_ours(settings: "BaseSettings") -> bool:

@@ -8,7 +8,6 @@ is fetched, write to the database, or pace.
 import asyncio
 import contextlib
 import random
-import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -22,12 +21,11 @@ from datasync_crawler import signals
 from datasync_crawler.api import answers, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.crawl.cursor import read_by_cursor
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
-from datasync_crawler.crawl.reader import Reader
 from datasync_crawler.crawl.values import (
     Ask,
     Empty,
@@ -44,8 +42,6 @@ from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
 from datasync_crawler.ratelimit.backoff import delay_s
 from datasync_crawler.spiders.waiting import Waiting
-from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -77,7 +73,7 @@ class EventsSpider(scrapy.Spider):
     def from_crawler(cls, crawler: "Crawler", *args: Any, **kwargs: Any) -> "EventsSpider":
         """Scrapy's constructor."""
         spider = super().from_crawler(crawler, *args, **kwargs)
-        spider._set_up(Config.from_settings(crawler.settings))
+        spider._set_up(App.of(crawler))
         for handler, signal in (
             (spider._page_done, scrapy_signals.item_scraped),
             (spider._page_lost, scrapy_signals.item_dropped),
@@ -91,8 +87,9 @@ class EventsSpider(scrapy.Spider):
             crawler.signals.connect(handler, signal)
         return spider
 
-    def _set_up(self, config: Config) -> None:
-        self.config = config
+    def _set_up(self, app: App) -> None:
+        self._app, self.config = app, app.config
+        config = app.config
         self._decoder = PageDecoder(
             PageFormat(config.events_key, config.total_key, config.next_key)
         )
@@ -100,14 +97,7 @@ class EventsSpider(scrapy.Spider):
         self._waiting = Waiting()
         self._repeats = RepeatWatch()
         self._pass_no = 0  # the run's first pass
-        self._stop_threads = threading.Event()
-        self._connector = Connector(config.database)
-        self._ledger = Ledger(
-            self._connector,
-            config.schema,
-            max_wait_s=config.db_max_wait_s,
-            stop=self._stop_threads,
-        )
+        self._ledger = app.ledger()
         self._planning: asyncio.Future[Verdict] | None = None
 
     # --- start ------------------------------------------------------------------------------------
@@ -133,7 +123,7 @@ class EventsSpider(scrapy.Spider):
             self.crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
         except asyncio.CancelledError:
-            if not self._stop_threads.is_set():
+            if not self._app.stop.is_set():
                 raise
         except CloseSpider:
             raise
@@ -156,11 +146,8 @@ class EventsSpider(scrapy.Spider):
     async def _plan(self) -> Verdict:
         """The planner's verdict: by offset, or by cursor where offsets lead nowhere."""
         config = self.config
-        reader = Reader(
-            World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered),
-            page_size=config.page_size,
-            in_flight=config.workers or self.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
-            numbered=config.pagination == "page",
+        reader = self._app.reader(
+            World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered)
         )
         redrive = self.redrive == "1"
         if config.pagination != "cursor":
@@ -387,7 +374,7 @@ class EventsSpider(scrapy.Spider):
         """
         request = failure.request  # type: ignore[attr-defined]
         tries = request.meta.get("retry_times", 0)
-        closing = self._stop_threads.is_set()
+        closing = self._app.stop.is_set()
         if not closing and tries < self.settings.getint("RETRY_TIMES"):
             return self._again(request, "a body that can't be decompressed, or is too large")
         ask = request.cb_kwargs["ask"]
@@ -449,18 +436,17 @@ class EventsSpider(scrapy.Spider):
         )
 
     def _stop(self) -> None:
-        self._stop_threads.set()
+        self._app.stop.set()
         if self._planning is not None:
             self._planning.cancel()
 
     async def _close(self) -> None:
-        self._stop_threads.set()
+        self._app.stop.set()
         if self._planning is not None:
             self._planning.cancel()
             with contextlib.suppress(asyncio.CancelledError, CrawlError):
                 await self._planning
         await self._ledger.close()
-        self._connector.release()
 
 
 def _as_page(page: EventPage) -> Page:
