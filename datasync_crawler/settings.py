@@ -149,7 +149,6 @@ MEMUSAGE_CHECK_INTERVAL_SECONDS = 1.0
 AUTOTHROTTLE_ENABLED = True
 
 # A test aid: where in which transaction the process kills itself, such as after_commit:3.
-DATASYNC_CRASH_POINT = _setting("DATASYNC_CRASH_POINT")  # Postgres pipeline
 
 SCHEDULER = "datasync_crawler.scheduler.LedgerScheduler"
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memory

@@ -19,7 +19,6 @@ from datasync_crawler.app import App
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
 from datasync_crawler.store.connection import STORE_ERRORS, one_line
-from datasync_crawler.store.crashes import crash_point
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer
 
@@ -40,8 +39,7 @@ Waiting = tuple["EventPage", "asyncio.Future[None]"]
 class PostgresPipeline:
     """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
 
-    A test aid: DATASYNC_CRASH_POINT (`store.crashes`). Stats: events/…, database/…. Stops the
-    crawl when the database is lost.
+    Stats: events/…, database/…. Stops the crawl when the database is lost.
     """
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -67,7 +65,6 @@ class PostgresPipeline:
         """Opens the session; what is wrong with the database ends the crawl with its sentence."""
         config = self._config
         try:
-            crash = crash_point(self._crawler.settings.get("DATASYNC_CRASH_POINT"))
             run_id = await run_in_thread(
                 self._session.open,
                 api_base_url=config.api_base_url,
@@ -84,7 +81,6 @@ class PostgresPipeline:
                 on_duplicate=config.on_duplicate,
                 max_wait_s=config.db_max_wait_s,
                 stop=self._stop,
-                crash_point=crash,
             )
             for _ in range(config.db_writers)
         ]

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment, start_crawl
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from databases import Database
