@@ -140,6 +140,23 @@ def test_an_answer_from_a_cache_proves_nothing() -> None:
     assert ledger.ids == set(server.ids)
 
 
+def test_a_cache_that_never_expires_proves_nothing() -> None:
+    """Each reading is tried three times; then the run says so."""
+    server = Server(Random(1), 500, 100, saying="none")
+
+    def cache(_: Run, answer: Answer) -> Answer:
+        def cached(ask: Ask) -> Outcome:
+            outcome = answer(ask)
+            return replace(outcome, cached_s=5.0) if isinstance(outcome, Page) else outcome
+
+        return cached
+
+    verdict, pauses = crawl(server, MemoryLedger(), change=cache)
+    assert not verdict.complete
+    assert "cache" in verdict.sentences[0]
+    assert len(pauses) < 50
+
+
 def test_a_set_that_grows_with_each_answer_keeps_no_run_for_ever() -> None:
     """What was there when the run began is read and proved; the rest is the next run's."""
     server, ledger = Server(Random(1), 500, 100), MemoryLedger()
