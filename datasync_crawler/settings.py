@@ -99,6 +99,7 @@ EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY")  # spider: dotted path in the body; empty: the usual places
 NEXT_KEY = _setting("NEXT_KEY")  # spider: the same, of the next page's cursor or address
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
+FOLLOW = _setting("FOLLOW")  # spider: s between two looks; empty: one run, one look
 RATE_LIMIT = _setting("RATE_LIMIT")  # handler: a limit that the user knows, such as 10/60s
 RATE_LIMIT_SHARE = _setting("RATE_LIMIT_SHARE", "1.0")  # handler: our part of any limit
 RATE_LIMIT_MAX_WAIT = _setting("RATE_LIMIT_MAX_WAIT", "3600")  # handler: s, longest pause

@@ -109,7 +109,8 @@ class Heartbeat:
         if log is not None:
             stats, sample = self._stats()
             try:
-                await self._in_thread(lambda: log.finish(reason, stats, sample))
+                ended = progress.ended(reason, stats)
+                await self._in_thread(lambda: log.finish(ended, stats, sample))
             except STORE_ERRORS as error:
                 logger.warning("The run's end can't be written (%s).", type(error).__name__)
             await self._in_thread(log.close)

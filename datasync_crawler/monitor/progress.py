@@ -37,7 +37,8 @@ class Figures:
     """A moment of a run. `done`: offsets below the total that are committed.
 
     `holes`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
-    over, in epoch seconds, where a rate limit decides.
+    over, in epoch seconds, where a rate limit decides. `follows`: when a run that stays
+    looks again.
     """
 
     total: int | None
@@ -49,6 +50,7 @@ class Figures:
     holes: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     ends_at: float | None = None
+    follows: str = ""
 
 
 class Meter:
@@ -98,6 +100,7 @@ class Meter:
             holes=holes,
             traffic=api,
             ends_at=ends_at,
+            follows=follows(wall, stats),
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -125,6 +128,23 @@ def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
         pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
         window_s=stats.get("rate_limit/window_s"),
     )
+
+
+def follows(wall: float, stats: Mapping[str, Any]) -> str:
+    """When a run that follows (FOLLOW) looks again; "" while it looks, and of any other run."""
+    next_at = stats.get("crawl/next_look_at")
+    if next_at is None:
+        return ""
+    state = "up to date" if stats.get("crawl/complete") else "not up to date"
+    return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
+
+
+def ended(reason: str, stats: Mapping[str, Any]) -> str:
+    """The finish reason of a run: one that follows has no end of its own, so a signal that comes
+    when the last look was complete finishes it.
+    """
+    stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
+    return "finished" if stays and reason == "shutdown" else reason
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -176,6 +196,8 @@ def facts(figures: Figures) -> list[str]:
         said.append(f"{figures.holes:,} hole{'s' if figures.holes > 1 else ''}")
     if figures.rejected:
         said.append(f"{figures.rejected:,} rejected")
+    if figures.follows:
+        said.append(figures.follows)
     return said
 
 

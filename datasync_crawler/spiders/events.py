@@ -41,6 +41,7 @@ from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError,
 from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
 from datasync_crawler.ratelimit.backoff import delay_s
+from datasync_crawler.spiders.following import Following, note
 from datasync_crawler.spiders.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ MOST_TOTALS_LOGGED: Final = 5
 class EventsSpider(scrapy.Spider):
     """Settings: API_BASE_URL, BULK_*, *_PATH, *_PARAM, *_KEY, PAGINATION, and the database's.
 
-    Argument (-a): redrive=1 fetches rejected events again first (`scrapy redrive`).
+    Argument (-a): redrive=1 fetches rejected events again first (`scrapy redrive`); redrive=all
+    reads everything again (`scrapy redrive --all`).
 
     Stats: crawl/…, pages/…; see docs/architecture.md.
     """
@@ -99,6 +101,9 @@ class EventsSpider(scrapy.Spider):
         self._pass_no = 0  # the run's first pass
         self._ledger = app.ledger()
         self._planning: asyncio.Future[Verdict] | None = None
+        self._by_cursor = False  # offsets lead nowhere, as an earlier look has found out
+        self._has_begun = False
+        self._following: Following | None = None
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -111,6 +116,8 @@ class EventsSpider(scrapy.Spider):
         try:
             self._check_arguments()
             self._ledger.run_id = self.crawler.stats.get_value("crawl/run_id")
+            if self.config.follow_s is not None:
+                self._following = Following(self.crawler.stats, self.config.follow_s)
             self._planning = asyncio.ensure_future(self._plan())
             while True:
                 number, ask = await self._waiting.next(self._planning)
@@ -140,18 +147,29 @@ class EventsSpider(scrapy.Spider):
                 self._planning.cancel()
 
     def _check_arguments(self) -> None:
-        if self.redrive not in {"", "0", "1"}:
-            raise ConfigError(f"redrive is {self.redrive!r}: pass -a redrive=1, or leave it.")
+        if self.redrive not in {"", "0", "1", "all"}:
+            raise ConfigError(
+                f"redrive is {self.redrive!r}: pass -a redrive=1 or redrive=all, or leave it."
+            )
+        self._redrive = self.redrive
 
     async def _plan(self) -> Verdict:
+        """One look at the set, or with FOLLOW one after another."""
+        if self._following is None:
+            return await self._look()
+        return await self._following.run(self._look, asyncio.sleep)
+
+    async def _look(self) -> Verdict:
         """The planner's verdict: by offset, or by cursor where offsets lead nowhere."""
         config = self.config
+        self._repeats = RepeatWatch()
         reader = self._app.reader(
             World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered)
         )
-        redrive = self.redrive == "1"
-        if config.pagination != "cursor":
-            verdict = await Planner(reader, redrive=redrive).run()
+        redrive, self._redrive = self._redrive, ""  # once, not at each look
+        if config.pagination != "cursor" and not self._by_cursor:
+            planner = Planner(reader, redrive=redrive == "1", anew=redrive == "all")
+            verdict = await planner.run()
             if isinstance(verdict, Verdict):
                 return verdict
             if config.pagination != "auto":
@@ -163,37 +181,29 @@ class EventsSpider(scrapy.Spider):
             self.logger.warning(
                 "%s: the crawl goes on by cursor, one page after another.", verdict.why
             )
-        return await read_by_cursor(reader, redrive=redrive)
+            self._by_cursor = True
+        return await read_by_cursor(reader, redrive=redrive in {"1", "all"})
 
     def _say_covered(self, offsets: int) -> None:
-        """What the ledger's chain holds before this run's pages."""
+        """What the ledger's chain holds before this look's pages."""
         stats = self.crawler.stats
         stats.set_value("crawl/covered", offsets)
-        if offsets > stats.get_value("events/received", 0):
+        if self._following is not None:
+            self._following.covered(offsets)
+        if offsets > stats.get_value("events/received", 0) and not self._has_begun:
             total = stats.get_value("crawl/total")
             of = "an unknown number of" if total is None else f"{total:,}"
             self.logger.info(
                 "Going on where the last run left off: %s of %s events are committed.",
                 f"{offsets:,}", of,
             )  # fmt: skip
+        self._has_begun = True
 
     def _conclude(self, verdict: Verdict) -> None:
         """Tells the stats. Raises CloseSpider unless everything is proved."""
-        stats = self.crawler.stats
-        stats.set_value("crawl/complete", value=verdict.complete)
+        note(self.crawler.stats, verdict)
         if not verdict.complete:
-            stats.set_value("crawl/missing", verdict.sentences[0])
-            stats.set_value("crawl/rerun", verdict.rerun)
             raise CloseSpider("incomplete")
-        for name, value in (
-            ("crawl/asides", "\n".join(verdict.sentences)),
-            ("crawl/total", verdict.served),
-            ("crawl/covered", verdict.served),
-            ("crawl/total_found", verdict.total != verdict.served),
-            ("crawl/stored", verdict.stored),
-            ("crawl/rejected_now", verdict.rejected),
-        ):
-            stats.set_value(name, value)
 
     def _request(self, number: int, ask: Ask) -> scrapy.Request:
         return scrapy.Request(
