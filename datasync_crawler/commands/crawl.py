@@ -81,6 +81,11 @@ class Command(ScrapyCrawl):
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
+        if self.settings.getdict("FEEDS"):
+            logging.getLogger(__name__).info(
+                "The export holds the events that this run fetches. scrapy export FILE writes all "
+                "that are stored."
+            )
         crawler = self._create_crawler(args[0])
         self.crawler_process.crawl(crawler, **opts.spargs)
         self.crawler_process.start()

@@ -34,8 +34,8 @@ def test_no_other_age_is_guessed_at(text: str) -> None:
         (Freshness(NOW, NOW - 900, 3, NOW - 900, "finished"), []),
         (Freshness(NOW, NOW - 3600, 3, NOW - 3600, "finished", 3600),
          [("The last complete run ended 1 h 0 min ago, more than 15 min 0 s: run 3 was the "
-          "last one, and none has begun since: look at the timer, cron job or scheduler that starts "
-          "it.")]),
+          "last one, and none has begun since: look at the timer, cron job or scheduler "
+          "that starts it.")]),
         (Freshness(NOW, NOW - 3600, 4, NOW - 9, "incomplete", 9),
          [("The last complete run ended 1 h 0 min ago, more than 15 min 0 s: run 4 ended with "
           "incomplete; its last lines say what to do.")]),
