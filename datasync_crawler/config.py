@@ -57,6 +57,7 @@ class Config:
     total_key: str
     next_key: str
     on_duplicate: str
+    follow_s: float | None
     rate_limits: tuple[Limit, ...]
     rate_limit_share: float
     rate_limit_max_wait_s: float
@@ -74,7 +75,7 @@ class Config:
         """
         read = _Reader(settings)
         for name in filter(read.text, INTERVALS):
-            read.seconds(name)
+            read.seconds(name, above_0=name == "HEARTBEAT_INTERVAL")
         read.no_delay()
         base_url = read.api_base_url(required=require_api)
         data_dir = Path(read.text("DATA_DIR"))
@@ -102,6 +103,7 @@ class Config:
             total_key=read.key("TOTAL_KEY"),
             next_key=read.key("NEXT_KEY"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
+            follow_s=read.seconds("FOLLOW", above_0=True) if read.text("FOLLOW") else None,
             rate_limits=read.limits("RATE_LIMIT"),
             rate_limit_share=read.share("RATE_LIMIT_SHARE"),
             rate_limit_max_wait_s=read.seconds("RATE_LIMIT_MAX_WAIT"),
@@ -176,11 +178,12 @@ class _Reader:
             )
         return int(text)
 
-    def seconds(self, name: str) -> float:
+    def seconds(self, name: str, *, above_0: bool = False) -> float:
         text = self.text(name)
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-            raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, 0 or more.")
-        if name == "HEARTBEAT_INTERVAL" and not float(text):  # beats without a pause
+            least = "more than 0" if above_0 else "0 or more"
+            raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, {least}.")
+        if above_0 and not float(text):  # over and over without a pause
             raise ConfigError(f"{name} is {text!r}: set it to a number of seconds, more than 0.")
         return float(text)
 

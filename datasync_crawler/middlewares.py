@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.exceptions import IgnoreRequest
 
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.events.scan import printable
 from datasync_crawler.ratelimit.backoff import delay_s
 
@@ -30,9 +30,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
         super().__init__(settings)
         self._base_s = settings.getfloat("RETRY_BACKOFF_BASE")
         self._cap_s = settings.getfloat("RETRY_BACKOFF_CAP")
-
         self._said: set[str] = set()
-        self._without_key = Config.from_settings(settings, require_api=False).without_key
 
     def process_response(
         self, request: "Request", response: "Response", spider: object = None
@@ -77,7 +75,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
         kind = reason if isinstance(reason, str) else type(reason).__name__
         if kind not in self._said:
             self._said.add(kind)
-            cause = printable(self._without_key(str(reason) or kind))
+            cause = printable(App.of(self.crawler).config.without_key(str(reason) or kind))
             logger.warning(
                 "No usable answer from %s (%s): such pages are tried again, up to %d times each.",
                 request.url, cause, self.max_retry_times,

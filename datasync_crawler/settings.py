@@ -99,6 +99,7 @@ EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY")  # spider: dotted path in the body; empty: the usual places
 NEXT_KEY = _setting("NEXT_KEY")  # spider: the same, of the next page's cursor or address
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
+FOLLOW = _setting("FOLLOW")  # spider: s between two looks; empty: one run, one look
 RATE_LIMIT = _setting("RATE_LIMIT")  # handler: a limit that the user knows, such as 10/60s
 RATE_LIMIT_SHARE = _setting("RATE_LIMIT_SHARE", "1.0")  # handler: our part of any limit
 RATE_LIMIT_MAX_WAIT = _setting("RATE_LIMIT_MAX_WAIT", "3600")  # handler: s, longest pause
@@ -149,7 +150,6 @@ MEMUSAGE_CHECK_INTERVAL_SECONDS = 1.0
 AUTOTHROTTLE_ENABLED = True
 
 # A test aid: where in which transaction the process kills itself, such as after_commit:3.
-DATASYNC_CRASH_POINT = _setting("DATASYNC_CRASH_POINT")  # Postgres pipeline
 
 SCHEDULER = "datasync_crawler.scheduler.LedgerScheduler"
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memory

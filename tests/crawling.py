@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from datasync_crawler.mockapi.dataset import Truth
+from faults.truth import Truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

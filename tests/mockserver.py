@@ -36,14 +36,15 @@ class MockServer:
     def start(self) -> Self:
         """Start it and wait for the line that says where it listens."""
         command = [sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"]
+        command += ["--plugin", "faults.mock"]
         command += ["--port", str(self.port), "--api-key", self.key, *self.options]
-        search = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+        search = (str(PROJECT), str(PROJECT / "tests"), os.environ.get("PYTHONPATH"))
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": search},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -68,13 +69,13 @@ class MockServer:
         return status
 
     def stats(self) -> dict[str, Any]:
-        """What it was asked so far: see `journal.Journal.stats` and `api.MockApi.stats`."""
+        """What it was asked so far: see `faults/journal.py` and `faults/control.py`."""
         return self._control("stats", None)
 
     def config(self, **changes: object) -> None:
         """Change options while it runs (names as on the command line, with underscores).
 
-        Also `grow=n`, `insert=[offset, n]`, `delete=[offset, n]`, `expire_cursors=True`.
+        Also `grow=n`, `insert=[offset, n]`, `delete=[offset, n]`.
         """
         self._control("config", json.dumps(changes).encode())
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from faults.crashes import CrashingWriter
 
 from datasync_crawler.crawl.values import Ask
 from datasync_crawler.events.event import Event, Rejection
@@ -16,12 +17,13 @@ from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.targets import ServerTarget
-from datasync_crawler.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from databases import Database
+
+    from datasync_crawler.store.writer import Writer
 
 API = "http://127.0.0.1/api/v1"
 SOME_TIME = datetime(2026, 1, 27, 19, 20, 12, 369000, UTC)
@@ -96,7 +98,7 @@ class Room:
         stop: threading.Event | None = None,
         crash_point: Callable[[str], None] = lambda _: None,
     ) -> Writer:
-        writer = Writer(
+        writer = CrashingWriter(
             self.session,
             on_duplicate=on_duplicate,
             max_wait_s=max_wait_s,

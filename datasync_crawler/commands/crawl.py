@@ -20,6 +20,7 @@ from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import open_to_others, without_empty
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.monitor.log import WithoutPasswords
+from datasync_crawler.monitor.progress import ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +81,11 @@ class Command(ScrapyCrawl):
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
+        if self.settings.getdict("FEEDS"):
+            logging.getLogger(__name__).info(
+                "The export holds the events that this run fetches. scrapy export FILE writes all "
+                "that are stored."
+            )
         crawler = self._create_crawler(args[0])
         self.crawler_process.crawl(crawler, **opts.spargs)
         self.crawler_process.start()
@@ -136,8 +142,8 @@ def _check_arguments(arguments: "Mapping[str, object]") -> None:
     for name in arguments:
         if name not in SPIDER_ARGUMENTS and not name.startswith("_"):
             raise ConfigError(
-                f"The spider has no argument {name!r}, only redrive=1. A setting is given as "
-                "-s NAME=value, under Scrapyd as setting=NAME=value."
+                f"The spider has no argument {name!r}, only redrive=1 and redrive=all. A setting "
+                "is given as -s NAME=value, under Scrapyd as setting=NAME=value."
             )
 
 
@@ -178,7 +184,7 @@ def exit_status(crawler: "Crawler") -> int:
     stats = crawler._stats  # None when the crawl never got that far
     if stats is None:
         return 1
-    reason = stats.get_value("finish_reason")
+    reason = ended(str(stats.get_value("finish_reason")), stats.get_stats())
     if reason in CONFIGURATION_REASONS:
         return 2
     complete = reason == "finished" and stats.get_value("crawl/complete") is True

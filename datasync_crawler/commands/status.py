@@ -25,26 +25,67 @@ class Command(ConfiguredCommand):
         """Describe the command in `scrapy status --help`."""
         return (
             "Reads the configured database (or the demonstration's when nothing is configured), "
-            "never the API. A run without a heartbeat has crashed."
+            "never the API. A run without a heartbeat has crashed. As an alarm: with --max-age 15m "
+            "the exit status is 1 when no run was complete for longer than that, or the API has "
+            "refused the key."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Ours beside Scrapy's."""
         super().add_options(parser)
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+        parser.add_argument(
+            "--max-age",
+            metavar="AGE",
+            help="exit with 1 when the last complete run ended longer ago: 90s, 15m, 2h, 1d",
+        )
+        parser.add_argument(
+            "--max-event-age",
+            metavar="AGE",
+            help="exit with 1 when the newest event's timestamp is older than that",
+        )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Print the status."""
-        from datasync_crawler.monitor import report  # noqa: PLC0415
+        """Print the status, and on standard error what is too old."""
+        from dataclasses import asdict, replace  # noqa: PLC0415
+
+        from datasync_crawler.monitor import freshness, report  # noqa: PLC0415
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
+        from datasync_crawler.store.freshness import (  # noqa: PLC0415
+            read_freshness,
+            read_newest_event,
+        )
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
         self.refuse(args)
+        max_age_s = _age("--max-age", opts.max_age)
+        max_event_age_s = _age("--max-event-age", opts.max_event_age)
         config = self.configured()
-        with ProofReader(Connector(config.database), config.schema) as reader:
+        connector = Connector(config.database)
+        with ProofReader(connector, config.schema) as reader:
             figures = reader.figures(*reader.source(), "the last known")
             seen = figures, reader.reasons(), reader.runs()
+            fresh = read_freshness(connector, config.schema)
+            newest = read_newest_event(connector, config.schema)
+        fresh = replace(fresh, newest_event_at=newest)
+        stale = freshness.problems(fresh, max_age_s=max_age_s, max_event_age_s=max_event_age_s)
         if opts.json:
-            print(json.dumps(report.status_values(*seen), ensure_ascii=False))
+            values = {**report.status_values(*seen), "freshness": asdict(fresh), "stale": stale}
+            print(json.dumps(values, ensure_ascii=False))
         else:
-            print("\n".join(report.status_lines(*seen)))
+            print("\n".join([*report.status_lines(*seen), *freshness.lines(fresh)]))
+        for sentence in stale:
+            self.fail(sentence, 1)
+
+
+def _age(option: str, text: str | None) -> float | None:
+    """An age in seconds; None when it isn't asked for. Raises ConfigError."""
+    from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+    from datasync_crawler.monitor.freshness import parse_age  # noqa: PLC0415
+
+    try:
+        return None if text is None else parse_age(text)
+    except ValueError:
+        raise ConfigError(
+            f"{option} is {text!r}: give it an age such as 90s, 15m, 2h or 1d."
+        ) from None

@@ -94,7 +94,7 @@ class Ends:
             return replace(end, seen=True)
         if not page.new and page.ids[-1] == end.last_id:
             return replace(end, seen=True)
-        if len(page.ids) == 1 and reader.has_seams:
+        if len(page.ids) == 1 and reader.has_seams and reader.sizes.longest <= 1:
             reader.sizes = type(reader.sizes).of(1)  # the API serves one event at a time
         first = (
             reader.ask(end.stop, end.stop + size)

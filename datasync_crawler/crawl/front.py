@@ -95,9 +95,10 @@ class Front:
         stop = at + proof.count
         tail = await reader.world.fetch(reader.ask(stop, stop + reader.sizes.size))
         reader.learn(tail)
-        if not isinstance(tail, Page) or len(tail.ids) < tail.ask.overlap:
+        if not isinstance(tail, Page):
             return
-        if tail.ids[stop - tail.ask.offset - 1] == proof.tail_id:
+        last = stop - tail.ask.offset - 1  # a wide overlap may be longer than the answer
+        if last < len(tail.ids) and tail.ids[last] == proof.tail_id:
             facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
             await self._reader.world.ledger.join(reader.pass_no, facts)
             if not tail.stored and not tail.cached_s and stop == reader.extent.total:

@@ -26,17 +26,21 @@ STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
 #: Rounds that only fetch what is added meanwhile: a set that grows for ever must not keep the run.
 MOST_GROWTH: Final = 20
 #: Rounds in one pass, whatever they bring: a server that serves the same for ever has an end, too.
-MOST_ROUNDS: Final = 500
+MOST_ROUNDS: Final = 60
 
 
 class Planner:
-    """Fetches until the ledger proves the set, or says why it doesn't."""
+    """Fetches until the ledger proves the set, or says why it doesn't.
 
-    def __init__(self, reader: Reader, *, redrive: bool = False) -> None:
+    `redrive`: rejected events are fetched again first. `anew`: everything is, in a pass that stands
+    on nothing.
+    """
+
+    def __init__(self, reader: Reader, *, redrive: bool = False, anew: bool = False) -> None:
         self._reader = reader
         self._ledger = reader.world.ledger
         self._front, self._ends = Front(reader), Ends(reader)
-        self._redrive = redrive
+        self._redrive, self._anew = redrive, anew
 
     async def run(self) -> Verdict | NoEndpoint:
         """Head, gaps, end, seams, verdict; a new pass where that may settle what is in doubt."""
@@ -48,9 +52,9 @@ class Planner:
         reader.allow(state.page_limit)
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
-            resumed = number == 0 and await self._front.resume(state)
-            if not resumed:
-                opened = await self._front.open(state, on_base=number == 0)
+            goes_on = number == 0 and not self._anew
+            if not (goes_on and await self._front.resume(state)):
+                opened = await self._front.open(state, on_base=goes_on)
                 if opened is not None:
                     return opened
             verdict = await self._pass(state.proof)
@@ -175,5 +179,6 @@ def _missing(inner: list[Gap], look: End, cause: str) -> str:
     """What couldn't be fetched, in words."""
     if not inner:
         return look.cause
-    because = f" couldn't be fetched: {cause}" if cause else " are missing: the API doesn't serve them"
-    return ranges.in_words(inner) + because
+    if cause:
+        return f"{ranges.in_words(inner)} couldn't be fetched: {cause}"
+    return f"{ranges.in_words(inner)} are missing: the API doesn't serve them"

@@ -38,6 +38,8 @@ MOST_EMPTY: Final = 8
 MOST_FAILED: Final = 16
 #: A reading that checks another waits for at most so long until a cache has forgotten, in seconds.
 LONGEST_CACHE_S: Final = 60.0
+#: Answers from a cache, one after another, until such a reading has failed.
+MOST_CACHED: Final = 3
 #: The first overlap after one event, where a page is six times as long.
 FIRST_WIDE: Final = 64
 #: Pages that may wait for their commit, beside twice the requests that may be in flight.
@@ -48,7 +50,9 @@ JOINED_AT_ONCE: Final = 20
 
 @dataclass(slots=True)
 class Round:
-    """What a round over the gaps has brought. `cause`: of the last failure."""
+    """What a round over the gaps has brought. `cause`: of the last failure. `is_look`: a look at
+    the end, where short pages say nothing of the page size.
+    """
 
     most_empty: int = MOST_EMPTY
     pages: int = 0
@@ -59,6 +63,7 @@ class Round:
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
     widened: bool = False
+    is_look: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -122,13 +127,15 @@ class Reader:
 
     async def check(self, offset: int, limit: int) -> Outcome:
         """Reads what is at *offset* now; not what a cache had before."""
-        while True:
+        for _ in range(MOST_CACHED):
             self.checks -= 1
-            outcome = await self.world.fetch(Ask(self.checks, max(offset, 0), limit))
+            ask = Ask(self.checks, max(offset, 0), limit)
+            outcome = await self.world.fetch(ask)
             self.learn(outcome)
             if not isinstance(outcome, Page) or not outcome.cached_s:
                 return outcome
             await self.world.pause(min(outcome.cached_s, LONGEST_CACHE_S))
+        return Failed(ask, "each answer came from a cache, after waiting for it to expire")
 
     def learn(self, outcome: Outcome) -> None:
         """What any answer says of the set as a whole."""
@@ -175,7 +182,7 @@ class Reader:
 
     async def take(self, outcome: Outcome) -> None:
         """Takes in the answer to a range that was asked for by itself."""
-        now = Round()
+        now = Round(is_look=True)
         self._take(outcome, now)
         await self._write_down(now)
 
@@ -226,7 +233,7 @@ class Reader:
     def _take_page(self, page: Page, now: Round) -> None:
         total, ask = self.extent.total, page.ask
         behind = None if total is None else total - ask.offset
-        if not self.numbered:
+        if not self.numbered and not now.is_look:
             self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
         for first, comparison in self.joints.add(page):
             self._widen(comparison, now)

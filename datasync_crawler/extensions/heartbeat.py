@@ -14,10 +14,10 @@ import msgspec
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.monitor import progress
-from datasync_crawler.store.connection import STORE_ERRORS, Connector
+from datasync_crawler.store.connection import STORE_ERRORS
 from datasync_crawler.store.runs import RunLog
 
 if TYPE_CHECKING:
@@ -45,13 +45,12 @@ class Heartbeat:
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
-        self._config = Config.from_settings(crawler.settings)
+        self._app = App.of(crawler)
         self._interval_s = crawler.settings.getfloat("HEARTBEAT_INTERVAL")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
         self._loop = AsyncioLoopingCall(self._beat)
         self._meter = progress.Meter(time.monotonic())
         self._log: RunLog | None = None
-        self._connector: Connector | None = None
         self._beats = 0
         self._busy = False
         self._away = False
@@ -68,8 +67,7 @@ class Heartbeat:
         if run_id is None:
             return  # the database couldn't be opened: the pipeline has said so
         self._meter = progress.Meter(time.monotonic())
-        self._connector = Connector(self._config.database)
-        self._log = RunLog(self._connector, self._config.schema, run_id)
+        self._log = RunLog(self._app.database, self._app.config.schema, run_id)
         self._loop.start(self._interval_s)
 
     def _stats(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,15 +109,15 @@ class Heartbeat:
     async def _spider_closed(self, reason: str) -> None:
         if self._loop.running:
             self._loop.stop()
-        log, connector = self._log, self._connector
-        if log is not None and connector is not None:
+        log = self._log
+        if log is not None:
             stats, sample = self._stats()
             try:
-                await self._in_thread(lambda: log.finish(reason, stats, sample))
+                ended = progress.ended(reason, stats)
+                await self._in_thread(lambda: log.finish(ended, stats, sample))
             except STORE_ERRORS as error:
                 logger.warning("The run's end can't be written (%s).", type(error).__name__)
             await self._in_thread(log.close)
-            await self._in_thread(connector.release)
         self._thread.shutdown(wait=False)
 
     async def _in_thread(self, function: "Callable[[], None]") -> None:

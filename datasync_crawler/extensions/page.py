@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -24,7 +24,7 @@ class Dashboard:
     """Serves from the opening of the spider until everything has ended."""
 
     def __init__(self, crawler: "Crawler") -> None:
-        self._config = Config.from_settings(crawler.settings)
+        self._config = App.of(crawler).config
         if self._config.dashboard_port is None:
             raise NotConfigured  # silently: no page is the default
         self._server: Server | None = None

@@ -55,7 +55,8 @@ class Progress:
     def _say(self) -> None:
         figures = self._figures()
         if self._panel is None:
-            logger.info("%s", progress.line(figures))
+            if not figures.follows:  # hours of waiting are no progress
+                logger.info("%s", progress.line(figures))
         else:
             self._panel.show(figures)
 
@@ -69,7 +70,8 @@ class Progress:
         if self._loop.running:
             self._loop.stop()
         lasted_s = time.monotonic() - self._started_at
-        outcome = progress.outcome(reason, lasted_s, self._crawler.stats.get_stats())
+        stats = self._crawler.stats.get_stats()
+        outcome = progress.outcome(progress.ended(reason, stats), lasted_s, stats)
         panel, self._panel = self._panel, None
         if panel is not None:
             panel.stop()

@@ -5,7 +5,6 @@ Owns the queue and its timer. Must not decide when a request may go (`ratelimit`
 """
 
 import asyncio
-import random
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -16,14 +15,13 @@ from scrapy.exceptions import IgnoreRequest
 from datasync_crawler import signals
 from datasync_crawler.handlers.memory import Memory
 from datasync_crawler.handlers.told import Told, clock_time
-from datasync_crawler.ratelimit.in_flight import InFlightLimit
-from datasync_crawler.ratelimit.limiter import Limiter, Outcome
+from datasync_crawler.ratelimit.limiter import Outcome
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-    from datasync_crawler.config import Config
+    from datasync_crawler.app import App
 
 
 class CrawlStopping(IgnoreRequest):
@@ -41,26 +39,16 @@ class Gate:
     crawl's end when the key is refused or a pause is too long.
     """
 
-    def __init__(self, crawler: "Crawler", config: "Config") -> None:
+    def __init__(self, crawler: "Crawler", app: "App") -> None:
         self._crawler = crawler
-        self._max_wait_s = config.rate_limit_max_wait_s
-        self._limiter = Limiter(
-            in_flight_limit=InFlightLimit(
-                first=crawler.settings.getint("CONCURRENT_REQUESTS"),
-                most=config.workers or crawler.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
-                max_bytes=config.max_bytes_in_flight,
-            ),
-            max_wait_s=config.rate_limit_max_wait_s,
-            random=random.random,
-            limits=config.rate_limits,
-            share=config.rate_limit_share,
-        )
+        self._max_wait_s = app.config.rate_limit_max_wait_s
+        self._limiter = app.limiter()
         self._queue: deque[asyncio.Future[float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._in_flight_limit: int | None = None  # as the others know it
-        self._told = Told(crawler.stats, config.without_key)
-        self._memory = Memory(self._limiter, config)
+        self._told = Told(crawler.stats, app.config.without_key)
+        self._memory = Memory(self._limiter, app)
         crawler.signals.connect(self._stopping, signals.stopping)
         crawler.signals.connect(self._memory.close, scrapy_signals.spider_closed)
 

@@ -1,9 +1,9 @@
-"""The download handler of the commands that look at single pages (looking.py)."""
+"""The download handler of the commands that look at single pages (commands/looking.py)."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.handlers.transport import BoundedHandler
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class KeyedHandler(BoundedHandler):
 
     def __init__(self, crawler: "Crawler") -> None:
         super().__init__(crawler)
-        config = Config.from_settings(crawler.settings)
+        config = App.of(crawler).config
         self._key = config.api_key
         self._origin = urlsplit(config.api_base_url)[:2]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from scrapy.utils.asyncio import run_in_thread
 
-from datasync_crawler.store.connection import STORE_ERRORS, Connector
+from datasync_crawler.store.connection import STORE_ERRORS
 from datasync_crawler.store.rate_limits import LimitMemory
 
 if TYPE_CHECKING:
-    from datasync_crawler.config import Config
+    from datasync_crawler.app import App
     from datasync_crawler.ratelimit.limiter import Limiter
 
 logger = logging.getLogger(__name__)
@@ -27,10 +27,9 @@ WRITTEN_PAUSE_S: Final = 2.0
 class Memory:
     """Reads once, writes when a pause begins or grows, and at the end."""
 
-    def __init__(self, limiter: "Limiter", config: "Config") -> None:
+    def __init__(self, limiter: "Limiter", app: "App") -> None:
         self._limiter = limiter
-        self._connector = Connector(config.database)
-        self._store = LimitMemory(self._connector, config.schema, config.api_key)
+        self._store = LimitMemory(app.database, app.config.schema, app.config.api_key)
         self._written_until = 0.0  # monotonic s: the pause's end as the database knows it
         self._recalling: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None
@@ -57,7 +56,6 @@ class Memory:
             await self._writing
         if self._recalling is not None:
             await self._write()
-        await run_in_thread(self._connector.release)
 
     async def _recall(self) -> None:
         try:

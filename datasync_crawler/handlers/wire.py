@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from datasync_crawler import signals
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
 from datasync_crawler.handlers.transport import BoundedHandler
 
@@ -34,11 +34,11 @@ class PacedDownloadHandler:
     lazy = True  # of the schemes, only the API's gets a handler, and so a gate
 
     def __init__(self, crawler: "Crawler") -> None:
-        config = Config.from_settings(crawler.settings)
+        app = App.of(crawler)
         self._inner = BoundedHandler(crawler)
-        self._gate = Gate(crawler, config)
-        self._key = config.api_key
-        self._origin = _origin(config.api_base_url)
+        self._gate = Gate(crawler, app)
+        self._key = app.config.api_key
+        self._origin = _origin(app.config.api_base_url)
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
 

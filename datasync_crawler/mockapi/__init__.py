@@ -1,1 +1,1 @@
-"""The fake DataSync API: data set, rate limits, faults. Stands alone: imports nothing of ours."""
+"""The fake DataSync API: data set, rate limits, a handful of faults. Imports nothing of ours."""

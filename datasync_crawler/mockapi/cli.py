@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from datasync_crawler.mockapi import options
-from datasync_crawler.mockapi.catalogue import fault_list
+from datasync_crawler.mockapi import faults, options
 
 if TYPE_CHECKING:
     import argparse
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve as the arguments say, and give the exit status (0 told to end, 1 can't, 2 wrong)."""
-    if arguments.list_faults:
-        sys.stdout.write(fault_list() + "\n")
-        return 0
+    """Serve, and give the exit status: 0 told to end, 1 can't listen or read, 2 wrong options."""
     try:
         chosen = options.from_arguments(arguments)
+        if arguments.list_faults:
+            faults.load_plugins(chosen.plugin)
+            sys.stdout.write(faults.fault_list() + "\n")
+            return 0
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2

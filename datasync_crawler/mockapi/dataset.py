@@ -1,8 +1,7 @@
-"""The generated data set: which event stands at which index, and what a correct crawl stores of it.
+"""The generated data set: which event stands at which index.
 
 Owns the rule from (seed, index) to an event and renders events as JSON bytes. Must not know of
-offsets, totals, HTTP or faults, and must not parse what it rendered: `truth` comes from the same
-plan that the bytes are rendered from.
+offsets, totals, HTTP or faults.
 
 Events are planned in blocks of 1,200, which is one hour at three seconds an event, so that a block
 shares one date prefix and one stretch of hash output. Rendering costs columns of the whole block,
@@ -15,14 +14,11 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from operator import add
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-Timestamps = Literal["mixed", "recorded"]
+    from collections.abc import Sequence
 
 BLOCK_EVENTS = 1200
 SECONDS_PER_EVENT = 3
@@ -41,22 +37,18 @@ _TYPE_SHARES = (
     ("video_play", 13),
     ("purchase", 13),
 )
-_TYPES = tuple(name for name, share in _TYPE_SHARES for _ in range(share))
+TYPES = tuple(name for name, share in _TYPE_SHARES for _ in range(share))
 # The recorded page knows /home alone; five of the same length make a mixed-up row visible.
-_PAGES = ("/home", "/cart", "/help", "/docs", "/blog")
+PAGES = ("/home", "/cart", "/help", "/docs", "/blog")
 _DEVICES = ("desktop", "mobile", "tablet")
 _BROWSERS = ("Chrome", "Safari", "Edge", "Firefox")
 
 ISO_MS, UNIX_MS, UNIX_S, ISO_SPACE = "iso_ms", "unix_ms", "unix_s", "iso_space"
-# Every third event is a number, as recorded. `mixed` turns some of each into the coarser formats.
-_FORMATS: dict[str, tuple[str, ...]] = {
-    "recorded": (UNIX_MS, ISO_MS, ISO_MS) * 4,
-    "mixed": (
-        *(UNIX_MS, ISO_MS, ISO_SPACE, UNIX_S, ISO_MS, ISO_MS),
-        *(UNIX_MS, ISO_SPACE, ISO_MS, UNIX_MS, ISO_MS, ISO_MS),
-    ),
-}
-_FORMAT_PERIOD = 12
+# Every third event is a number, as recorded; some of each are in the coarser formats.
+FORMATS = (
+    *(UNIX_MS, ISO_MS, ISO_SPACE, UNIX_S, ISO_MS, ISO_MS),
+    *(UNIX_MS, ISO_SPACE, ISO_MS, UNIX_MS, ISO_MS, ISO_MS),
+)
 
 _HEX_VARIANT = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
 _BASE36 = bytes(b"0123456789abcdefghijklmnopqrstuvwxyz"[value % 36] for value in range(256))
@@ -67,34 +59,15 @@ _UNPACK_MILLIS = struct.Struct(f"<{BLOCK_EVENTS}H").unpack
 _BLOCK_HASH_BYTES = BLOCK_EVENTS * (16 + 6 + 2 + 4)
 _UUID_COLUMNS = (*range(8), *range(9, 13), *range(14, 18), *range(19, 23), *range(24, 36))
 
-_TYPE_JSON = tuple(f'{name}","name":"event_'.encode() for name in _TYPES)
+_TYPE_JSON = tuple(f'{name}","name":"event_'.encode() for name in TYPES)
 _PAGE_JSON = tuple(
-    f'","properties":{{"page":"{_PAGES[value % len(_PAGES)]}"}},"timestamp":'.encode()
+    f'","properties":{{"page":"{PAGES[value % len(PAGES)]}"}},"timestamp":'.encode()
     for value in range(256)
 )
 _MINUTE_SECOND = tuple(b"%02d:%02d" % divmod(second, 60) for second in range(3600))
 # Two hash bytes modulo 1,000: the same thousand objects again and again stay in the CPU's cache.
 _MILLIS_ISO = tuple(b'.%03dZ"' % value for value in range(1000)) * 66
 _MILLIS = tuple(b"%03d" % value for value in range(1000)) * 66
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What a correct crawl stores of one event: the columns of `events` by their names.
-
-    `instant_us` is microseconds since the Unix epoch, UTC. `properties`, `session` and `extra` are
-    the values that the columns' JSON must equal; `extra` is None when there is nothing to keep.
-    """
-
-    id: str
-    session_id: str | None
-    user_id: str | None
-    type: str | None
-    name: str | None
-    properties: object
-    instant_us: int
-    session: object
-    extra: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +149,16 @@ def plan(seed: int, block: int) -> Block:
     )
 
 
-def _timestamps(block: Block, formats: tuple[str, ...]) -> list[bytes]:
+def _timestamps(block: Block) -> list[bytes]:
     """Render the timestamp column; the two coarse formats drop the milliseconds."""
     hour = EPOCH + timedelta(seconds=block.first_second - int(EPOCH.timestamp()))
     iso = hour.strftime('"%Y-%m-%dT%H:').encode()
     space = hour.strftime('"%Y-%m-%d %H:').encode()
     base = block.first_second
     column: list[bytes] = [b""] * BLOCK_EVENTS
-    for place, form in enumerate(formats):
-        seconds = block.seconds[place::_FORMAT_PERIOD]
-        millis = block.millis[place::_FORMAT_PERIOD]
+    for place, form in enumerate(FORMATS):
+        seconds = block.seconds[place :: len(FORMATS)]
+        millis = block.millis[place :: len(FORMATS)]
         pairs = zip(seconds, millis, strict=True)
         if form == ISO_MS:
             values = [iso + _MINUTE_SECOND[s] + _MILLIS_ISO[ms] for s, ms in pairs]
@@ -195,11 +168,11 @@ def _timestamps(block: Block, formats: tuple[str, ...]) -> list[bytes]:
             values = [b"%d" % (base + s) for s in seconds]
         else:
             values = [space + _MINUTE_SECOND[s] + b'"' for s in seconds]
-        column[place::_FORMAT_PERIOD] = values
+        column[place :: len(FORMATS)] = values
     return column
 
 
-def render(block: Block, timestamps: Timestamps) -> list[bytes]:
+def render(block: Block) -> list[bytes]:
     """Render a planned block: the JSON bytes of each of its events, in index order."""
     heads = [
         f'","sessionId":"{session.id}","userId":"{session.user_id}","type":"'.encode()
@@ -218,61 +191,7 @@ def render(block: Block, timestamps: Timestamps) -> list[bytes]:
     parts[3::8] = map(_TYPE_JSON.__getitem__, block.types)
     parts[4::8] = block.names
     parts[5::8] = map(_PAGE_JSON.__getitem__, block.pages)
-    parts[6::8] = _timestamps(block, _FORMATS[timestamps])
+    parts[6::8] = _timestamps(block)
     parts[7::8] = map(tails.__getitem__, block.sessions)
     columns = [iter(parts)] * 8
     return list(map(b"".join, zip(*columns, strict=True)))
-
-
-@lru_cache(maxsize=16)
-def _planned(seed: int, block: int) -> Block:
-    return plan(seed, block)
-
-
-@lru_cache(maxsize=16)
-def _rendered(seed: int, block: int, timestamps: Timestamps) -> list[bytes]:
-    return render(_planned(seed, block), timestamps)
-
-
-def event_json(seed: int, index: int, timestamps: Timestamps = "mixed") -> bytes:
-    """Give the JSON bytes of the event at `index` (0 is the oldest), whatever the index."""
-    block, position = divmod(index, BLOCK_EVENTS)
-    return _rendered(seed, block, timestamps)[position]
-
-
-def truth(seed: int, index: int, timestamps: Timestamps = "mixed") -> Truth:
-    """Give what a correct crawl stores of the event at `index`, by the plan, not by its bytes."""
-    block_number, position = divmod(index, BLOCK_EVENTS)
-    block = _planned(seed, block_number)
-    session = block.session_table[block.sessions[position]]
-    instant_us = (block.first_second + block.seconds[position]) * 1_000_000
-    if _FORMATS[timestamps][position % _FORMAT_PERIOD] in (ISO_MS, UNIX_MS):
-        instant_us += block.millis[position] % 1000 * 1000
-    return Truth(
-        id=block.ids[position].decode(),
-        session_id=session.id,
-        user_id=session.user_id,
-        type=_TYPES[block.types[position]],
-        name="event_" + block.names[position].decode(),
-        properties={"page": _PAGES[block.pages[position] % len(_PAGES)]},
-        instant_us=instant_us,
-        session={
-            "id": session.id,
-            "deviceType": session.device,
-            "browser": session.browser,
-        },
-    )
-
-
-def truths(seed: int, start: int, stop: int, timestamps: Timestamps = "mixed") -> Iterator[Truth]:
-    """Give the truth of the events at `start` up to, not including, `stop`, in index order."""
-    for index in range(start, stop):
-        yield truth(seed, index, timestamps)
-
-
-def order_key_ms(seed: int, index: int) -> int:
-    """Give the instant by which the regular endpoint sorts, in milliseconds since the epoch."""
-    block_number, position = divmod(index, BLOCK_EVENTS)
-    block = _planned(seed, block_number)
-    second = block.first_second + block.seconds[position]
-    return second * 1000 + block.millis[position] % 1000

@@ -1,61 +1,66 @@
-"""When a fault strikes, and the register of all faults.
+"""Faults: when one strikes, where it can step in, the register, and the few that are built in.
 
-Owns the grammar `NAME:key=value,…`, the schedule by seed and request number, and the four places
-where a fault can step in. The misbehaviours themselves stand in the `misbehave_…` modules. Must not
-know of aiohttp.
+Owns the grammar `NAME:key=value,…` and the plug-ins: a module that `--plugin` names adds classes to
+the register with `@fault`, and may define `extend(server)`, which is called with the
+`server.MockServer` before it listens.
 """
 
+# What an overriding method does, its class says.
+# ruff: noqa: D102
 from __future__ import annotations
 
-import hashlib
 from dataclasses import MISSING, dataclass, fields, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from datasync_crawler.mockapi.reply import Reply, too_many_requests
+from datasync_crawler.mockapi.sequence import NEWEST_FIRST
 
-    from datasync_crawler.mockapi.reply import ApiRequest, Page, Reply
-    from datasync_crawler.mockapi.sequence import EventSequence
-    from datasync_crawler.mockapi.source import PageStore
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
+
+    from datasync_crawler.mockapi.reply import ApiRequest, Page
+    from datasync_crawler.mockapi.sequence import EventSequence, Span
+    from datasync_crawler.mockapi.source import GeneratedEvents, PageStore
 
 
 @dataclass(frozen=True, slots=True)
 class When:
     """The schedule of a fault. Numbers of requests count from 1.
 
-    `every` n-th request, or a share `rate` of them drawn by seed and number, or those whose range
-    holds `offset`; from request `start` on, `burst` requests in a row, at most `times` in all.
+    `every` n-th request, or those whose range holds `offset`; from request `start` on, `burst`
+    requests in a row, at most `times` in all.
     """
 
     every: int | None = None
-    rate: float | None = None
     offset: int | None = None
     start: int | None = None
     burst: int = 1
     times: int | None = None
 
-    def strikes(self, seed: int, name: str, number: int, asked: range) -> bool:
+    def strikes(self, number: int, asked: range) -> bool:
         """Say whether request `number`, which asked for the offsets `asked`, is struck."""
         if self.offset is not None and self.offset not in asked:
             return False
         start = self.start if self.start is not None else self.every or 1
         if number < start:
             return False
-        if self.rate is not None:
-            draw = f"{seed} {name} {(number - start) // self.burst}".encode()
-            value = int.from_bytes(hashlib.blake2b(draw, digest_size=4).digest())
-            return value < self.rate * (1 << 32)
         return self.every is None or (number - start) % self.every < self.burst
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault may look at: the request, the served set, its bytes, the wall clock."""
+    """What a fault may look at: the request, the served set, its bytes."""
 
     request: ApiRequest
     sequence: EventSequence
     store: PageStore
-    epoch_s: float
+
+    def spans(self, offset: int, count: int) -> tuple[Span, ...]:
+        """Give what stands at [offset, offset + count) for this request's endpoint."""
+        order = NEWEST_FIRST if self.request.endpoint == "regular" else None
+        return tuple(self.sequence.spans(offset, count, order))
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,26 @@ class Fault:
     fault_name: ClassVar[str]
     default_when: ClassVar[When] = When(every=10)
     needs_generated: ClassVar[bool] = False
-    """Whether it makes events up, which a replayed recording can't."""
-
-    choices: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """The words that a parameter may be, where not any will do."""
+    """Whether it makes events up, which a recording can't."""
 
     @classmethod
-    def description(cls) -> str:
-        """Give the docstring as one line."""
-        return " ".join((cls.__doc__ or "").split())
+    def descriptions(cls) -> Iterator[tuple[str, str]]:
+        """Give what `--list-faults` shows: the name and the docstring as one line."""
+        yield cls.fault_name, " ".join((cls.__doc__ or "").split())
+
+    def on_source(self, source: GeneratedEvents) -> GeneratedEvents:
+        """Change the data set."""
+        return source
 
     def on_sequence(self, scene: Scene) -> None:
         """Change the served set before the page is cut."""
 
     def on_page(self, page: Page, scene: Scene) -> Page:
         """Change what stands on the page, and what is said of it."""
-        del scene
         return page
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         """Change the reply: status, headers, body, how it ends."""
-        del scene
         return reply
 
 
@@ -93,17 +97,12 @@ FaultClass = TypeVar("FaultClass", bound=type[Fault])
 REGISTER: dict[str, type[Fault]] = {}
 
 
-def fault(
-    name: str, *, always: bool = False, when: When | None = None
-) -> Callable[[FaultClass], FaultClass]:
-    """Enter a class into the register; `always` when its default is to strike every request."""
+def fault(name: str, when: When = Fault.default_when) -> Callable[[FaultClass], FaultClass]:
+    """Enter a class into the register, in the place of one that has this name already."""
 
     def enter(cls: FaultClass) -> FaultClass:
         cls.fault_name = name
-        if always:
-            cls.default_when = When()
-        elif when is not None:
-            cls.default_when = when
+        cls.default_when = when
         REGISTER[name] = cls
         return cls
 
@@ -119,30 +118,13 @@ class ArmedFault:
         self.when = when
         self.struck = 0
 
-    @property
-    def name(self) -> str:
-        """The fault's name in the register."""
-        return self.fault.fault_name
-
-    def strikes(self, seed: int, number: int, asked: range) -> bool:
+    def strikes(self, number: int, asked: range) -> bool:
         """Say whether this request is struck, and count it."""
-        if self.when.times is not None and self.struck >= self.when.times:
-            return False
-        if not self.when.strikes(seed, self.name, number, asked):
+        spent = self.when.times is not None and self.struck >= self.when.times
+        if spent or not self.when.strikes(number, asked):
             return False
         self.struck += 1
         return True
-
-
-def _convert(name: str, key: str, text: str, default: object) -> object:
-    kind = type(default) if default not in (None, MISSING) else int
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        return kind(text)  # type: ignore[call-arg]
-    except (ValueError, KeyError) as error:
-        msg = f"Fault {name}: {key}={text} is not of the kind {kind.__name__}."
-        raise ValueError(msg) from error
 
 
 def parse_fault(spec: str) -> ArmedFault:
@@ -155,33 +137,137 @@ def parse_fault(spec: str) -> ArmedFault:
     name, _, rest = spec.partition(":")
     cls = REGISTER.get(name)
     if cls is None:
-        msg = f"No fault is called {name!r}; --list-faults names them all."
-        raise ValueError(msg)
+        raise ValueError(f"No fault is called {name!r}; --list-faults names them all.")
     own = {item.name: item.default for item in fields(cls)}
-    timing: dict[str, object] = {
-        "every": None, "rate": 0.0, "offset": None, "start": None, "burst": 1, "times": None,
-    }  # fmt: skip
+    timing = {item.name: item.default for item in fields(When)}
     params: dict[str, object] = {}
     schedule: dict[str, object] = {}
     for pair in filter(None, rest.split(",")):
         key, _, text = pair.partition("=")
         if key in own:
             params[key] = _convert(name, key, text, own[key])
-            allowed = cls.choices.get(key)
-            if allowed is not None and text not in allowed:
-                msg = f"Fault {name}: {key} is one of {', '.join(allowed)}, not {text!r}."
-                raise ValueError(msg)
         elif key in timing:
             schedule[key] = _convert(name, key, text, timing[key])
         else:
-            msg = f"Fault {name} takes no {key!r}, only {', '.join([*own, *timing])}."
-            raise ValueError(msg)
+            raise ValueError(f"Fault {name} takes no {key!r}, only {', '.join([*own, *timing])}.")
     if schedule.get("every") == 0 or schedule.get("burst") == 0:
-        msg = f"Fault {name}: every and burst count from 1."
-        raise ValueError(msg)
-    # Said when, it strikes then and only then; else as is usual for this fault.
-    if schedule.keys() & {"every", "rate", "offset", "start"}:
-        when = When(**schedule)  # type: ignore[arg-type]
-    else:
-        when = replace(cls.default_when, **schedule)  # type: ignore[arg-type]
-    return ArmedFault(spec, cls(**params), when)
+        raise ValueError(f"Fault {name}: every and burst count from 1.")
+    # A schedule that is given replaces the fault's own, but for `burst` and `times` alone.
+    base = When() if schedule.keys() & {"every", "offset", "start"} else cls.default_when
+    return ArmedFault(spec, cls(**params), replace(base, **schedule))  # type: ignore[arg-type]
+
+
+def _convert(name: str, key: str, text: str, default: object) -> object:
+    kind = int if default in (None, MISSING) else type(default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text]
+        return kind(text)  # type: ignore[call-arg]
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"Fault {name}: {key}={text} is not of the kind {kind.__name__}."
+        ) from error
+
+
+def load_plugins(names: Iterable[str]) -> list[ModuleType]:
+    """Import the modules that `--plugin` names.
+
+    Raises:
+        ValueError: there is no such module.
+
+    """
+    try:
+        return [import_module(name) for name in names]
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--plugin: {error}. Is its folder in PYTHONPATH?") from error
+
+
+def fault_list() -> str:
+    """Give the name and the description of each fault, a line each."""
+    rows = [row for cls in REGISTER.values() for row in cls.descriptions()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {text}" for name, text in rows)
+
+
+@fault("429")
+@dataclass(frozen=True)
+class TooManyRequests(Fault):
+    """429 without a rate limit, with a Retry-After of `retry_after` seconds."""
+
+    retry_after: int = 1
+
+    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
+        return too_many_requests(self.retry_after)
+
+
+@dataclass(frozen=True)
+class ServerError(Fault):
+    """An error page whose status is the fault's name, with Retry-After when it is given."""
+
+    retry_after: int = -1
+
+    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
+        body = f"<html><body><h1>{self.fault_name}</h1></body></html>".encode()
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after >= 0 else {}
+        return Reply(int(self.fault_name), (body,), headers, content_type="text/html")
+
+
+THREE_IN_A_ROW = When(every=20, burst=3)
+
+
+@fault("500", THREE_IN_A_ROW)
+@dataclass(frozen=True)
+class InternalError(ServerError):
+    """500 from the application, three in a row."""
+
+
+@fault("503", THREE_IN_A_ROW)
+@dataclass(frozen=True)
+class Unavailable(ServerError):
+    """503 from the load balancer, three in a row; `retry_after` gives it a Retry-After."""
+
+
+@fault("reset-mid")
+@dataclass(frozen=True)
+class ResetMid(Fault):
+    """The connection is reset in mid-body (after the share `at`)."""
+
+    at: float = 0.5
+
+    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
+        return replace(reply, ending="reset", send_bytes=int(reply.body_bytes * self.at))
+
+
+@fault("cut-length")
+@dataclass(frozen=True)
+class CutLength(Fault):
+    """The body ends before its Content-Length (after the share `at`)."""
+
+    at: float = 0.5
+
+    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
+        return replace(reply, ending="cut", send_bytes=int(reply.body_bytes * self.at))
+
+
+@fault("short-page")
+@dataclass(frozen=True)
+class ShortPage(Fault):
+    """A page in mid-set holds only the share `keep` of its events."""
+
+    keep: float = 0.5
+
+    def on_page(self, page: Page, scene: Scene) -> Page:
+        kept = int(page.returned * self.keep)
+        return replace(page, spans=scene.spans(page.offset, kept), events=None)
+
+
+@fault("growing", When(every=5))
+@dataclass(frozen=True)
+class Growing(Fault):
+    """`by` newer events come to the set at every fifth request."""
+
+    needs_generated: ClassVar[bool] = True
+    by: int = 10
+
+    def on_sequence(self, scene: Scene) -> None:
+        scene.sequence.grow(self.by)

@@ -1,6 +1,6 @@
-"""The values that pass between the mock's rooms: a request, a page to serve, a reply to send.
+"""The values of one request: what is asked, the page to serve, the reply to send.
 
-Owns no behaviour but theirs. Must not know of aiohttp.
+Owns no behaviour but theirs.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from aiohttp import web
 
     from datasync_crawler.mockapi.sequence import Span
     from datasync_crawler.mockapi.source import Piece
 
+    Sender = Callable[[web.BaseRequest, "Reply", Mapping[str, str]], Awaitable[web.StreamResponse]]
+
 Endpoint = Literal["bulk", "regular"]
-Ending = Literal["whole", "cut", "reset", "hang"]
+Ending = Literal["whole", "cut", "reset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,6 @@ class ApiRequest:
     query: Mapping[str, str]
     header_key: str | None
     accepts_gzip: bool = False
-
-    @property
-    def key_in_query(self) -> bool:
-        """Whether the key travelled in the URL, which a crawler must never do."""
-        return "api_key" in self.query
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Page:
     next_cursor: str | None = None
     cursor_expires_in_s: int | None = None
     events: tuple[bytes, ...] | None = None
-    """The events one by one, once a fault has asked for them; else the spans are served."""
+    """The events one by one, where a fault changed them; else the spans are served."""
 
     @property
     def returned(self) -> int:
@@ -72,12 +71,9 @@ class Reply:
     delay_s: float = 0.0
     ending: Ending = "whole"
     send_bytes: int | None = None
-    """Bytes of the body that go out before a cut or a reset; None is all of it."""
-    chunked: bool = False
-    repeat_last: bool = False
-    """The last piece of the body is sent for ever."""
-    encoded: bool = False
-    """The body is compressed already."""
+    """Bytes of the body that go out before the end; None is all of it."""
+    send: Sender | None = None
+    """Sends the reply in another way than the server's own."""
     faults: tuple[str, ...] = ()
 
     @property
@@ -89,10 +85,6 @@ class Reply:
         """Add headers; the reply's own win."""
         return replace(self, headers={**more, **self.headers})
 
-    def with_body(self, *pieces: Piece) -> Reply:
-        """Put another body in."""
-        return replace(self, body=pieces)
-
 
 def json_reply(status: int, body: object, headers: Mapping[str, str] | None = None) -> Reply:
     """Give a small JSON reply."""
@@ -103,3 +95,17 @@ def json_reply(status: int, body: object, headers: Mapping[str, str] | None = No
 def error_reply(status: int, error: str, message: str, code: str) -> Reply:
     """Give an error as the service words them."""
     return json_reply(status, {"error": error, "message": message, "code": code})
+
+
+def too_many_requests(wait_s: int, limit: int | None = None, *, is_told: bool = True) -> Reply:
+    """Give a 429 as the service words it; when to come back is in header and body if `is_told`."""
+    body: dict[str, object] = {
+        "error": "Too Many Requests",
+        "message": "Rate limit exceeded",
+        "code": "RATE_LIMIT_EXCEEDED",
+    }
+    if not is_told:
+        return json_reply(429, body)
+    told = {"remaining": 0, "reset": wait_s, "retryAfter": wait_s}
+    body["rateLimit"] = told if limit is None else {"limit": limit, **told}
+    return json_reply(429, body, {"Retry-After": str(wait_s)})

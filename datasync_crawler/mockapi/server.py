@@ -1,7 +1,6 @@
 """The mock on a socket: aiohttp in front of `api.MockApi`.
 
-Owns listening, sending (also the sending that goes wrong), the control endpoints and the end of the
-process. Must not decide what is answered.
+Owns listening, sending and the end of the process. Must not decide what is answered.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import json
 import os
 import signal
 import socket
@@ -19,16 +17,15 @@ import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from datasync_crawler.mockapi.api import Clock, MockApi
-from datasync_crawler.mockapi.journal import Journal
+from datasync_crawler.mockapi.api import MockApi
+from datasync_crawler.mockapi.faults import load_plugins
 from datasync_crawler.mockapi.reply import ApiRequest, Endpoint, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from datasync_crawler.mockapi.options import Options
 
@@ -40,14 +37,24 @@ _ENDPOINTS: dict[str, Endpoint] = {
 
 
 class MockServer:
-    """Serves one `MockApi`; `address` holds the API's base URL once it listens."""
+    """Serves one `MockApi`; `address` holds the API's base URL once it listens.
+
+    Plug-ins may put the handler of another path into `routes`, and a function that is called with
+    each request and its reply into `observers`.
+    """
 
     def __init__(self, options: Options) -> None:
+        plugins = load_plugins(options.plugin)
         self.api = MockApi(options)
-        self.journal = Journal(options.journal)
         self.address = ""
+        self.routes: dict[str, Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]] = {}
+        self.observers: list[Callable[[ApiRequest, Reply], None]] = []
         self._runner: web.ServerRunner | None = None
         self._count = 0
+        for plugin in plugins:
+            extend = getattr(plugin, "extend", None)
+            if extend is not None:
+                extend(self)
 
     async def start(self) -> None:
         """Listen.
@@ -71,12 +78,11 @@ class MockServer:
         """End all connections at once."""
         if self._runner is not None:
             await self._runner.cleanup()
-        self.journal.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path.rstrip("/")
-        if path.startswith("/__mock__/"):
-            return await self._control(request, path)
+        if path in self.routes:
+            return await self.routes[path](request)
         endpoint = _ENDPOINTS.get(path)
         if endpoint is None or request.method != "GET":
             body = {"error": "Not Found", "message": f"No route {path}", "code": "NOT_FOUND"}
@@ -90,8 +96,9 @@ class MockServer:
             header_key=request.headers.get("X-API-Key"),
             accepts_gzip="gzip" in request.headers.get("Accept-Encoding", ""),
         )
-        reply = self.api.answer(asked, Clock(time.monotonic(), time.time()))
-        self.journal.note(asked, reply)
+        reply = self.api.answer(asked, time.monotonic())
+        for observe in self.observers:
+            observe(asked, reply)
         delay_s = reply.delay_s + self.api.options.latency_ms / 1000
         if delay_s:
             await asyncio.sleep(delay_s)
@@ -101,72 +108,29 @@ class MockServer:
         self, request: web.BaseRequest, asked: ApiRequest, reply: Reply
     ) -> web.StreamResponse:
         headers = {"Content-Type": reply.content_type, **reply.headers}
-        if self.api.options.gzip and asked.accepts_gzip and not reply.encoded:
+        if self.api.options.gzip and asked.accepts_gzip and "Content-Encoding" not in headers:
             body = await asyncio.to_thread(gzip.compress, b"".join(reply.body), 1)
-            reply = replace(reply.with_body(body), encoded=True)
+            reply = replace(reply, body=(body,))
             headers["Content-Encoding"] = "gzip"
-        if reply.ending == "whole" and not reply.chunked and not reply.repeat_last:
-            return web.Response(status=reply.status, body=b"".join(reply.body), headers=headers)
-        response = web.StreamResponse(status=reply.status, headers=headers)
-        # A client that leaves a body without end is what that body is for.
-        with contextlib.suppress(ConnectionResetError):
-            await self._send_badly(request, reply, response)
-        return response
-
-    async def _send_badly(
-        self, request: web.BaseRequest, reply: Reply, response: web.StreamResponse
-    ) -> None:
-        """Send piece by piece, and end as the reply says."""
-        transport = request.transport
+        if reply.send is not None:
+            return await reply.send(request, reply, headers)
         whole = b"".join(reply.body)
-        if reply.chunked or reply.repeat_last:
-            response.enable_chunked_encoding()
-        else:
-            response.content_length = len(whole)
-        if reply.send_bytes is None or reply.send_bytes >= 0:
+        if reply.ending == "whole":
+            return web.Response(status=reply.status, body=whole, headers=headers)
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        response.content_length = len(whole)
+        with contextlib.suppress(ConnectionResetError):  # the client may be the quicker one
             await response.prepare(request)
             await response.write(whole[: reply.send_bytes])
-        if reply.ending == "hang":
-            # Until the client gives up or the server is stopped.
-            await asyncio.Event().wait()
-        while reply.repeat_last:
-            await response.write(bytes(reply.body[-1]))
-        if reply.ending == "whole":
-            await response.write_eof()
-        elif transport is not None:
-            _end_badly(transport, reset=reply.ending == "reset")
-
-    async def _control(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Answer tests: figures, and changes in mid-crawl. On loopback only."""
-        if request.remote not in ("127.0.0.1", "::1"):
-            return web.json_response({"error": "Only on loopback"}, status=403)
-        if not _is_asked_by_us(request):
-            return web.json_response({"error": "Foreign Host or Origin"}, status=403)
-        if path == "/__mock__/stats" and request.method == "GET":
-            return web.json_response({**self.journal.stats(), **self.api.stats()})
-        if path == "/__mock__/config" and request.method == "POST":
-            try:
-                self.api.control(json.loads(await request.text()))
-            except ValueError as error:
-                return web.json_response({"error": str(error)}, status=400)
-            return web.json_response({"ok": True})
-        return web.json_response({"error": f"No control endpoint {path}"}, status=404)
+        end_connection(request, reset=reply.ending == "reset")
+        return response
 
 
-def _is_asked_by_us(request: web.BaseRequest) -> bool:
-    """Not by a web page that a browser on this machine shows: not by its name (DNS rebinding
-    leads that to 127.0.0.1), nor from its origin.
-    """
-    host = request.headers.get("Host", "")
-    try:
-        name = urlsplit(f"//{host}").hostname
-    except ValueError:
-        return False
-    origin = request.headers.get("Origin", f"http://{host}")
-    return name in ("127.0.0.1", "::1", "localhost") and origin == f"http://{host}"
-
-
-def _end_badly(transport: asyncio.Transport, *, reset: bool) -> None:
+def end_connection(request: web.BaseRequest, *, reset: bool) -> None:
+    """Close the connection in mid-response, or reset it."""
+    transport = request.transport
+    if transport is None:  # the client has closed it
+        return
     if reset:
         # SO_LINGER of zero seconds makes close() send RST instead of FIN.
         opened = transport.get_extra_info("socket")
@@ -176,42 +140,34 @@ def _end_badly(transport: asyncio.Transport, *, reset: bool) -> None:
         transport.close()
 
 
-async def _until_told(*, stop_with_stdin: bool) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if stop_with_stdin:
-        # A thread, since epoll refuses /dev/null and files; a daemon, since nothing ends its read.
-        watch = threading.Thread(
-            target=_watch_stdin, args=(lambda: loop.call_soon_threadsafe(stop.set),), daemon=True
-        )
-        watch.start()
-    await stop.wait()
-
-
-def _watch_stdin(tell: Callable[[], object]) -> None:
-    while os.read(0, 4096):
-        pass
-    # The loop is closed when something else ended the mock in the same moment.
-    with contextlib.suppress(RuntimeError):
-        tell()
-
-
 async def serve(options: Options) -> None:
     """Serve until SIGTERM, SIGINT or the end of standard input.
 
     Raises:
         ValueError: options that can't be served.
-        OSError: the port is taken, the recording or the journal can't be opened.
+        OSError: the port is taken, or the recording can't be opened.
 
     """
     server = MockServer(options)
     await server.start()
     sys.stdout.write(f"mock API listening on {server.address}\n")
     sys.stdout.flush()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def watch_stdin() -> None:
+        while os.read(0, 4096):
+            pass
+        # The loop is closed when something else ended the mock in the same moment.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop.set)
+
+    if options.stop_with_stdin:
+        # A thread, since epoll refuses /dev/null and files; a daemon, since nothing ends its read.
+        threading.Thread(target=watch_stdin, daemon=True).start()
     try:
-        await _until_told(stop_with_stdin=options.stop_with_stdin)
+        await stop.wait()
     finally:
         await server.stop()
 
@@ -225,15 +181,12 @@ def run(options: Options) -> int:
         return 2
     except OSError as error:
         if error.filename is not None:
-            return _complain(f"{error.filename}: {error.strerror}.")
-        return _complain(
-            f"The mock API can't listen on {options.host}:{options.port}"
-            f" ({os.strerror(error.errno or 0)}): choose another port with --port, or --port 0"
-            " for any free one."
-        )
+            sys.stderr.write(f"{error.filename}: {error.strerror}.\n")
+        else:
+            sys.stderr.write(
+                f"The mock API can't listen on {options.host}:{options.port} "
+                f"({os.strerror(error.errno or 0)}): choose another port with --port, or --port 0 "
+                "for any free one.\n"
+            )
+        return 1
     return 0
-
-
-def _complain(sentence: str) -> int:
-    sys.stderr.write(sentence + "\n")
-    return 1

@@ -7,11 +7,12 @@ limits or faults of responses.
 from __future__ import annotations
 
 import gzip
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from datasync_crawler.mockapi import dataset
 
@@ -28,70 +29,41 @@ class EventSource(Protocol):
     """Gives the bytes of the events of one block, by absolute index."""
 
     block_events: int
-
-    @property
-    def total(self) -> int | None:
-        """Events there are, None when there is no end to them."""
+    total: int | None
+    """Events there are, None when there is no end to them."""
 
     def block(self, number: int) -> Sequence[bytes]:
         """Give the events of block `number`, in index order."""
 
-    def sort_key(self, index: int) -> tuple[str, int]:
-        """Give id and instant (ms since the epoch) of the event, for a cursor."""
-
 
 class GeneratedEvents:
-    """The data set `seed`, without end, with `overlay` (bad events) laid over each block."""
+    """The data set `seed`, without end."""
 
     block_events = dataset.BLOCK_EVENTS
     total: int | None = None
 
-    def __init__(
-        self, seed: int, timestamps: dataset.Timestamps, overlay: BlockOverlay | None = None
-    ) -> None:
+    def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.timestamps = timestamps
-        self._overlay = overlay
 
-    def block(self, number: int) -> Sequence[bytes]:
-        """Render one block and lay the overlay over it."""
-        events = dataset.render(dataset.plan(self.seed, number), self.timestamps)
-        if self._overlay is not None:
-            self._overlay.lay_over(events, number * self.block_events)
-        return events
-
-    def sort_key(self, index: int) -> tuple[str, int]:
-        """Give id and instant of the event."""
-        event_id = dataset.truth(self.seed, index, self.timestamps).id
-        return event_id, dataset.order_key_ms(self.seed, index)
+    def block(self, number: int) -> list[bytes]:
+        """Render one block."""
+        return dataset.render(dataset.plan(self.seed, number))
 
 
-class BlockOverlay(Protocol):
-    """Changes events of a block in place, by absolute index."""
-
-    def lay_over(self, events: list[bytes], first_index: int) -> None:
-        """Replace events of the block that starts at `first_index`."""
-
-
-class ReplayedEvents:
+class RecordedEvents:
     """The events of a recorded response, each byte as recorded."""
 
     block_events = 1000
 
     def __init__(self, events: Sequence[bytes], *, newest_first: bool) -> None:
-        # A recording stands in newest-first order; index 0 is the oldest event.
+        # A recording stands in the served order; index 0 is the oldest event.
         self._events = list(reversed(events)) if newest_first else list(events)
         self.total: int | None = len(events)
 
-    def block(self, number: int) -> Sequence[bytes]:
+    def block(self, number: int) -> list[bytes]:
         """Give the recorded events of the block, fewer in the last one."""
         start = number * self.block_events
         return self._events[start : start + self.block_events]
-
-    def sort_key(self, index: int) -> tuple[str, int]:
-        """Give the recorded id; the instant is the index, since a recording has its own order."""
-        event = json.loads(self._events[index].decode("utf-8", "surrogateescape"))
-        return str(event.get("id") if isinstance(event, dict) else None), index
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,35 +93,19 @@ class PageStore:
         found: list[Piece] = []
         size = self.source.block_events
         for span in spans:
-            index, last = span.first, span.first + span.count
-            parts: list[tuple[int, int, int]] = []
-            while index < last:
-                number, start = divmod(index, size)
-                stop = min(size, start + last - index)
-                parts.append((number, start, stop))
-                index += stop - start
-            for number, start, stop in reversed(parts) if span.backwards else parts:
+            last = span.first + span.count
+            numbers = range(span.first // size, (last - 1) // size + 1) if span.count else range(0)
+            for number in reversed(numbers) if span.backwards else numbers:
+                start = max(span.first - number * size, 0)
+                stop = min(last - number * size, size)
                 if found:
                     found.append(b",")
-                found.append(self._piece(number, start, stop, backwards=span.backwards))
+                chunk = self._chunk(number, backwards=span.backwards)
+                if span.backwards:
+                    count = len(chunk.ends) - 1
+                    start, stop = count - stop, count - start
+                found.append(chunk.piece(start, stop))
         return found
-
-    def events(self, spans: Iterable[Span]) -> list[bytes]:
-        """Give the events of the spans one by one: for faults that change single events."""
-        found: list[bytes] = []
-        size = self.source.block_events
-        for span in spans:
-            for index in span.indices():
-                number, position = divmod(index, size)
-                found.append(bytes(self._piece(number, position, position + 1, backwards=False)))
-        return found
-
-    def _piece(self, number: int, start: int, stop: int, *, backwards: bool) -> memoryview:
-        chunk = self._chunk(number, backwards=backwards)
-        if backwards:
-            count = len(chunk.ends) - 1
-            return chunk.piece(count - stop, count - start)
-        return chunk.piece(start, stop)
 
     def _chunk(self, number: int, *, backwards: bool) -> Chunk:
         key = (number, backwards)
@@ -170,6 +126,10 @@ class PageStore:
         return chunk
 
 
+class _Recording(msgspec.Struct):
+    data: list[msgspec.Raw]
+
+
 def read_recording(path: Path) -> list[bytes]:
     """Read the events of a recorded response (`{"data": […]}` or a bare list; .gz too).
 
@@ -183,46 +143,10 @@ def read_recording(path: Path) -> list[bytes]:
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
-    text = raw.decode("utf-8", "surrogateescape")
     try:
-        start = _list_start(text)
-        return [
-            text[low:high].encode("utf-8", "surrogateescape") for low, high in _items(text, start)
-        ]
-    except (ValueError, IndexError) as error:
+        found = msgspec.json.decode(raw, type=_Recording | list[msgspec.Raw])
+    except ValueError as error:
         msg = f'{path} holds no recorded response: a list of events, or an object with "data".'
         raise ValueError(msg) from error
-
-
-def _skip(text: str, place: int) -> int:
-    while text[place] in " \t\r\n":
-        place += 1
-    return place
-
-
-def _list_start(text: str) -> int:
-    """Find the bracket that opens the list of events, at the top or under the key `data`."""
-    decoder = json.JSONDecoder()
-    place = _skip(text, 0)
-    if text[place] == "[":
-        return place
-    while text[place] in "{,":
-        key, place = decoder.raw_decode(text, _skip(text, place + 1))
-        place = _skip(text, _skip(text, place) + 1)
-        if key == "data" and text[place] == "[":
-            return place
-        _, place = decoder.raw_decode(text, place)
-        place = _skip(text, place)
-    raise ValueError("no list under data")
-
-
-def _items(text: str, start: int) -> Iterable[tuple[int, int]]:
-    """Give (start, end) of each item of the list that opens at `start`."""
-    decoder = json.JSONDecoder()
-    place = _skip(text, start + 1)
-    while text[place] != "]":
-        _, end = decoder.raw_decode(text, place)
-        yield place, end
-        place = _skip(text, end)
-        if text[place] == ",":
-            place = _skip(text, place + 1)
+    events = found.data if isinstance(found, _Recording) else found
+    return [bytes(event) for event in events]

@@ -81,6 +81,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "pid": run.pid,
         "phase": state,
         "reason": run.finish_reason,
+        "follows": now.get("follows", "") if running else "",
         "words": words(run),
         "started_at": run.started_at,
         "finished_at": run.finished_at,

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from datasync_crawler.monitor import board, progress
+from datasync_crawler.monitor.freshness import Freshness
 from datasync_crawler.store.reader import LedgerView, Run
 
 #: name, stat, help.
@@ -35,18 +36,22 @@ COUNTERS: Final = (
 )
 
 
-def exposition(run: Run | None, ledger: LedgerView | None, *, up: bool) -> tuple[bytes, str]:
+def exposition(
+    run: Run | None, ledger: LedgerView | None, *, up: bool, fresh: Freshness | None = None
+) -> tuple[bytes, str]:
     """The metrics as text, and its content type. Without *up* the figures are the last known."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(run, ledger, up=up))
+    registry.register(_Snapshot(run, ledger, fresh, up=up))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _Snapshot:
     """prometheus_client's collector over values that are there already."""
 
-    def __init__(self, run: Run | None, ledger: LedgerView | None, *, up: bool) -> None:
-        self._run, self._ledger, self._up = run, ledger, up
+    def __init__(
+        self, run: Run | None, ledger: LedgerView | None, fresh: Freshness | None, *, up: bool
+    ) -> None:
+        self._run, self._ledger, self._fresh, self._up = run, ledger, fresh, up
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("database_up", "Whether the database could be read just now.", self._up)
@@ -54,6 +59,8 @@ class _Snapshot:
             yield from _run(self._run, board.run_state(self._run, self._ledger))
         if self._ledger is not None:
             yield from _ledger(self._ledger)
+        if self._fresh is not None:
+            yield from _freshness(self._fresh)
 
 
 def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
@@ -97,6 +104,16 @@ def _ledger(ledger: LedgerView) -> Iterable[Metric]:
     yield _gauge("ledger_ranges", "Rows of the ledger.", ledger.ranges)
     yield _gauge("ledger_covered_offsets", "Offsets that the ledger covers.", ledger.covered)
     yield _gauge("ledger_stored_events", "Events stored by all runs.", ledger.stored)
+
+
+def _freshness(fresh: Freshness) -> Iterable[Metric]:
+    """What never was is left out: an alarm for it is absent(…)."""
+    for name, text, when in (
+        ("last_complete", "When the set was last proved complete.", fresh.last_complete_at),
+        ("newest_event", "The newest stored event's own timestamp.", fresh.newest_event_at),
+    ):
+        if when is not None:
+            yield _gauge(f"{name}_timestamp_seconds", text, when)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:

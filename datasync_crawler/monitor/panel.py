@@ -78,9 +78,9 @@ class Panel:
 def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableType":
     """Three lines in a grid whose columns never move; *plain*: in ASCII alone."""
     width = min(width, WIDEST)
-    first = max(width - 61, 12)
+    first = max(width - 63, 12)
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for column in (6, first, 22, 27):
+    for column in (6, first, 22, 29):
         grid.add_column(width=column, no_wrap=True, overflow="crop")
     (_, events), (_, api), (_, stored) = progress.facts(figures)
     share, quota = events[0] or "...", api[0] or "no limit known"

@@ -37,7 +37,8 @@ class Figures:
     """A moment of a run. `done`: offsets below the total that are committed.
 
     `gaps`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
-    over, in epoch seconds. `page_size`: events a page, on average.
+    over, in epoch seconds. `page_size`: events a page, on average. `follows`: when a run that
+    stays looks again.
     """
 
     total: int | None
@@ -51,6 +52,7 @@ class Figures:
     ends_at: float | None = None
     retries: int = 0
     page_size: int | None = None
+    follows: str = ""
 
 
 class Meter:
@@ -102,6 +104,7 @@ class Meter:
             ends_at=None if left_s is None else wall + left_s,
             retries=stats.get("retry/count", 0),
             page_size=round(received / pages) if pages else None,
+            follows=follows(wall, stats),
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -129,6 +132,23 @@ def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
         pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
         window_s=stats.get("rate_limit/window_s"),
     )
+
+
+def follows(wall: float, stats: Mapping[str, Any]) -> str:
+    """When a run that follows (FOLLOW) looks again; "" while it looks, and of any other run."""
+    next_at = stats.get("crawl/next_look_at")
+    if next_at is None:
+        return ""
+    state = "up to date" if stats.get("crawl/complete") else "not up to date"
+    return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
+
+
+def ended(reason: str, stats: Mapping[str, Any]) -> str:
+    """The finish reason of a run: one that follows has no end of its own, so a signal that comes
+    when the last look was complete finishes it.
+    """
+    stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
+    return "finished" if stays and reason == "shutdown" else reason
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -164,8 +184,9 @@ def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
         retries += f", {figures.gaps:,} gap{'s' if figures.gaps > 1 else ''}"
     total = "?" if figures.total is None else f"{figures.total:,}"
     page = f"{figures.page_size:,} events a page" if figures.page_size else ""
+    end = figures.follows or done_about(figures)
     return [
-        ("events", (share(figures), f"{figures.done:,} of {total}", done_about(figures))),
+        ("events", (share(figures), f"{figures.done:,} of {total}", end)),
         ("API", (left and f"{left} left", wait(api), page)),
         ("stored", (f"{figures.rate_mean:,.0f}/s", retries, _rejected(figures))),
     ]

@@ -13,7 +13,7 @@ import hmac
 import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -23,8 +23,17 @@ from datasync_crawler.monitor import connections
 from datasync_crawler.monitor.board import phase
 from datasync_crawler.monitor.connections import Connections
 from datasync_crawler.monitor.feed import INTERVAL_S, Feed, Parts
+from datasync_crawler.monitor.freshness import Freshness, parse_age, problems
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Ages(Protocol):
+    """How old what is stored is; *newest*: the newest event, too. None: the database is away."""
+
+    def __call__(self, *, newest: bool) -> Awaitable[Freshness | None]:
+        """By the database's clock."""
+
 
 #: The page's files and their types.
 FILES: Final = {
@@ -55,8 +64,10 @@ MOST_READERS: Final = 50
 class Dashboard:
     """The server. `url` is where it listens, once started."""
 
-    def __init__(self, feed: Feed, *, host: str, port: int, password: str) -> None:
-        self._feed = feed
+    def __init__(
+        self, feed: Feed, *, host: str, port: int, password: str, ages: Ages | None = None
+    ) -> None:
+        self._feed, self._ages = feed, ages
         self._host, self._port, self._password = host, port, password
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -212,10 +223,14 @@ class Dashboard:
 
         await self._feed.parts(None)
         up = self._feed.away_s is None
-        body, content_type = metrics.exposition(self._feed.run, self._feed.ledger, up=up)
+        fresh = None if self._ages is None else await self._ages(newest=True)
+        body, content_type = metrics.exposition(
+            self._feed.run, self._feed.ledger, up=up, fresh=fresh
+        )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _healthz(self, request: web.Request) -> web.Response:
+        bounds = _age(request, "max_age"), _age(request, "max_event_age")
         await self._feed.parts(None)
         word = "ok"
         if self._feed.away_s is not None:
@@ -224,7 +239,32 @@ class Dashboard:
             word = "malformed figures in crawl_runs"
         elif self._feed.run is not None and phase(self._feed.run) == "silent":
             word = "crawl without heartbeat"
+        elif self._feed.run is not None and self._feed.run.finish_reason == "unauthorized":
+            word = "key refused"
+        elif any(bounds):
+            word = await self._too_old(*bounds)
         return web.json_response({"status": word}, status=200 if word == "ok" else 503)
+
+    async def _too_old(self, max_age_s: float | None, max_event_age_s: float | None) -> str:
+        fresh = None
+        if self._ages is not None:
+            fresh = await self._ages(newest=max_event_age_s is not None)
+        if fresh is None:
+            return "database away"
+        if problems(fresh, max_age_s=max_age_s):
+            return "last complete run too old"
+        if problems(fresh, max_age_s=None, max_event_age_s=max_event_age_s):
+            return "newest event too old"
+        return "ok"
+
+
+def _age(request: web.Request, name: str) -> float | None:
+    """An age in seconds out of the query; None when it isn't asked for."""
+    text = request.query.get(name)
+    try:
+        return None if text is None else parse_age(text)
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"{name} is an age such as 90s, 15m, 2h or 1d.\n") from None
 
 
 def explain(error: OSError, host: str, port: int) -> str:

@@ -7,7 +7,6 @@ committed: Scrapy counts it as active until then, and stops fetching when too mu
 
 import asyncio
 import logging
-import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self
@@ -16,11 +15,10 @@ from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
-from datasync_crawler.store.connection import STORE_ERRORS, Connector, one_line
-from datasync_crawler.store.crashes import crash_point
+from datasync_crawler.store.connection import STORE_ERRORS, one_line
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.writer import Writer
 
@@ -41,15 +39,14 @@ Waiting = tuple["EventPage", "asyncio.Future[None]"]
 class PostgresPipeline:
     """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
 
-    A test aid: DATASYNC_CRASH_POINT (`store.crashes`). Stats: events/…, database/…. Stops the
-    crawl when the database is lost.
+    Stats: events/…, database/…. Stops the crawl when the database is lost.
     """
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
-        self._config = Config.from_settings(crawler.settings)
-        self._stop = threading.Event()
-        self._session = Session(Connector(self._config.database), self._config.schema)
+        app = App.of(crawler)
+        self._config, self._stop = app.config, app.stop
+        self._session = Session(app.database, self._config.schema)
         self._waiting: deque[Waiting] = deque()
         self._waiting_rows = 0
         self._idle: list[Writer] = []
@@ -68,7 +65,6 @@ class PostgresPipeline:
         """Opens the session; what is wrong with the database ends the crawl with its sentence."""
         config = self._config
         try:
-            crash = crash_point(self._crawler.settings.get("DATASYNC_CRASH_POINT"))
             run_id = await run_in_thread(
                 self._session.open,
                 api_base_url=config.api_base_url,
@@ -85,7 +81,6 @@ class PostgresPipeline:
                 on_duplicate=config.on_duplicate,
                 max_wait_s=config.db_max_wait_s,
                 stop=self._stop,
-                crash_point=crash,
             )
             for _ in range(config.db_writers)
         ]
@@ -190,7 +185,6 @@ class PostgresPipeline:
         writer.reset_stats()
 
     def _stopping(self) -> None:
-        self._stop.set()
         self._dispatch(even_if_small=True)
 
     def _close(self) -> None:
@@ -198,7 +192,6 @@ class PostgresPipeline:
             writer.close()
         self._threads.shutdown()
         self._session.close()
-        self._session.connector.release()
 
 
 def _only_ours(settings: "BaseSettings") -> bool:

@@ -8,7 +8,6 @@ is fetched, write to the database, or pace.
 import asyncio
 import contextlib
 import random
-import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -22,12 +21,11 @@ from datasync_crawler import signals
 from datasync_crawler.api import answers, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.crawl.cursor import read_by_cursor
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
-from datasync_crawler.crawl.reader import Reader
 from datasync_crawler.crawl.values import (
     Ask,
     Empty,
@@ -43,9 +41,8 @@ from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError,
 from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
 from datasync_crawler.ratelimit.backoff import delay_s
+from datasync_crawler.spiders.following import Following, note
 from datasync_crawler.spiders.waiting import Waiting
-from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -65,7 +62,8 @@ MOST_TOTALS_LOGGED: Final = 5
 class EventsSpider(scrapy.Spider):
     """Settings: API_BASE_URL, BULK_*, *_PATH, *_PARAM, *_KEY, PAGINATION, and the database's.
 
-    Argument (-a): redrive=1 fetches rejected events again first (`scrapy redrive`).
+    Argument (-a): redrive=1 fetches rejected events again first (`scrapy redrive`); redrive=all
+    reads everything again (`scrapy redrive --all`).
 
     Stats: crawl/…, pages/…; see docs/architecture.md.
     """
@@ -77,7 +75,7 @@ class EventsSpider(scrapy.Spider):
     def from_crawler(cls, crawler: "Crawler", *args: Any, **kwargs: Any) -> "EventsSpider":
         """Scrapy's constructor."""
         spider = super().from_crawler(crawler, *args, **kwargs)
-        spider._set_up(Config.from_settings(crawler.settings))
+        spider._set_up(App.of(crawler))
         for handler, signal in (
             (spider._page_done, scrapy_signals.item_scraped),
             (spider._page_lost, scrapy_signals.item_dropped),
@@ -91,8 +89,9 @@ class EventsSpider(scrapy.Spider):
             crawler.signals.connect(handler, signal)
         return spider
 
-    def _set_up(self, config: Config) -> None:
-        self.config = config
+    def _set_up(self, app: App) -> None:
+        self._app, self.config = app, app.config
+        config = app.config
         self._decoder = PageDecoder(
             PageFormat(config.events_key, config.total_key, config.next_key)
         )
@@ -100,15 +99,11 @@ class EventsSpider(scrapy.Spider):
         self._waiting = Waiting()
         self._repeats = RepeatWatch()
         self._pass_no = 0  # the run's first pass
-        self._stop_threads = threading.Event()
-        self._connector = Connector(config.database)
-        self._ledger = Ledger(
-            self._connector,
-            config.schema,
-            max_wait_s=config.db_max_wait_s,
-            stop=self._stop_threads,
-        )
+        self._ledger = app.ledger()
         self._planning: asyncio.Future[Verdict] | None = None
+        self._by_cursor = False  # offsets lead nowhere, as an earlier look has found out
+        self._has_begun = False
+        self._following: Following | None = None
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -121,6 +116,8 @@ class EventsSpider(scrapy.Spider):
         try:
             self._check_arguments()
             self._ledger.run_id = self.crawler.stats.get_value("crawl/run_id")
+            if self.config.follow_s is not None:
+                self._following = Following(self.crawler.stats, self.config.follow_s)
             self._planning = asyncio.ensure_future(self._plan())
             while True:
                 number, ask = await self._waiting.next(self._planning)
@@ -133,7 +130,7 @@ class EventsSpider(scrapy.Spider):
             self.crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
         except asyncio.CancelledError:
-            if not self._stop_threads.is_set():
+            if not self._app.stop.is_set():
                 raise
         except CloseSpider:
             raise
@@ -150,21 +147,29 @@ class EventsSpider(scrapy.Spider):
                 self._planning.cancel()
 
     def _check_arguments(self) -> None:
-        if self.redrive not in {"", "0", "1"}:
-            raise ConfigError(f"redrive is {self.redrive!r}: pass -a redrive=1, or leave it.")
+        if self.redrive not in {"", "0", "1", "all"}:
+            raise ConfigError(
+                f"redrive is {self.redrive!r}: pass -a redrive=1 or redrive=all, or leave it."
+            )
+        self._redrive = self.redrive
 
     async def _plan(self) -> Verdict:
+        """One look at the set, or with FOLLOW one after another."""
+        if self._following is None:
+            return await self._look()
+        return await self._following.run(self._look, asyncio.sleep)
+
+    async def _look(self) -> Verdict:
         """The planner's verdict: by offset, or by cursor where offsets lead nowhere."""
         config = self.config
-        reader = Reader(
-            World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered),
-            page_size=config.page_size,
-            in_flight=config.workers or self.settings.getint("CONCURRENT_REQUESTS_PER_DOMAIN"),
-            numbered=config.pagination == "page",
+        self._repeats = RepeatWatch()
+        reader = self._app.reader(
+            World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered)
         )
-        redrive = self.redrive == "1"
-        if config.pagination != "cursor":
-            verdict = await Planner(reader, redrive=redrive).run()
+        redrive, self._redrive = self._redrive, ""  # once, not at each look
+        if config.pagination != "cursor" and not self._by_cursor:
+            planner = Planner(reader, redrive=redrive == "1", anew=redrive == "all")
+            verdict = await planner.run()
             if isinstance(verdict, Verdict):
                 return verdict
             if config.pagination != "auto":
@@ -176,37 +181,29 @@ class EventsSpider(scrapy.Spider):
             self.logger.warning(
                 "%s: the crawl goes on by cursor, one page after another.", verdict.why
             )
-        return await read_by_cursor(reader, redrive=redrive)
+            self._by_cursor = True
+        return await read_by_cursor(reader, redrive=redrive in {"1", "all"})
 
     def _say_covered(self, offsets: int) -> None:
-        """What the ledger's chain holds before this run's pages."""
+        """What the ledger's chain holds before this look's pages."""
         stats = self.crawler.stats
         stats.set_value("crawl/covered", offsets)
-        if offsets > stats.get_value("events/received", 0):
+        if self._following is not None:
+            self._following.covered(offsets)
+        if offsets > stats.get_value("events/received", 0) and not self._has_begun:
             total = stats.get_value("crawl/total")
             of = "an unknown number of" if total is None else f"{total:,}"
             self.logger.info(
                 "Going on where the last run left off: %s of %s events are committed.",
                 f"{offsets:,}", of,
             )  # fmt: skip
+        self._has_begun = True
 
     def _conclude(self, verdict: Verdict) -> None:
         """Tells the stats. Raises CloseSpider unless everything is proved."""
-        stats = self.crawler.stats
-        stats.set_value("crawl/complete", value=verdict.complete)
+        note(self.crawler.stats, verdict)
         if not verdict.complete:
-            stats.set_value("crawl/missing", verdict.sentences[0])
-            stats.set_value("crawl/rerun", verdict.rerun)
             raise CloseSpider("incomplete")
-        for name, value in (
-            ("crawl/asides", "\n".join(verdict.sentences)),
-            ("crawl/total", verdict.served),
-            ("crawl/covered", verdict.served),
-            ("crawl/total_found", verdict.total != verdict.served),
-            ("crawl/stored", verdict.stored),
-            ("crawl/rejected_now", verdict.rejected),
-        ):
-            stats.set_value(name, value)
 
     def _request(self, number: int, ask: Ask) -> scrapy.Request:
         return scrapy.Request(
@@ -387,7 +384,7 @@ class EventsSpider(scrapy.Spider):
         """
         request = failure.request  # type: ignore[attr-defined]
         tries = request.meta.get("retry_times", 0)
-        closing = self._stop_threads.is_set()
+        closing = self._app.stop.is_set()
         if not closing and tries < self.settings.getint("RETRY_TIMES"):
             return self._again(request, "a body that can't be decompressed, or is too large")
         ask = request.cb_kwargs["ask"]
@@ -449,18 +446,18 @@ class EventsSpider(scrapy.Spider):
         )
 
     def _stop(self) -> None:
-        self._stop_threads.set()
+        self._app.stop.set()
         if self._planning is not None:
             self._planning.cancel()
 
     async def _close(self) -> None:
-        self._stop_threads.set()
+        self._app.stop.set()
         if self._planning is not None:
             self._planning.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CrawlError):
+            # What it failed with was reported by start().
+            with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._planning
         await self._ledger.close()
-        self._connector.release()
 
 
 def _as_page(page: EventPage) -> Page:

@@ -35,6 +35,8 @@ class _Now(msgspec.Struct):
     rate_now: float = 0
     rate_mean: float = 0
     left_s: float | None = None
+    ends_at: float | None = None
+    follows: str = ""
     traffic: _Traffic | msgspec.UnsetType = msgspec.UNSET
 
 

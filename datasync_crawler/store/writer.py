@@ -7,7 +7,7 @@ COMMIT is lost. Must not run on the event loop: a Writer belongs to one thread a
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -66,14 +66,11 @@ class Writer:
         on_duplicate: str,
         max_wait_s: float,
         stop: threading.Event,
-        crash_point: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._update = on_duplicate == "update"
         self._max_wait_s = max_wait_s
         self._stop = stop
-        # Tests kill the process here: before_copy, after_copy, before_commit, after_commit.
-        self._crash_point = crash_point
         self._connection: Connection | None = None
         self._backend: Backend | None = None
         self._merge_first = 0
@@ -208,16 +205,12 @@ class Writer:
     def _transaction(self, pages: Sequence[EventPage]) -> None:
         connection = self._connection
         assert connection is not None  # _reconnect
-        self._crash_point("before_copy")
         with connection.cursor() as cursor:
             counts = self._store_rows(cursor, pages)
-            self._crash_point("after_copy")
             known = self._store_rejections(cursor, pages)
             self._store_ledger(cursor, pages, counts, known)
             total = self._learn_total(cursor, pages)
-            self._crash_point("before_commit")
             connection.commit()
-            self._crash_point("after_commit")
         self._total = total
         for page, (inserted, changed), again in zip(pages, counts, known, strict=True):
             rejected = len(page.rejections) - again

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import assert_equals_truth
+from faults.truth import truths
 from mockserver import MockServer
 from scrapyd_server import copy_of_the_project, free_port, until
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -51,6 +51,18 @@ def test_a_unit_has_a_bound_of_memory(unit: str) -> None:
     assert re.search(r"^MemoryMax=\d+G$", text, re.MULTILINE)
 
 
+def test_a_timer_may_tick_every_five_minutes() -> None:
+    """The start limit leaves room for its starts and for tries after a failure; then OnFailure=."""
+    text = (PROJECT / "deploy" / "systemd" / "datasync-crawler.service").read_text("utf-8")
+    found = re.search(r"StartLimitIntervalSec=(\d+)min\nStartLimitBurst=(\d+)\n", text)
+    assert found is not None
+    minutes, starts = map(int, found.groups())
+    assert starts - minutes // 5 >= 2
+    alarm = re.search(r"^OnFailure=(\S+)$", text, re.MULTILINE)
+    assert alarm is not None
+    assert (PROJECT / "deploy" / "systemd" / alarm[1]).is_file()
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd")
 @pytest.mark.parametrize("unit", ["datasync-crawler.service", "datasync-scrapyd.service"])
 def test_systemd_knows_every_directive(unit: str) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crawling import assert_equals_truth, crawl, start_crawl
+from faults.crashes import CRAWL_ARGUMENTS, POINTS, crash_environment
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EVENTS = 4000
 SETTINGS = ("-s", "BULK_PAGE_SIZE=200", "-s", "BATCH_ROWS=400", "-s", "WORKERS=4")
-POINTS = ("before_copy", "after_copy", "before_commit", "after_commit")
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -33,22 +32,14 @@ def test_killed_at_a_point_twice_and_while_resuming(
     jobdir = ("-s", f"JOBDIR={tmp_path / 'state'}")
     with MockServer("--events", str(EVENTS)) as mock:
         for occurrence in (3, 1, 2):
-            crash = {"DATASYNC_CRASH_POINT": f"{point}:{occurrence}"}
-            killed = crawl(mock, database, *SETTINGS, *jobdir, env=crash)
+            crash = crash_environment(point, occurrence)
+            killed = crawl(mock, database, *SETTINGS, *jobdir, *CRAWL_ARGUMENTS, env=crash)
             assert killed.status == -signal.SIGKILL, killed.log
             inserted = database.value("SELECT coalesce(sum(inserted), 0) FROM checkpoint")
             assert database.value("SELECT count(*) FROM events") == inserted
         done = crawl(mock, database, *SETTINGS, *jobdir)
         assert done.status == 0, done.log
         assert_equals_truth(database, truths(1, 0, EVENTS))
-
-
-def test_a_crash_point_that_is_none_is_refused(database: Database) -> None:
-    """A slip in the test aid's name doesn't pass for a crawl without a crash: exit 2."""
-    with MockServer("--events", "10") as mock:
-        done = crawl(mock, database, env={"DATASYNC_CRASH_POINT": "after_commmit:1"})
-    assert done.status == 2
-    assert "DATASYNC_CRASH_POINT" in done.log
 
 
 def test_a_second_process_harms_neither_jobdir_nor_schema(

@@ -7,9 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 from crawling import assert_equals_truth, crawl, pages_fetched, recorded_page
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,10 +16,9 @@ import pytest
 from clusters import Cluster
 from crawling import assert_equals_truth, crawl, start_crawl
 from databases import Database
+from faults.truth import truths
 from mockserver import MockServer
 from proxy import COMMIT, CuttingProxy
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crawling import assert_equals_truth, crawl, pages_fetched, stored_events
+from faults.truth import truth, truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truth, truths
 
 if TYPE_CHECKING:
     from databases import Database

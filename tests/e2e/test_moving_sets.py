@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crawling import crawl, start_crawl
-from support_servers import serving_virtual
+from support_servers import serving, serving_virtual
 from virtual import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from databases import Database
+    from support_servers import Answer
 
 #: SIGKILLs before the crawl that may end; DATASYNC_KILLS sets another number.
 KILLS = int(os.environ.get("DATASYNC_KILLS", "2"))
@@ -58,3 +61,33 @@ def test_what_was_there_all_the_time_is_stored(
     assert status is None or done.status == status, done.log
     if done.status:
         assert "NOT complete: " in done.log
+
+
+def test_a_page_cache_in_front_of_the_api_hides_nothing(database: Database) -> None:
+    """The second run's first page comes from the cache, without the event that came in meanwhile:
+    it is read again when the cache has forgotten it.
+    """
+    server = Server(Random(1), 450, PAGE)
+    kept: dict[str, tuple[float, Answer]] = {}
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        if path != "/events/bulk":
+            return None
+        name, now = f"{query['offset']} {query['limit']}", time.monotonic()
+        if name in kept and now - kept[name][0] < 2:
+            headers, body = kept[name][1]
+            return {**headers, "X-Cache": "HIT", "X-Cache-TTL": "2"}, body
+        ids, total = server.get(int(query["offset"]), int(query["limit"]))
+        events = [{"id": one, "type": "click", "timestamp": 1_769_541_612_369} for one in ids]
+        kept[name] = now, ({}, {"data": events, "meta": {"total": total}})
+        return kept[name][1]
+
+    with serving(answer) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "unused"}
+        assert crawl(None, database, *SETTINGS, env=env).status == 0
+        # As if another client had asked for the front page just before the event came in.
+        kept[f"0 {PAGE}"] = time.monotonic() + 3, kept[f"0 {PAGE}"][1]
+        server.insert(0)
+        done = crawl(None, database, *SETTINGS, env=env)
+    assert done.status == 0, done.log
+    assert {row[0] for row in database.execute("SELECT id FROM events")} == set(server.ids)

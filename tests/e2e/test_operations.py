@@ -8,9 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from crawling import PROJECT, assert_equals_truth, crawl, environment, pages_fetched
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from pathlib import Path

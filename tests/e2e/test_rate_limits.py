@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment, start_crawl
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -240,8 +239,8 @@ def test_503_with_a_senseless_retry_after_is_a_failure(database: Database) -> No
         done = crawl(server, database, *SETTINGS, *quick)
         assert done.status == 1
         assert "offsets 50–98 couldn't be fetched: HTTP 503" in done.log
-        # The first round and two stalled ones. Alone, two in a row could be a limit's (nginx answers
-        # 503 without Retry-After), so each round is probed a few times more.
+        # The first round and two stalled ones. Two 503s in a row could be a limit's (nginx sends no
+        # Retry-After), so each round is probed a few times more.
         assert 3 * 3 <= statuses(server).count(503) <= 3 * 3 + 15
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crawling import assert_equals_truth, crawl, pages_fetched, start_crawl
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from pathlib import Path

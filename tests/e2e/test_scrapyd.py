@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from crawling import PROJECT, assert_equals_truth, environment
 from databases import Database
+from faults.truth import truths
 from mockserver import MockServer
 from scrapyd_server import PASSWORD, Scrapyd, copy_of_the_project, deploy, free_port, until
 
 from datasync_crawler.local_postgres.embedded import ensure_running
 from datasync_crawler.local_postgres.home import STATE_DIR
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

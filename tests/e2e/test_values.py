@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from crawling import crawl, stored_events
+from faults.badevents import bad_event, make_plan
+from faults.truth import truth
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.badevents import bad_event, make_plan
-from datasync_crawler.mockapi.dataset import truth
 
 if TYPE_CHECKING:
     from databases import Database
-
-    from datasync_crawler.mockapi.badevents import BadEvent
-    from datasync_crawler.mockapi.dataset import Truth
+    from faults.badevents import BadEvent
+    from faults.truth import Truth
 
 EVENTS = 2000
 EACH = 7

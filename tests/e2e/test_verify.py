@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment
+from faults.truth import truths
 from mockserver import MockServer
-
-from datasync_crawler.mockapi.dataset import truths
 
 if TYPE_CHECKING:
     from databases import Database
@@ -228,3 +227,27 @@ def test_a_wrong_redrive_argument_is_refused(database: Database) -> None:
         assert mock.stats()["requests"] == 0
     assert done.status == 2
     assert "pass -a redrive=1" in done.log
+
+
+@pytest.mark.parametrize("update", [False, True], ids=["keep", "update"])
+def test_redrive_all_finds_what_is_late_or_edited(database: Database, update: bool) -> None:
+    """A complete set is read again in whole: an event that came into its middle is stored, one that
+    differs is counted, and overwritten where that is asked for.
+    """
+    with MockServer("--events", str(EVENTS)) as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        late, edited = (
+            database.value(f"SELECT first_id FROM checkpoint WHERE first_offset = {first}")
+            for first in (399, 598)
+        )
+        database.execute("DELETE FROM events WHERE id = %s", [late])
+        database.execute("UPDATE checkpoint SET inserted = inserted - 1, "
+                         "duplicates = duplicates + 1 WHERE first_offset = 399")  # fmt: skip
+        database.execute("UPDATE events SET name = 'before' WHERE id = %s", [edited])
+        on_duplicate = ("-s", "ON_DUPLICATE=update") if update else ()
+        done = scrapy(mock, database, "redrive", "--all", *SETTINGS, *on_duplicate)
+    assert done.status == 0, done.log
+    assert done.line("new in this run") == "1"
+    assert done.line("duplicates").endswith("(1 with other content)")
+    name = database.value("SELECT name FROM events WHERE id = %s", [edited])
+    assert (name == "before") is not update

@@ -15,7 +15,7 @@ from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
 
 from datasync_crawler import signals
-from datasync_crawler.config import Config
+from datasync_crawler.app import App
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def make_gate(database: Database, **own: str) -> Gate:
     crawler = Crawler(scrapy.Spider, settings)
     crawler._stats = MemoryStatsCollector(crawler)
     crawler._engine = SimpleNamespace(scraper=SimpleNamespace(slot=None))  # nothing waits
-    return Gate(crawler, Config.from_settings(settings))
+    return Gate(crawler, App.of(crawler))
 
 
 async def let_out_next(gate: Gate, sent_at: float) -> None:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 import psycopg2
 import pytest
+from faults.crashes import CrashingWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from proxy import COMMIT, CuttingProxy
@@ -26,7 +27,6 @@ from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.targets import EmbeddedTarget
-from datasync_crawler.store.writer import Writer
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 JSON_TEXT = st.recursive(
@@ -381,8 +381,9 @@ def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
             killed.append(int(pid_file.read_text().split()[0]))
             os.kill(killed[0], signal.SIGQUIT)  # what pg_ctl stop -m immediate sends
 
-    writer = Writer(
-        session, on_duplicate="keep", max_wait_s=60, stop=threading.Event(), crash_point=crash_point
+    stop = threading.Event()
+    writer = CrashingWriter(
+        session, on_duplicate="keep", max_wait_s=60, stop=stop, crash_point=crash_point
     )
     one = page(["a", "b", "a"])
     try:

@@ -112,6 +112,10 @@ function rejectedShare() {
 
 // kind, title, sentences.
 function ofRun(run) {
+  if (run.follows) {  // FOLLOW: the last look is over, the next one to come
+    const current = !run.follows.startsWith("not");
+    return [current ? "good" : "wait", current ? "Up to date" : "Not up to date", ["The crawl stays, and looks again and again (FOLLOW)."]];
+  }
   if (run.phase === "running") {
     const end = run.ends_at || (run.left_s === null ? null : Date.now() / 1000 + run.left_s);
     if (run.total !== null && run.done >= run.total) return ["run", "Checking what is new", SAFE];
@@ -192,8 +196,8 @@ function drawRun() {
   put("percent", share === null ? "–" : share === 1 ? "100 %" : `${Math.min(Math.floor(share * 1000) / 10, 99.9).toFixed(1)} %`);
   put("done", whole.format(run.done));
   put("total", run.total === null ? "an unknown number of" : whole.format(run.total));
-  put("pace", live
-    ? `${whole.format(run.rate_mean)} events/s on average · running for ${duration(run.lasted_s)} · ${plural(run.retries, "retry").replace("retrys", "retries")}`
+  put("pace", run.follows || live
+    ? run.follows || `${whole.format(run.rate_mean)} events/s on average · running for ${duration(run.lasted_s)} · ${plural(run.retries, "retry").replace("retrys", "retries")}`
     : `last run: ${plural(run.inserted, "new event")} in ${duration(run.lasted_s)}`);
 
   const limit = run.limit === null || run.limit === undefined ? null : run.limit;

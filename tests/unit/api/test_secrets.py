@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasync_crawler.api import secrets
 from datasync_crawler.api.secrets import without, without_password
 
 KEY = "kanarienvogel-17"
@@ -61,3 +62,9 @@ def test_no_secret_is_left(before: str, after: str) -> None:
 def test_an_address_is_shown_without_its_password(text: str, left: str) -> None:
     """Users, hosts, ports and paths stay."""
     assert without_password(text) == left
+
+
+def test_a_secret_at_the_very_end_is_taken_out() -> None:
+    """Whole or cut."""
+    assert secrets._without_beginning("abcdefgh", "key abcdefgh", "*") == "key *"
+    assert secrets.without("abcdefgh", "key abcdef", "*") == "key *"

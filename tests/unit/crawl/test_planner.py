@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from virtual import KINDS, MemoryLedger, Run, Server, Story
 
-from datasync_crawler.crawl.values import NoEndpoint, Verdict
+from datasync_crawler.crawl.values import Ask, NoEndpoint, Outcome, Verdict
 
 SEEDS = 3
 
@@ -40,6 +40,36 @@ def test_complete_is_never_said_of_a_set_with_events_missing(
         told = Story.tell(f"{kind}{seed}", kind, crashes=crashes)
         assert not (told.outcome == "complete" and told.missing), seed
         assert told.requests <= 60 * told.pages + 200, seed
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="/".join)
+def test_later_runs_say_no_more_than_is_true(kind: tuple[str, str, str]) -> None:
+    """Two more runs after the first verdict: a proof of before, or an unfinished pass, is no
+    excuse.
+    """
+    for seed in range(2):
+        told = Story.tell(f"later {kind}{seed}", kind, crashes=seed > 0, runs=3)
+        assert not (told.outcome == "complete" and told.missing), seed
+
+
+def test_a_single_event_behind_the_end_says_nothing_of_the_page_size() -> None:
+    """One event came in at the end: the next pages are as long as before."""
+    server, ledger = Server(Random(1), 500, 100, saying="none"), MemoryLedger()
+    run = Run(server, ledger, Random(1), page_size=100, in_flight=1)
+    answer, grown = run.answer, []
+
+    def grow(ask: Ask) -> Outcome:
+        if ask.offset >= 499 and not grown:
+            grown.append(ask)
+            outcome = answer(ask)
+            server.insert(500)
+            return outcome
+        return answer(ask)
+
+    run.answer = grow  # type: ignore[method-assign]
+    assert isinstance(asyncio.run(run.run()), Verdict)
+    assert set(server.ids) <= ledger.ids
+    assert run.planner._reader.sizes.size == 100
 
 
 @pytest.mark.parametrize("total", [1, 2, 99, 100, 101, 199, 1000, 2345])

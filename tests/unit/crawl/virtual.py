@@ -453,9 +453,12 @@ class Story:
 
     @classmethod
     def tell(
-        cls, seed: str, kind: tuple[str, str, str], *, crashes: bool = False, numbered: bool = False
-    ) -> Story:
-        """A crawl of a server that *seed* makes up; *crashes*: killed and resumed on the way."""
+        cls, seed: str, kind: tuple[str, str, str], *, crashes: bool = False,
+        numbered: bool = False, runs: int = 1,
+    ) -> Story:  # fmt: skip
+        """*runs* crawls of a server that *seed* makes up, the last of which is judged; *crashes*:
+        killed and resumed on the way.
+        """
         random = Random(f"{seed}{crashes}")
         cap = random.choice([10, 30, 100])
         size = random.randrange(3 * cap, 25 * cap)
@@ -474,6 +477,9 @@ class Story:
             try:
                 verdict = asyncio.run(run.run())
             except Crash:
+                continue
+            runs -= 1
+            if runs > 0:
                 continue
             complete = isinstance(verdict, Verdict) and verdict.complete
             outcome = "complete" if complete else "incomplete"

@@ -1,4 +1,4 @@
-"""The API over real HTTP: endpoints, keys, limits, control."""
+"""The API over real HTTP: endpoints, keys, limits."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-
-from datasync_crawler.mockapi import dataset
+from faults.truth import truths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import InProcess
+    from inprocess import InProcess
 
     Start = Callable[..., InProcess]
 
 
 def ids(first: int, stop: int) -> list[str]:
-    return [true.id for true in dataset.truths(1, first, stop)]
+    return [true.id for true in truths(1, first, stop)]
 
 
 def test_bulk_pages_are_the_data_set(mock: Start) -> None:
@@ -88,13 +87,11 @@ def test_cursors_expire(mock: Start) -> None:
     api = mock()
     cursor = api.get("/events", limit=5).json()["pagination"]["nextCursor"]
     assert api.get("/events", limit=5, cursor=cursor).status == 200
-    api.config(expire_cursors=True)
-    refused = api.get("/events", limit=5, cursor=cursor)
-    assert (refused.status, refused.json()["code"]) == (400, "CURSOR_EXPIRED")
     assert api.get("/events", cursor="abc").json()["code"] == "INVALID_CURSOR"
     api.config(cursor_ttl=0)
     cursor = api.get("/events", limit=5).json()["pagination"]["nextCursor"]
-    assert api.get("/events", limit=5, cursor=cursor).json()["code"] == "CURSOR_EXPIRED"
+    refused = api.get("/events", limit=5, cursor=cursor)
+    assert (refused.status, refused.json()["code"]) == (400, "CURSOR_EXPIRED")
 
 
 def test_without_bulk_the_service_takes_it_for_an_id(mock: Start) -> None:
@@ -120,13 +117,9 @@ def test_key_is_asked_for_and_expires(mock: Start) -> None:
     assert api.get(headers={"X-API-Key": "new"}, limit=1).status == 200
 
 
-def test_key_in_the_query_has_half_the_limit(mock: Start) -> None:
-    """The key is taken from the URL too, with the lower limit, and the journal tells."""
-    api = mock(rate_limit=4)
-    statuses = [api.get(headers={}, api_key="demo-key", limit=1).status for _ in range(3)]
-    assert statuses == [200, 200, 429]
-    assert api.stats()["keys_in_query"] == 3
-    assert api.get(limit=1).headers["X-RateLimit-Limit"] == "4"
+def test_key_in_the_query_is_none(mock: Start) -> None:
+    """A crawler that puts the key into the URL gets no page."""
+    assert mock().get(headers={}, api_key="demo-key", limit=1).status == 401
 
 
 def test_rate_limit_speaks_and_changes(mock: Start) -> None:
@@ -178,65 +171,9 @@ def test_replay_serves_a_recording(mock: Start, tmp_path: Path) -> None:
         mock(replay=str(recording), fault=("bad-events",))
 
 
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Host": "localhost"}, 200),
-        ({"Host": "[::1]:80", "Origin": "http://[::1]:80"}, 200),
-        ({"Host": "evil.example"}, 403),
-        ({"Host": "127.0.0.1.evil.example"}, 403),
-        ({"Host": "[::1"}, 403),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
-    ],
-)
-def test_control_is_not_for_web_pages(mock: Start, headers: dict[str, str], status: int) -> None:
-    """A page that a browser on this machine shows can't stop a test's API, nor read of it."""
-    running = mock()
-    answer = running.request("POST", "/__mock__/config", headers, "{}")
-    assert answer.status == status
-    assert running.request("GET", "/__mock__/stats", headers).status == status
-
-
-def test_control_refuses_nonsense(mock: Start) -> None:
-    """What can't be changed or isn't known is refused with a sentence, and nothing is changed."""
-    api = mock()
-    for changes in (
-        {"seed": 2}, {"nonsense": 1}, {"events": "many"}, {"fault": ["nope"]}, {"grow": -1},
-        {"insert": [1]}, {"order": "sideways"}, {"rate_window": 0}, {"bulk": 1}, {"api_key": None},
-        {"fault": [1]}, {"latency_ms": True}, {"events": True},
-    ):  # fmt: skip
-        refused = api.config(**changes)
-        assert refused.status == 400, changes
-        assert refused.json()["error"]
-    assert api.request("POST", "/__mock__/config", {}, "[]").status == 400
-    assert api.request("GET", "/__mock__/nothing", {}).status == 404
-    assert api.stats()["total"] == 3000
-
-
-def test_journal_tells_what_was_served(mock: Start, tmp_path: Path) -> None:
-    """Every request is a line with offset, limit, status, count and fault; the key is in none."""
-    path = tmp_path / "journal.jsonl"
-    api = mock(journal=str(path), fault=("html:offset=500",), api_key="secret-canary")
-    key = {"X-API-Key": "secret-canary"}
-    api.get(headers=key, offset=0, limit=100)
-    api.get(headers=key, offset=500, limit=100)
-    api.get(headers={}, api_key="secret-canary", limit=1)
-    api.get(headers={}, limit=1)
-    text = path.read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    assert "secret-canary" not in text
-    assert [(one["number"], one["offset"], one["limit"]) for one in lines] == [
-        (1, 0, 100), (2, 500, 100), (3, None, 1), (4, None, 1),
-    ]  # fmt: skip
-    assert [one["status"] for one in lines] == [200, 200, 200, 401]
-    assert [one["returned"] for one in lines] == [100, None, 1, None]
-    assert [one["faults"] for one in lines] == [[], ["html"], [], []]
-    assert [one["key_in_query"] for one in lines] == [False, False, True, False]
-    stats = api.stats()
-    assert stats["entries"] == lines
-    assert stats["by_status"] == {"200": 3, "401": 1}
-    assert (stats["pages"], stats["events_served"]) == (2, 101)
-    assert stats["struck"] == {"html:offset=500": 1}
+def test_only_the_api_is_served(mock: Start) -> None:
+    """Without a plug-in there is nothing but the API's own endpoints."""
+    api = mock(plugin=())
+    assert api.get(limit=1).status == 200
+    assert api.request("GET", "/__mock__/stats", {}).status == 404
+    assert api.config(events=1).status == 404

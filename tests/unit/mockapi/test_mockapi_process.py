@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,14 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from datasync_crawler.mockapi import dataset
+from faults.truth import truth
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mockserver import PROJECT, MockServer
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *command],
         capture_output=True,
@@ -24,12 +24,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
         cwd=PROJECT,
+        env=env,
         stdin=subprocess.DEVNULL,
     )
 
 
-def mockapi(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("-m", "datasync_crawler.mockapi", *arguments)
+def mockapi(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return run("-m", "datasync_crawler.mockapi", *arguments, env=env)
 
 
 def test_helper_serves_and_ends() -> None:
@@ -39,7 +40,7 @@ def test_helper_serves_and_ends() -> None:
         assert mock.url == f"http://127.0.0.1:{mock.port}/api/v1"
         status, body = mock.get("/events/bulk", limit=1)
         assert status == 200
-        assert dataset.truth(1, 0).id.encode() in body
+        assert truth(1, 0).id.encode() in body
         assert mock.get("/events/bulk", key="wrong")[0] == 401
         mock.config(grow=5)
         assert mock.stats()["total"] == 2005
@@ -106,7 +107,8 @@ def test_a_busy_port_is_said() -> None:
         (("--fault", "nope"), 2, "--list-faults"),
         (("--replay", "no-such-file.json"), 1, "no-such-file.json"),
         (("--replay", "pyproject.toml"), 2, "holds no recorded response"),
-        (("--port", "0", "--journal", "no-such-folder/x"), 1, "no-such-folder/x"),
+        (("--plugin", "no_such_module"), 2, "no_such_module"),
+        (("--plugin", "no_such_module", "--list-faults"), 2, "no_such_module"),
     ],
 )
 def test_wrong_options_are_said(arguments: tuple[str, ...], status: int, word: str) -> None:
@@ -118,9 +120,13 @@ def test_wrong_options_are_said(arguments: tuple[str, ...], status: int, word: s
 
 
 def test_faults_are_listed() -> None:
-    """--list-faults names them and ends."""
+    """--list-faults names them, those of plug-ins too, and ends."""
     done = mockapi("--list-faults")
     assert done.returncode == 0
+    assert "short-page" in done.stdout
+    assert "bad-events" not in done.stdout
+    env = {**os.environ, "PYTHONPATH": str(PROJECT / "tests")}
+    done = mockapi("--plugin", "faults.mock", "--list-faults", env=env)
     assert "short-page" in done.stdout
     assert "bad-events:kind=no-id" in done.stdout
 

@@ -20,6 +20,7 @@ from datasync_crawler.monitor.progress import (
     bucket,
     done_about,
     duration,
+    ended,
     limited_left_s,
     line,
     outcome,
@@ -363,3 +364,35 @@ def test_a_flight_ends_in_the_ledger_or_as_a_gap() -> None:
     assert (flight.ranges(late, 1)["flight"], flight.gaps(late, 20)) == ([(10, 5)], 0)
     flight.committed(10)
     assert (flight.ranges(late, 0), flight.gaps(late, 20)) == (nothing, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "stats", "ended_with"),
+    [
+        ("shutdown", {"crawl/follow_s": 60, "crawl/complete": True}, "finished"),
+        ("shutdown", {"crawl/follow_s": 60, "crawl/complete": False}, "shutdown"),
+        ("shutdown", {"crawl/complete": True}, "shutdown"),
+        ("unauthorized", {"crawl/follow_s": 60, "crawl/complete": True}, "unauthorized"),
+    ],
+)
+def test_a_run_that_follows_is_finished_by_a_signal(
+    reason: str, stats: dict[str, object], ended_with: str
+) -> None:
+    """Only when its last look was complete, and by nothing else."""
+    assert ended(reason, stats) == ended_with
+
+
+@pytest.mark.parametrize(
+    ("stats", "said"),
+    [
+        ({}, ""),
+        ({"crawl/next_look_at": None}, ""),
+        ({"crawl/next_look_at": 130.0, "crawl/complete": True}, "up to date, next look in 30 s"),
+        ({"crawl/next_look_at": 99.0}, "not up to date, next look in 0 s"),
+    ],
+)
+def test_a_run_that_follows_says_when_it_looks(stats: dict[str, object], said: str) -> None:
+    """Between two looks, and in the line of facts."""
+    seen = Meter(0.0).read(1.0, 100.0, stats)
+    assert seen.follows == said
+    assert said in line(seen)

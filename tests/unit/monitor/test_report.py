@@ -112,3 +112,13 @@ def test_the_status_says_everything_asked_of_it():
     assert "none yet" in text
     values = report.status_values(GOOD, [("no id", 3)], [])
     assert values["rejections"] == [{"reason": "no id", "events": 3}]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"), [("cursor", "none: read by cursor"), ("counts", "none: counted")]
+)
+def test_a_proof_without_seams_says_what_took_their_place(method: str, said: str) -> None:
+    """By cursor the API's own chain, by numbered pages the count."""
+    assert GOOD.proof is not None
+    figures = replace(GOOD, seams={}, proof=replace(GOOD.proof, method=method))
+    assert f"seams             {said}" in report.proof_lines(figures)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import scrapy
+from faults.truth import truths
 from scrapy.crawler import Crawler
 from scrapy.http import TextResponse
 from scrapy.settings import Settings
 
 from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
 from datasync_crawler.items import EventPage
-from datasync_crawler.mockapi.dataset import truths
 from datasync_crawler.pipelines.normalize import NormalizePipeline
 from datasync_crawler.spiders.events import EventsSpider
 

@@ -1,105 +1,102 @@
 """Replies that are no page, or a page that arrives badly: one class per misbehaviour."""
 
 # What an overriding method does, its class says.
-# ruff: noqa: D102
 from __future__ import annotations
 
-import json
+import asyncio
+import contextlib
 import math
+import time
 import zlib
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.mockapi.faults import Fault, When, fault
-from datasync_crawler.mockapi.reply import Reply, error_reply, json_reply
+from aiohttp import web
+
+from datasync_crawler.mockapi.faults import (
+    THREE_IN_A_ROW,
+    Fault,
+    ServerError,
+    TooManyRequests,
+    When,
+    fault,
+)
+from datasync_crawler.mockapi.reply import Reply, error_reply, json_reply, too_many_requests
+from datasync_crawler.mockapi.server import end_connection
+from faults.choices import ChoosingFault
+from faults.pages import ALWAYS, events_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from datasync_crawler.mockapi.faults import Scene
     from datasync_crawler.mockapi.reply import Page
 
-_BURST = When(every=20, burst=3)
+FROM_THE_TENTH = When(start=10)
 _MEGABYTE = 1_000_000
+_NONSENSE = {"negative": "-5", "absurd": "99999999999999", "text": "soon"}
 
 
-def _retry_after(form: str, wait_s: int, epoch_s: float) -> dict[str, str]:
-    """Give Retry-After in one of its forms, honest or nonsense."""
-    forms = {
-        "seconds": str(wait_s),
-        "http-date": formatdate(math.ceil(epoch_s + wait_s), usegmt=True),
-        "negative": "-5",
-        "absurd": "99999999999999",
-        "text": "soon",
-    }
-    return {"Retry-After": forms[form]} if form in forms else {}
+def _http_date(wait_s: int) -> str:
+    return formatdate(math.ceil(time.time() + wait_s), usegmt=True)
 
 
 @fault("429")
 @dataclass(frozen=True)
-class TooManyRequests(Fault):
+class TooManyRequestsInForms(ChoosingFault, TooManyRequests):
     """429 for no visible reason; form: seconds, http-date, body-only, none, negative, absurd,
     text.
     """
 
-    choices: ClassVar = {
-        "form": ("seconds", "http-date", "body-only", "none", "negative", "absurd", "text")
-    }
-    retry_after: int = 1
+    choices: ClassVar = {"form": ("seconds", "http-date", "body-only", "none", *_NONSENSE)}
     form: str = "seconds"
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        body: dict[str, object] = {
-            "error": "Too Many Requests",
-            "message": "Rate limit exceeded",
-            "code": "RATE_LIMIT_EXCEEDED",
-        }
-        if self.form in ("seconds", "http-date", "body-only"):
-            body["rateLimit"] = {"remaining": 0, "retryAfter": self.retry_after}
-        headers = _retry_after(self.form, self.retry_after, scene.epoch_s)
-        return json_reply(429, body, headers)
+        told = too_many_requests(self.retry_after)
+        if self.form == "seconds":
+            return told
+        if self.form == "http-date":
+            return replace(told, headers={"Retry-After": _http_date(self.retry_after)})
+        if self.form == "body-only":
+            return replace(told, headers={})
+        headers = {"Retry-After": _NONSENSE[self.form]} if self.form in _NONSENSE else {}
+        return too_many_requests(0, is_told=False).with_headers(headers)
 
 
 @dataclass(frozen=True)
-class _BalancerError(Fault):
-    choices: ClassVar = {"form": ("seconds", "http-date", "negative", "absurd", "text")}
-    retry_after: int = -1
+class _ServerErrorInForms(ChoosingFault, ServerError):
+    choices: ClassVar = {"form": ("seconds", "http-date", *_NONSENSE)}
     form: str = "seconds"
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        status = int(self.fault_name)
-        body = f"<html><body><h1>{status}</h1></body></html>".encode()
-        headers: dict[str, str] = {}
-        if self.retry_after >= 0:
-            headers = _retry_after(self.form, self.retry_after, scene.epoch_s)
-        return Reply(status, (body,), headers, content_type="text/html")
+        told = super().on_reply(reply, scene)
+        if self.retry_after < 0 or self.form == "seconds":
+            return told
+        value = _NONSENSE.get(self.form) or _http_date(self.retry_after)
+        return replace(told, headers={"Retry-After": value})
 
 
-@fault("500", when=_BURST)
+@fault("502", THREE_IN_A_ROW)
 @dataclass(frozen=True)
-class ServerError(_BalancerError):
-    """500 from the application."""
-
-
-@fault("502", when=_BURST)
-@dataclass(frozen=True)
-class BadGateway(_BalancerError):
+class BadGateway(_ServerErrorInForms):
     """502 from the load balancer, three in a row."""
 
 
-@fault("503", when=_BURST)
+@fault("503", THREE_IN_A_ROW)
 @dataclass(frozen=True)
-class Unavailable(_BalancerError):
+class UnavailableInForms(_ServerErrorInForms):
     """503 from the load balancer, three in a row; with Retry-After when retry_after is given."""
 
 
-@fault("504", when=_BURST)
+@fault("504", THREE_IN_A_ROW)
 @dataclass(frozen=True)
-class GatewayTimeout(_BalancerError):
+class GatewayTimeout(_ServerErrorInForms):
     """504 from the load balancer, three in a row."""
 
 
-@fault("401", when=When(start=10))
+@fault("401", FROM_THE_TENTH)
 @dataclass(frozen=True)
 class Unauthorized(Fault):
     """401 from the tenth request on: the key has expired."""
@@ -108,7 +105,7 @@ class Unauthorized(Fault):
         return error_reply(401, "Unauthorized", "API key has expired", "API_KEY_EXPIRED")
 
 
-@fault("403", when=When(start=10))
+@fault("403", FROM_THE_TENTH)
 @dataclass(frozen=True)
 class Forbidden(Fault):
     """403 from the tenth request on: the key was withdrawn."""
@@ -139,35 +136,61 @@ class Redirect(Fault):
         return Reply(302, (), {"Location": self.to})
 
 
+async def _send_reset(
+    request: web.BaseRequest, reply: Reply, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    end_connection(request, reset=True)
+    return web.Response()
+
+
+async def _send_chunked(
+    request: web.BaseRequest, reply: Reply, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    response.enable_chunked_encoding()
+    with contextlib.suppress(ConnectionResetError):  # the client has left
+        await response.prepare(request)
+        await response.write(b"".join(reply.body)[: reply.send_bytes])
+        if reply.ending == "whole":
+            await response.write_eof()
+    if reply.ending != "whole":
+        end_connection(request, reset=reply.ending == "reset")
+    return response
+
+
+async def _send_endlessly(
+    request: web.BaseRequest, reply: Reply, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=headers)
+    response.enable_chunked_encoding()
+    with contextlib.suppress(ConnectionResetError):  # the client has left, as it should
+        await response.prepare(request)
+        await response.write(b"".join(reply.body))
+        while True:
+            await response.write(bytes(reply.body[-1]))
+    return response
+
+
+async def _send_and_hang(
+    request: web.BaseRequest, reply: Reply, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    if reply.send_bytes:
+        response = web.StreamResponse(status=reply.status, headers=headers)
+        response.content_length = reply.body_bytes
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            await response.write(b"".join(reply.body)[: reply.send_bytes])
+    await asyncio.Event().wait()  # until the client gives up or the server is stopped
+    raise AssertionError("nothing sets the event")
+
+
 @fault("reset-before")
 @dataclass(frozen=True)
 class ResetBefore(Fault):
     """The connection is reset before a byte of the response."""
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        return replace(reply, ending="reset", send_bytes=-1)
-
-
-@fault("reset-mid")
-@dataclass(frozen=True)
-class ResetMid(Fault):
-    """The connection is reset in mid-body (after the share `at`)."""
-
-    at: float = 0.5
-
-    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        return replace(reply, ending="reset", send_bytes=int(reply.body_bytes * self.at))
-
-
-@fault("cut-length")
-@dataclass(frozen=True)
-class CutLength(Fault):
-    """The body ends before its Content-Length (after the share `at`)."""
-
-    at: float = 0.5
-
-    def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        return replace(reply, ending="cut", send_bytes=int(reply.body_bytes * self.at))
+        return replace(reply, send=_send_reset)
 
 
 @fault("cut-chunked")
@@ -179,16 +202,16 @@ class CutChunked(Fault):
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         sent = int(reply.body_bytes * self.at)
-        return replace(reply, ending="cut", send_bytes=sent, chunked=True)
+        return replace(reply, ending="cut", send_bytes=sent, send=_send_chunked)
 
 
-@fault("chunked", always=True)
+@fault("chunked", ALWAYS)
 @dataclass(frozen=True)
 class Chunked(Fault):
     """The body comes chunked, whole and without Content-Length: no error."""
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        return replace(reply, chunked=True)
+        return replace(reply, send=_send_chunked)
 
 
 @fault("html")
@@ -219,7 +242,7 @@ class HalfJson(Fault):
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         whole = b"".join(reply.body)
-        return reply.with_body(whole[: int(len(whole) * self.at)])
+        return replace(reply, body=(whole[: int(len(whole) * self.at)],))
 
 
 @fault("null-body")
@@ -248,7 +271,8 @@ class Hang(Fault):
     mid: bool = False
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
-        return replace(reply, ending="hang", send_bytes=reply.body_bytes // 2 if self.mid else -1)
+        sent = reply.body_bytes // 2 if self.mid else 0
+        return replace(reply, send=_send_and_hang, send_bytes=sent)
 
 
 @fault("slow")
@@ -270,7 +294,7 @@ class Endless(Fault):
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         events = reply.body[1:-1]
         again = b",".join((b"", *(piece for piece in events if piece != b",")))
-        return replace(reply, body=(*reply.body[:-1], again or b" "), repeat_last=True)
+        return replace(reply, body=(*reply.body[:-1], again or b" "), send=_send_endlessly)
 
 
 @lru_cache(maxsize=2)
@@ -292,9 +316,7 @@ class GzipBomb(Fault):
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
         headers = {**reply.headers, "Content-Encoding": "gzip"}
-        return replace(
-            reply, body=(_bomb(self.megabytes),), headers=headers, encoded=True, returned=None
-        )
+        return replace(reply, body=(_bomb(self.megabytes),), headers=headers, returned=None)
 
 
 @dataclass(frozen=True)
@@ -306,7 +328,7 @@ class _FirstEvent(Fault):
         raise NotImplementedError
 
     def on_page(self, page: Page, scene: Scene) -> Page:
-        events = page.events or scene.store.events(page.spans)
+        events = events_of(page, scene)
         return replace(page, events=(self.first(), *events[1:])) if events else page
 
 
@@ -334,7 +356,7 @@ class HugeString(_FirstEvent):
 
 @fault("nan")
 @dataclass(frozen=True)
-class NotANumber(_FirstEvent):
+class NotANumber(ChoosingFault, _FirstEvent):
     """The page's first event holds `value` (NaN, Infinity, -Infinity), which is no JSON."""
 
     choices: ClassVar = {"value": ("NaN", "Infinity", "-Infinity")}
@@ -344,9 +366,9 @@ class NotANumber(_FirstEvent):
         return b'{"id":"nan","properties":{"value":%s}}' % self.value.encode()
 
 
-@fault("bad-rate-headers", always=True)
+@fault("bad-rate-headers", ALWAYS)
 @dataclass(frozen=True)
-class BadRateHeaders(Fault):
+class BadRateHeaders(ChoosingFault):
     """Nonsense in the rate headers; say: text, negative, absurd."""
 
     choices: ClassVar = {"say": ("text", "negative", "absurd")}
@@ -358,7 +380,7 @@ class BadRateHeaders(Fault):
         return replace(reply, headers={**reply.headers, **dict.fromkeys(names, value)})
 
 
-@fault("rate-headers", always=True)
+@fault("rate-headers", ALWAYS)
 @dataclass(frozen=True)
 class RateHeaders(Fault):
     """Rate headers of your choice: limit, remaining, reset, as they are."""
@@ -376,7 +398,7 @@ class RateHeaders(Fault):
         return replace(reply, headers={**reply.headers, **said})
 
 
-@fault("extra-envelope", always=True)
+@fault("extra-envelope", ALWAYS)
 @dataclass(frozen=True)
 class ExtraEnvelope(Fault):
     """A field more at the top of the body, which a crawler must not mind."""
@@ -385,4 +407,4 @@ class ExtraEnvelope(Fault):
         head, *rest = reply.body
         if bytes(head) != b'{"data":[':
             return reply
-        return reply.with_body(b'{"apiVersion":%s,"data":[' % json.dumps("9").encode(), *rest)
+        return replace(reply, body=(b'{"apiVersion":"9","data":[', *rest))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 
 import pytest
+from faults import badevents
+from faults.truth import event_json, truth
 
-from datasync_crawler.mockapi import badevents, dataset
-from datasync_crawler.mockapi.source import GeneratedEvents
+from datasync_crawler.mockapi import dataset
 
 
 @pytest.mark.parametrize("kind", badevents.KINDS)
 def test_each_kind_stands_at_its_index(kind: str) -> None:
     """An overlaid block holds the bad events at the planned indices, and good ones elsewhere."""
     plan = badevents.make_plan(kind, 7)
-    overlay = badevents.Overlay(1, "mixed", plan)
+    source = badevents.BadSource(1, plan)
     for number in (0, 5):
-        events = GeneratedEvents(1, "mixed", overlay).block(number)
+        events = source.block(number)
         for position, raw in enumerate(events):
             index = number * dataset.BLOCK_EVENTS + position
             bad = badevents.bad_event(plan, 1, index)
             assert (bad is not None) == (index % 7 == 6)
-            assert raw == (bad.raw if bad else dataset.event_json(1, index))
+            assert raw == (bad.raw if bad else event_json(1, index))
 
 
 @pytest.mark.parametrize(
@@ -52,14 +53,14 @@ def test_fates(kind: str) -> None:
     if bad.outcome == "rejected":
         assert bad.truth is None
     if bad.outcome in ("duplicate", "changed"):
-        assert bad.truth == dataset.truth(1, 40)
-        assert json.loads(bad.raw)["id"] == dataset.truth(1, 40).id
-        assert (bad.raw == dataset.event_json(1, 40)) == (bad.outcome == "duplicate")
+        assert bad.truth == truth(1, 40)
+        assert json.loads(bad.raw)["id"] == truth(1, 40).id
+        assert (bad.raw == event_json(1, 40)) == (bad.outcome == "duplicate")
 
 
 def test_instants_of_odd_timestamps() -> None:
     """Odd but readable timestamps keep their microseconds."""
-    plain = dataset.truth(1, 41).instant_us
+    plain = truth(1, 41).instant_us
     for kind in badevents.KINDS:
         bad = badevents.bad_event(badevents.make_plan(kind, 2), 1, 41)
         assert bad is not None

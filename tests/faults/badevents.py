@@ -13,12 +13,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from datasync_crawler.mockapi import dataset
-from datasync_crawler.mockapi.faults import Fault, fault
+from datasync_crawler.mockapi.faults import Fault, When, fault
+from datasync_crawler.mockapi.source import GeneratedEvents
+from faults.truth import event_json, truth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
-    from datasync_crawler.mockapi.dataset import Timestamps, Truth
+    from faults.truth import Truth
 
 Outcome = Literal["rejected", "stored", "duplicate", "changed"]
 
@@ -252,31 +254,47 @@ def make_plan(kind: str = "all", each: int = 100) -> BadPlan:
     return BadPlan(kinds, each)
 
 
-def bad_event(
-    plan: BadPlan, seed: int, index: int, timestamps: Timestamps = "mixed"
-) -> BadEvent | None:
+def bad_event(plan: BadPlan, seed: int, index: int) -> BadEvent | None:
     """Give the bad event at `index` and what becomes of it; None where the event is a good one."""
     kind = plan.kind_at(index)
     if kind is None:
         return None
     if kind == "duplicate":
-        before = dataset.truth(seed, index - 1, timestamps)
-        raw = dataset.event_json(seed, index - 1, timestamps)
+        before = truth(seed, index - 1)
+        raw = event_json(seed, index - 1)
         return BadEvent(kind, raw, "duplicate", before)
-    truth = dataset.truth(seed, index, timestamps)
+    plain = truth(seed, index)
     if kind == "changed":
-        before = dataset.truth(seed, index - 1, timestamps)
-        return BadEvent(kind, _join(_fields(replace(truth, id=before.id))), "changed", before)
+        before = truth(seed, index - 1)
+        return BadEvent(kind, _join(_fields(replace(plain, id=before.id))), "changed", before)
     change = _CHANGES[kind]
     if callable(change):
-        return change(truth)
+        return change(plain)
     fields, stored = change
     outcome = KINDS[kind][0]
-    raw = _join(_fields(truth) | fields)
-    return BadEvent(kind, raw, outcome, stored(truth) if outcome == "stored" else None)
+    raw = _join(_fields(plain) | fields)
+    return BadEvent(kind, raw, outcome, stored(plain) if outcome == "stored" else None)
 
 
-@fault("bad-events", always=True)
+class BadSource(GeneratedEvents):
+    """The data set `seed` with the bad events of `plan` laid over it."""
+
+    def __init__(self, seed: int, plan: BadPlan) -> None:
+        super().__init__(seed)
+        self._plan = plan
+
+    def block(self, number: int) -> list[bytes]:
+        """Render one block and put the bad events into it."""
+        events = super().block(number)
+        first, each = number * self.block_events, self._plan.each
+        for position in range(each - 1 - first % each, len(events), each):
+            found = bad_event(self._plan, self.seed, first + position)
+            if found is not None:
+                events[position] = found.raw
+        return events
+
+
+@fault("bad-events", When())
 @dataclass(frozen=True)
 class BadEvents(Fault):
     """Every `each`-th event of the set is bad or odd: kind=all, or kinds joined by +."""
@@ -288,28 +306,13 @@ class BadEvents(Fault):
     def __post_init__(self) -> None:
         make_plan(self.kind, self.each)
 
+    @classmethod
+    def descriptions(cls) -> Iterator[tuple[str, str]]:
+        """Give the fault and each kind of bad event."""
+        yield from super().descriptions()
+        for kind, (outcome, text) in KINDS.items():
+            yield f"bad-events:kind={kind}", f"{outcome}: {text}"
 
-def plan_of(faults: Iterable[Fault]) -> BadPlan | None:
-    """Give the plan that the armed faults ask for; the last one counts."""
-    plan = None
-    for one in faults:
-        if isinstance(one, BadEvents):
-            plan = make_plan(one.kind, one.each)
-    return plan
-
-
-class Overlay:
-    """Lays a plan's bad events over rendered blocks."""
-
-    def __init__(self, seed: int, timestamps: Timestamps, plan: BadPlan) -> None:
-        self._seed = seed
-        self._timestamps: Timestamps = timestamps
-        self._plan = plan
-
-    def lay_over(self, events: list[bytes], first_index: int) -> None:
-        """Replace the bad ones among `events`, which stand from `first_index` on."""
-        each = self._plan.each
-        for position in range(each - 1 - first_index % each, len(events), each):
-            found = bad_event(self._plan, self._seed, first_index + position, self._timestamps)
-            if found is not None:
-                events[position] = found.raw
+    def on_source(self, source: GeneratedEvents) -> GeneratedEvents:
+        """Lay the bad events over the data set; of several such faults the last one counts."""
+        return BadSource(source.seed, make_plan(self.kind, self.each))

@@ -1,7 +1,6 @@
 """Pages that hold other events than asked for, and totals that lie: one class per misbehaviour."""
 
 # What an overriding method does, its class says.
-# ruff: noqa: D102
 from __future__ import annotations
 
 import json
@@ -9,31 +8,37 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.mockapi import dataset
 from datasync_crawler.mockapi.faults import Fault, When, fault
+from datasync_crawler.mockapi.sequence import Span
 from datasync_crawler.mockapi.source import GeneratedEvents
+from faults.choices import ChoosingFault
+from faults.sequence import RunSequence, indices
+from faults.truth import event_json, truth
 
 if TYPE_CHECKING:
     from datasync_crawler.mockapi.faults import Scene
     from datasync_crawler.mockapi.reply import Page, Reply
 
+ALWAYS = When()
+
 
 def _cut(page: Page, scene: Scene, offset: int, count: int) -> Page:
     """Put other events on the page: `count` from `offset` on; what is said stays as it was."""
-    regular = scene.request.endpoint == "regular"
-    spans = scene.sequence.spans(offset, count, "newest-first" if regular else None)
-    return replace(page, spans=tuple(spans), events=None)
+    return replace(page, spans=scene.spans(offset, count), events=None)
 
 
-@fault("short-page")
-@dataclass(frozen=True)
-class ShortPage(Fault):
-    """A page in mid-set holds only the share `keep` of its events."""
+def _set_of(scene: Scene) -> RunSequence:
+    """The served set, of the kind that `faults.extend` has put in."""
+    assert isinstance(scene.sequence, RunSequence)
+    return scene.sequence
 
-    keep: float = 0.5
 
-    def on_page(self, page: Page, scene: Scene) -> Page:
-        return _cut(page, scene, page.offset, int(page.returned * self.keep))
+def events_of(page: Page, scene: Scene) -> list[bytes]:
+    """The page's events one by one."""
+    if page.events is not None:
+        return list(page.events)
+    spans = (Span(index, 1) for span in page.spans for index in indices(span))
+    return [bytes(scene.store.pieces([span])[0]) for span in spans]
 
 
 @fault("empty-page")
@@ -45,7 +50,7 @@ class EmptyPage(Fault):
         return replace(page, spans=(), events=None, next_cursor=None)
 
 
-@fault("capped-limit", always=True)
+@fault("capped-limit", ALWAYS)
 @dataclass(frozen=True)
 class CappedLimit(Fault):
     """Pages hold at most `limit` events; with echo=false nothing says so."""
@@ -62,7 +67,7 @@ class CappedLimit(Fault):
         return replace(page, limit=self.limit, echoed_limit=echoed, has_more=more)
 
 
-@fault("ignored-offset", always=True)
+@fault("ignored-offset", ALWAYS)
 @dataclass(frozen=True)
 class IgnoredOffset(Fault):
     """Whatever the offset, the first page is served."""
@@ -89,7 +94,7 @@ class MissingFields(Fault):
     each: int = 3
 
     def on_page(self, page: Page, scene: Scene) -> Page:
-        events = list(page.events or scene.store.events(page.spans))
+        events = events_of(page, scene)
         for place in range(0, len(events), self.each):
             event = json.loads(events[place])
             for name in self.fields.split("+"):
@@ -101,7 +106,7 @@ class MissingFields(Fault):
         return reply.with_headers({"X-Chaos-Applied": "missingFields"})
 
 
-@fault("other-format", always=True)
+@fault("other-format", ALWAYS)
 @dataclass(frozen=True)
 class OtherFormat(Fault):
     """The same event comes with its timestamp in another format at each request."""
@@ -112,13 +117,13 @@ class OtherFormat(Fault):
         source = scene.store.source
         if not isinstance(source, GeneratedEvents):
             return page
-        events = list(page.events or scene.store.events(page.spans))
-        indices = [index for span in page.spans for index in span.indices()]
-        for place, index in enumerate(indices[: len(events)]):
-            plain = dataset.event_json(source.seed, index, source.timestamps)
+        events = events_of(page, scene)
+        places = [index for span in page.spans for index in indices(span)]
+        for place, index in enumerate(places[: len(events)]):
+            plain = event_json(source.seed, index)
             # An event that is bad, or that another fault has changed, stays as it is.
             if events[place] == plain:
-                true = dataset.truth(source.seed, index, source.timestamps)
+                true = truth(source.seed, index)
                 event = json.loads(plain)
                 event["timestamp"] = _in_another_format(true.instant_us, scene.request.number)
                 events[place] = json.dumps(event, separators=(",", ":")).encode()
@@ -144,14 +149,14 @@ class DuplicateInPage(Fault):
     count: int = 3
 
     def on_page(self, page: Page, scene: Scene) -> Page:
-        events = list(page.events or scene.store.events(page.spans))
+        events = events_of(page, scene)
         count = min(self.count, len(events) // 2)
         return replace(page, events=(*events[: len(events) - count], *events[:count]))
 
 
-@fault("has-more", always=True)
+@fault("has-more", ALWAYS)
 @dataclass(frozen=True)
-class HasMore(Fault):
+class HasMore(ChoosingFault):
     """`hasMore` is false in mid-set; with say=missing it isn't there; say=true: at the end too."""
 
     choices: ClassVar = {"say": ("false", "true", "missing")}
@@ -162,9 +167,9 @@ class HasMore(Fault):
         return replace(page, has_more=said)
 
 
-@fault("total", always=True)
+@fault("total", ALWAYS)
 @dataclass(frozen=True)
-class Total(Fault):
+class Total(ChoosingFault):
     """A total that lies; where: header, body, both; say: missing, stale, inflated, shrinking,
     negative, text, null, zero.
     """
@@ -198,18 +203,6 @@ class Total(Fault):
         return replace(page, header_total=header, body_total=body)
 
 
-@fault("growing", when=When(every=5))
-@dataclass(frozen=True)
-class Growing(Fault):
-    """`by` newer events come to the set at every fifth request."""
-
-    needs_generated: ClassVar[bool] = True
-    by: int = 10
-
-    def on_sequence(self, scene: Scene) -> None:
-        scene.sequence.grow(self.by)
-
-
 @fault("shift-insert")
 @dataclass(frozen=True)
 class ShiftInsert(Fault):
@@ -220,7 +213,7 @@ class ShiftInsert(Fault):
     count: int = 3
 
     def on_sequence(self, scene: Scene) -> None:
-        scene.sequence.insert(self.at, self.count)
+        _set_of(scene).insert(self.at, self.count)
 
 
 @fault("shift-delete")
@@ -232,4 +225,4 @@ class ShiftDelete(Fault):
     count: int = 3
 
     def on_sequence(self, scene: Scene) -> None:
-        scene.sequence.delete(self.at, self.count)
+        _set_of(scene).delete(self.at, self.count)

@@ -1,0 +1,91 @@
+"""Following: one look after another, so that one process keeps the table up to date (FOLLOW).
+
+Owns how often the set is looked at, and what is said of each verdict. A look is what a second run
+would be: the planner goes by the ledger. Must not know what a look fetches.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from datasync_crawler.crawl.ports import Pause
+from datasync_crawler.crawl.values import Verdict
+from datasync_crawler.monitor.progress import duration
+
+if TYPE_CHECKING:
+    from scrapy.statscollectors import StatsCollector
+
+logger = logging.getLogger(__name__)
+
+#: Why what was proved isn't, until everything is read again.
+MOVED: Final = "the events weren't where they were, and everything was being read again"
+
+
+class Following:
+    """Stats: crawl/follow_s, crawl/looks, crawl/next_look_at (epoch seconds), crawl/asides."""
+
+    def __init__(self, stats: "StatsCollector", every_s: float) -> None:
+        self._stats, self._every_s = stats, every_s
+        self._served = self._inserted = 0  # as of the last complete look
+        stats.set_value("crawl/follow_s", every_s)
+
+    async def run(self, look: Callable[[], Awaitable[Verdict]], pause: Pause) -> Verdict:
+        """Looks, waits, and so on until it is cancelled. What is incomplete is the next look's.
+
+        Returns a verdict only where the next one won't do better: nothing has ever been complete,
+        and no run would be without another setting.
+        """
+        while True:
+            self._stats.inc_value("crawl/looks")
+            self._stats.set_value("crawl/next_look_at", None)
+            verdict = await look()
+            if not (verdict.complete or verdict.rerun or self._served):
+                return verdict
+            note(self._stats, verdict)
+            self._tell(verdict)
+            await pause(self._every_s)
+
+    def covered(self, offsets: int) -> None:
+        """A look stands on so many offsets: less than what was proved is no proof any more."""
+        if offsets < self._served:
+            note(self._stats, Verdict(complete=False, sentences=(MOVED,), rerun=True))
+
+    def _tell(self, verdict: Verdict) -> None:
+        stats, every = self._stats, duration(self._every_s)
+        stats.set_value("crawl/next_look_at", time.time() + self._every_s)
+        if not verdict.complete:
+            logger.warning("Not up to date: %s. Next look in %s.", verdict.sentences[0], every)
+            return
+        inserted = stats.get_value("events/inserted", 0)
+        new, first = inserted - self._inserted, not self._served
+        self._served, self._inserted = verdict.served, inserted
+        until = (
+            f"Followed; the last complete look was at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
+        )
+        stats.set_value("crawl/asides", "\n".join((*verdict.sentences, until)))
+        logger.log(
+            logging.INFO if new or first else logging.DEBUG,  # a line a look would be thousands
+            "Up to date: %s new, %s stored. Next look in %s.",
+            f"{new:,}", f"{verdict.stored:,}", every,
+        )  # fmt: skip
+
+
+def note(stats: "StatsCollector", verdict: Verdict) -> None:
+    """The verdict as stats; crawl/last_complete_at is in epoch seconds."""
+    stats.set_value("crawl/complete", value=verdict.complete)
+    if not verdict.complete:
+        stats.set_value("crawl/missing", verdict.sentences[0])
+        stats.set_value("crawl/rerun", verdict.rerun)
+        return
+    for name, value in (
+        ("crawl/asides", "\n".join(verdict.sentences)),
+        ("crawl/total", verdict.served),
+        ("crawl/covered", verdict.served),
+        ("crawl/total_found", verdict.total != verdict.served),
+        ("crawl/stored", verdict.stored),
+        ("crawl/rejected_now", verdict.rejected),
+        ("crawl/last_complete_at", time.time()),
+    ):
+        stats.set_value(name, value)

@@ -1,0 +1,136 @@
+"""Stored events into a file, of one instant, in constant memory.
+
+Reads only. Owns the formats; must not decide where the file is nor what becomes of it when reading
+fails (`commands.export` does).
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import IO, Any, Final, Self
+
+import psycopg2
+
+from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.events.copyrows import COLUMNS
+from datasync_crawler.store import queries, schema
+from datasync_crawler.store.connection import (
+    Connector,
+    close_quietly,
+    describe,
+    is_connection_lost,
+)
+
+#: Rows of a Parquet row group, and fetched at once: 20 MB of events.
+GROUP_ROWS: Final = 50_000
+
+#: Is called with the number of rows that have been written since the last call.
+Advance = Callable[[int], None]
+
+
+class EventExport:
+    """A context: one connection, one snapshot. Raises what `Connector.connect` raises; each call
+    CrawlError, and what writing to the file raises.
+    """
+
+    def __init__(self, connector: Connector, schema_name: str, since: datetime | None) -> None:
+        self._connector, self._schema = connector, schema_name
+        self._queries = queries.load("export", schema_name)
+        self._params = {"since": since}
+        self._connection: Any = None
+
+    def __enter__(self) -> Self:
+        self._connection = self._connector.connect_to_read()
+        try:
+            self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            schema.refuse_strange_columns(self._connection, self._schema)
+            self._run(lambda cursor: cursor.execute("SET LOCAL TIME ZONE 'UTC'"))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        close_quietly(self._connection)
+        self._connector.release()
+
+    def count(self) -> int:
+        """How many events there are to export."""
+
+        def count(cursor: Any) -> int:
+            cursor.execute(self._queries["count"], self._params)
+            return int(cursor.fetchone()[0])
+
+        found: int = self._run(count)
+        return found
+
+    def write(self, kind: str, file: IO[bytes], advance: Advance) -> int:
+        """*kind*: csv, jsonl or parquet. Returns the number of events."""
+
+        def write(cursor: Any) -> int:
+            if kind == "parquet":
+                return self._write_parquet(file, advance)
+            return self._copy(kind, cursor, file, advance)
+
+        written: int = self._run(write)
+        return written
+
+    def _copy(self, kind: str, cursor: Any, file: IO[bytes], advance: Advance) -> int:
+        """CSV or JSON Lines, in UTF-8, as the server makes them."""
+        statement = cursor.mogrify(self._queries[kind], self._params)
+        cursor.copy_expert(statement, _Counted(file, advance))
+        return int(cursor.rowcount)
+
+    def _write_parquet(self, file: IO[bytes], advance: Advance) -> int:
+        """Texts as strings, JSON as its text, the timestamp as an instant in microseconds, UTC."""
+        import pyarrow as pa  # noqa: PLC0415  # optional: the command has looked for it
+        from pyarrow import parquet  # noqa: PLC0415
+
+        kinds = {"timestamp": pa.timestamp("us", tz="UTC")}
+        shape = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+        written = 0
+        with (
+            self._connection.cursor("export") as cursor,  # named: the server keeps the rows
+            parquet.ParquetWriter(file, shape, compression="zstd") as writer,
+        ):
+            cursor.execute(self._queries["rows"], self._params)
+            while rows := cursor.fetchmany(GROUP_ROWS):
+                columns = zip(*rows, strict=True)
+                arrays = [
+                    pa.array(column, kind.type) for column, kind in zip(columns, shape, strict=True)
+                ]
+                writer.write_batch(pa.record_batch(arrays, schema=shape))
+                advance(len(rows))
+                written += len(rows)
+        return written
+
+    def _run(self, work: Callable[[Any], Any]) -> Any:
+        try:
+            with self._connection.cursor() as cursor:
+                return work(cursor)
+        except psycopg2.errors.UndefinedTable:
+            raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.") from None
+        except psycopg2.Error as error:
+            if is_connection_lost(error):
+                raise DatabaseUnreachable(
+                    f"The database went away: {describe(error)}. Run this again when it is back."
+                ) from None
+            raise DatabaseRefused(
+                f"The database refuses to be read (schema {self._schema}): {describe(error)}. "
+                "Give this role the right to read all tables of that schema."
+            ) from None
+
+
+class _Counted:
+    """The one method that COPY needs. libpq hands over a row at a time."""
+
+    EACH: Final = 1000
+
+    def __init__(self, file: IO[bytes], advance: Advance) -> None:
+        self._file, self._advance = file, advance
+        self._rows = 0
+
+    def write(self, row: bytes) -> int:
+        self._rows += 1
+        if self._rows % self.EACH == 0:
+            self._advance(self.EACH)
+        return self._file.write(row)
