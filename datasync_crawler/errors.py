@@ -23,10 +23,16 @@ class ConfigError(CrawlError):
 
 
 class DatabaseRefused(CrawlError):
-    """The server answered and said no: password, rights, name. Raised by `store.connection`."""
+    """The server answered with an error: password, rights, name, disk full. Raised by `store`."""
 
     reason = "database_refused"
     exit_status = 2
+
+
+class TablesMissing(DatabaseRefused):
+    """A table or column isn't there: no crawl yet, or not the crawler's. Raised by
+    `store.statements`.
+    """
 
 
 class SchemaConflict(CrawlError):

@@ -88,13 +88,11 @@ class Backend:
     @classmethod
     def of(cls, connection: "Connection") -> "Backend":
         """The backend behind *connection*."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-            )
-            row = cursor.fetchone()
-        assert row is not None
-        return cls(*row)
+        rows = execute(
+            connection,
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        )
+        return cls(*rows[0])
 
     def end(self, connection: "Connection") -> None:
         """Ends it, if it still runs: its client's end of the connection is gone.
@@ -102,12 +100,12 @@ class Backend:
         A server that hasn't noticed that goes on holding its locks. Its transaction ends as it
         would have: rolled back, or committed if it was just being.
         """
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid = %s AND backend_start = %s",
-                (self.pid, self.started_at),
-            )
+        execute(
+            connection,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid = %s AND backend_start = %s",
+            (self.pid, self.started_at),
+        )
 
 
 class Connector:
@@ -154,6 +152,12 @@ class Connector:
             if _REFUSED.search(text) and "starting up" not in text:
                 raise DatabaseRefused(self._sentence(_first_line(text, params))) from None
             raise DatabaseUnreachable(self._sentence(_first_line(text, params))) from None
+        return connection
+
+    def connect_autocommit(self) -> "Connection":
+        """The same, where each statement is a transaction of its own."""
+        connection = self.connect()
+        connection.autocommit = True
         return connection
 
     def connect_to_read(self) -> "Connection":
@@ -230,9 +234,15 @@ def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":
 
 def _run_once(connection: "Connection", statement: str) -> None:
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
+    execute(connection, statement)
     connection.autocommit = False
+
+
+def execute(connection: "Connection", statement: str, params: Any = None) -> list[tuple[Any, ...]]:
+    """Runs a statement that isn't in ``store/sql``; returns its rows. Raises psycopg2.Error."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _leaves_machine(connection: "Connection") -> bool:

@@ -7,6 +7,7 @@ a pooler (pgbouncer with pool_mode=transaction) they would belong to anybody. Mu
 from typing import TYPE_CHECKING
 
 from datasync_crawler.errors import DatabaseRefused
+from datasync_crawler.store.connection import execute
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -30,8 +31,4 @@ def refuse_shared_backend(one: "Connection", other: "Connection") -> None:
 
 def backend_pid(connection: "Connection") -> int:
     """The process that serves the next statement."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(execute(connection, "SELECT pg_backend_pid()")[0][0])

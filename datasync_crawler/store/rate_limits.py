@@ -12,11 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psycopg2
-
-from datasync_crawler.errors import CrawlError
-from datasync_crawler.store import queries
+from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.statements import Rows, Statements
 from datasync_crawler.store.targets import Target
 
 #: A command waits so long at most for a pause's end, in seconds; a longer one it refuses.
@@ -38,32 +36,26 @@ class LimitMemory:
     def __init__(self, connector: Connector, schema: str, key: str) -> None:
         self._connector = connector
         self._key = key
-        self._queries = queries.load("runs", schema)
+        self._schema = schema
 
     def recall(self) -> Remembered:
-        """What the last run wrote. Raises psycopg2.Error or CrawlError."""
-        rows = self._execute("recall_limits", {})
+        """What the last run wrote. Raises CrawlError."""
+        rows = self._run("recall_limits")
         if not rows:
             return Remembered()
         learned, age_s, paused_for_s = rows[0]
         return Remembered(dict(learned), age_s, paused_for_s or 0.0)
 
     def remember(self, learned: Mapping[str, object], *, paused_for_s: float) -> None:
-        """Writes what this run knows. Raises psycopg2.Error or CrawlError."""
-        self._execute(
-            "remember_limits", {"learnt": json.dumps(learned), "paused_for_s": paused_for_s}
-        )
+        """Writes what this run knows. Raises CrawlError."""
+        self._run("remember_limits", learnt=json.dumps(learned), paused_for_s=paused_for_s)
 
-    def _execute(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        with closing(self._connector.connect()) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(self._queries["read_salt"])
-                rows = cursor.fetchall()
-                salt = rows[0][0] if rows else ""
-                digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
-                cursor.execute(self._queries[name], {**params, "key_hash": digest})
-                return cursor.fetchall() if cursor.description else []
+    def _run(self, name: str, **params: Any) -> Rows:
+        with closing(Statements(("runs",), self._schema, self._connector.connect_autocommit)) as db:
+            rows = db.run("read_salt")
+            salt = rows[0][0] if rows else ""
+            digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
+            return db.run(name, key_hash=digest, **params)
 
 
 def keep_pause(
@@ -76,7 +68,7 @@ def keep_pause(
     connector = Connector(target)
     try:
         paused_for_s = LimitMemory(connector, schema, key).recall().paused_for_s
-    except psycopg2.Error:
+    except TablesMissing:
         return  # nothing has been crawled yet
     finally:
         connector.release()

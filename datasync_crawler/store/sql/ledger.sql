@@ -33,43 +33,6 @@ ORDER BY pass DESC LIMIT 1;
 -- Stored and rejected, counted in the tables themselves.
 SELECT (SELECT count(*) FROM {schema}.events) + (SELECT count(*) FROM {schema}.rejected_events);
 
--- name: base
--- What the pass stands on, as [first, stop); no row when it stands on nothing.
-SELECT s.first_offset + 1, s.first_offset + (SELECT p.count FROM {schema}.proofs AS p
-                                             WHERE p.pass < s.pass ORDER BY p.pass DESC LIMIT 1)
-FROM {schema}.seams AS s WHERE s.pass = %(pass)s AND s.kind = 'base';
-
--- name: longest_range
--- How far before an offset the ranges begin that reach beyond it.
-SELECT coalesce(max(received), 0) FROM {schema}.checkpoint;
-
--- name: gaps
--- What the ranges of a pass leave out of [%(after)s, %(total)s), each gap ending at a committed
--- range, first to last, at most %(most)s of them, with the beginning of the range before it. A
--- running maximum, not lag: ranges may overlap. No range that begins before %(from)s reaches
--- %(after)s. The limits are literals to the planner: so it reads the key in its order and stops at
--- the last row wanted. A ledger of 1,000,000 ranges says in 0.4 s that it has no gap.
-SELECT reached AS first, first_offset AS stop, floor
-FROM (
-    SELECT first_offset,
-           greatest(%(after)s, max(first_offset + received) OVER (
-               ORDER BY first_offset
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS reached,
-           coalesce(lag(first_offset) OVER (ORDER BY first_offset), 0) AS floor
-    FROM {schema}.checkpoint
-    WHERE pass = %(pass)s AND first_offset < %(total)s AND first_offset >= %(from)s
-) AS committed
-WHERE first_offset > reached
-ORDER BY first_offset
-LIMIT %(most)s;
-
--- name: reach_below
--- The end of the farthest range of a pass that begins below %(total)s, and the beginning of the
--- last one: what lies behind it is a gap, too.
-SELECT coalesce(max(first_offset + received), 0), coalesce(max(first_offset), 0)
-FROM {schema}.checkpoint
-WHERE pass = %(pass)s AND first_offset < %(total)s;
-
 -- name: chain_end
 {chain}
 SELECT stop, last_id FROM chain ORDER BY stop DESC LIMIT 1;

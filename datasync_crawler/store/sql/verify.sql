@@ -24,17 +24,6 @@ SELECT (SELECT coalesce(sum(greatest(0, least(stop, %(total)s)
        (SELECT coalesce(max(stop), 0) FROM chain),
        (SELECT count(*) FROM joints WHERE exact);
 
--- name: gap_list
-{chain}
-SELECT first, stop FROM (
-    SELECT coalesce(reached, 0) AS first, first AS stop FROM chain WHERE first < %(total)s
-    UNION ALL
-    SELECT coalesce(max(stop), 0), %(total)s FROM chain WHERE first < %(total)s
-) AS gap
-WHERE first < stop
-ORDER BY first
-LIMIT %(most)s;
-
 -- name: has_seams
 -- Whether the newest pass was asked for with an overlap: not by cursor, nor by numbered pages.
 SELECT (SELECT count(*) FROM {schema}.checkpoint WHERE pass = %(pass)s) < 2
