@@ -1,4 +1,4 @@
-"""The gaps of a pass: the only query for them, run for the planner and for the proof."""
+"""The gaps of a pass, for the planner and the proof."""
 
 from datasync_crawler.crawl.values import Gap
 from datasync_crawler.store.statements import Rows, Statements

@@ -1,5 +1,6 @@
-"""The ledger as the planner sees it. The ranges themselves are written by `writer`, in the
-transaction of their rows; here only what is found out about them afterwards.
+"""The ledger as the planner reads it, with the seams and proofs that the planner adds.
+
+Must not write ranges: `writer` does, in the transaction of their rows.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class Ledger:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     async def state(self) -> LedgerState:
-        """What earlier runs have left."""
+        """What earlier runs have recorded of the pass, the proof and the API."""
         newest, checks, has_seams, last_total, page_limit, overlap, width = (
             await self._fetch("state")
         )[0]
@@ -77,7 +78,7 @@ class Ledger:
         return ChainEnd(*rows[0]) if rows else None
 
     async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
-        """Those of *ids* that are an edge of the chain, with their offsets."""
+        """Those of *ids* at an edge of a range of the chain, with their offsets."""
         rows = await self._fetch("locate", **{"pass": pass_no, "ids": list(ids)})
         return [(position, one) for position, one in rows]
 
@@ -90,7 +91,7 @@ class Ledger:
         ]
 
     async def join(self, pass_no: int, joined: Sequence[Joined]) -> None:
-        """Writes seams down that are proved."""
+        """Records proved seams."""
         values = [
             (pass_no, one.first, one.kind, one.depth, one.readings, self.run_id) for one in joined
         ]
@@ -98,7 +99,7 @@ class Ledger:
             await self._insisting(lambda: self._statements.run_values("join", values))
 
     async def unjoin(self, pass_no: int, kind: str) -> None:
-        """Takes back what was written down of seams of this kind."""
+        """Deletes the recorded seams of this kind."""
         await self._fetch("unjoin", **{"pass": pass_no, "kind": kind})
 
     async def figures(self, pass_no: int) -> PassFigures:
@@ -126,7 +127,7 @@ class Ledger:
         return int((await self._fetch("distinct_ids"))[0][0])
 
     async def prove(self, proof: Proof) -> None:
-        """Writes the proof of a pass down."""
+        """Records the proof of a pass."""
         await self._fetch(
             "prove",
             **{
@@ -142,7 +143,7 @@ class Ledger:
         )
 
     async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
-        """Writes down what was learned of the API."""
+        """Records what was learned of the API."""
         await self._fetch("remember", page_limit=page_limit, overlap=overlap)
 
     async def cursor(self, pass_no: int) -> tuple[str, int]:
@@ -151,7 +152,7 @@ class Ledger:
         return (rows[0][0], int(rows[0][1])) if rows else ("", 0)
 
     async def rejected_positions(self) -> list[int]:
-        """Offsets of all events that stand rejected, sorted."""
+        """Offsets of all rejected events, sorted."""
         return [int(row[0]) for row in await self._fetch("rejected_positions")]
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The run's row in ``crawl_runs`` and its samples: what the heartbeat writes.
+"""A run's row in ``crawl_runs`` and its samples, as the heartbeat writes them.
 
 `store.reader` reads them. Must not touch events or the ledger.
 """
@@ -21,14 +21,14 @@ class RunLog:
         self._statements = Statements(("runs",), schema_name, connector.connect_autocommit)
 
     def beat(self, stats: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
-        """Writes the heartbeat, the run's stats, and *sample*: a few figures to be kept over time.
+        """Writes the heartbeat, the run's stats and *sample*, the figures that are kept over time.
 
         Raises CrawlError; the next call opens a new connection.
         """
         self._statements.run("beat", run_id=self._run_id, stats=_json(stats), figures=_json(sample))
 
     def thin(self) -> None:
-        """Thins the samples of all runs as they age. Raises as `beat` does."""
+        """Deletes samples of all runs by their age. Raises as `beat` does."""
         self._statements.run("thin_samples")
 
     def finish(self, reason: str, stats: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ def _json(values: Mapping[str, Any]) -> str:
 
 
 def _storable(value: Any) -> Any:
-    """What jsonb takes: no NaN or infinity (22P02), no NUL character, no lone surrogate (22P05)."""
+    """*value* as jsonb accepts it: no NaN or infinity (22P02), NUL or lone surrogate (22P05)."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""A run's session: schema, lock, source and the row in ``crawl_runs``.
+"""A run's database session: schema, lock, source and the row in ``crawl_runs``.
 
 Owns the connection that holds the lock. Must not read or write events.
 """
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: The server notices a client killed with SIGKILL only when its statement is done, in seconds.
+#: Longest wait for the lock, in seconds: the server notices that a client was killed with SIGKILL
+#: only when its statement is done.
 LOCK_WAIT_S: Final = 5.0
 
 
 class Session:
-    """Opened once a run. Thread-safe: writers on several threads ask it to hold the lock."""
+    """Opened once per run. Thread-safe: writers on several threads call `ensure_locked`."""
 
     def __init__(
         self, connector: Connector, schema_name: str, *, lock_wait_s: float = LOCK_WAIT_S
@@ -49,7 +50,7 @@ class Session:
         self._mutex = threading.Lock()
 
     def open(self, *, api_base_url: str, pagination: str) -> int:
-        """Migrates, takes the lock, names the source, starts the run; returns its id.
+        """Takes the lock, makes missing tables, records source and run; returns the run's id.
 
         Raises any CrawlError of the store.
         """
@@ -77,10 +78,10 @@ class Session:
         return self.run_id
 
     def ensure_locked(self) -> None:
-        """Takes the lock again when the connection that held it has gone.
+        """Takes the lock again if the connection that held it is lost.
 
         Called by a writer that has lost its connection. Raises CrawlLocked when another process
-        was quicker, what `Connector.connect` raises, and psycopg2.Error.
+        has taken it, what `Connector.connect` raises, and psycopg2.Error.
         """
         with self._mutex:
             if self._connection is not None and self._alive(self._connection):
@@ -90,7 +91,7 @@ class Session:
             connection = self.connector.connect_autocommit()
             try:
                 if self._backend is not None:
-                    self._backend.end(connection)  # else it could be us who hold the lock
+                    self._backend.end(connection)  # its session may still hold the lock
                 self._lock(connection)
                 self._backend = Backend.of(connection)
             except BaseException:
@@ -99,7 +100,7 @@ class Session:
             self._connection = connection
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Releases the lock."""
         with self._mutex:
             close_quietly(self._connection)
             self._connection = None
@@ -121,7 +122,7 @@ class Session:
 
     def _check_pooling(self, connection: "Connection") -> None:
         if connection.info.backend_pid == backend_pid(connection):
-            return  # what the server said at the start and what it says now: nobody in between
+            return  # the pid sent at the start is still right: no pooler
         other = self.connector.connect_autocommit()
         try:
             refuse_shared_backend(connection, other)

@@ -1,7 +1,7 @@
-"""The figures of the proof and of the status, all of one instant.
+"""The figures of `scrapy verify` and `scrapy status`, all from one snapshot.
 
-Reads only: its transaction is read-only and sees one snapshot, so that a crawl that goes on
-meanwhile makes no difference between two figures. Must not judge them: `core.report` does.
+The transaction is read-only and REPEATABLE READ, so that figures agree while a crawl runs. Must not
+judge them: `monitor.report` does.
 """
 
 from typing import Any, Final, Self
@@ -14,13 +14,13 @@ from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
 from datasync_crawler.store.statements import Statements
 
-#: Reasons and runs that the status names.
+#: Reasons and runs that the status lists.
 MOST_REASONS: Final = 10
 MOST_RUNS: Final = 5
 
 
 class ProofReader:
-    """A context: one connection, one snapshot.
+    """A context manager over one connection and one snapshot.
 
     Entering it raises what `Connector.connect` raises; each call DatabaseRefused or DatabaseLost.
     """
@@ -57,7 +57,7 @@ class ProofReader:
         return rows[0][0], rows[0][1]
 
     def figures(self, source: str, total: int | None, said_by: str) -> Figures:
-        """All figures, held against *total* (in events)."""
+        """All figures, compared with *total* (in events)."""
         newest = self._statements.run("newest_pass")[0][0]
         whole = {"pass": newest, "total": 2**62}
         reach = self._statements.run("extent", **whole)[0][2]
@@ -121,11 +121,11 @@ class ProofReader:
         return {"exact": exact, **dict(self._statements.run("joined_seams", **{"pass": newest}))}
 
     def events(self, ids: list[str]) -> list[tuple[Any, ...]]:
-        """The stored events of these ids, in the order of `core.audit.rows_by_id`."""
+        """The stored events of these ids, with the columns of the statement `stored_events`."""
         return self._statements.run("stored_events", ids=ids)
 
     def chain(self) -> list[dict[str, Any]]:
-        """The newest pass, piece by piece: enough for another program to check it."""
+        """The pieces of the newest pass, with all that another program needs to check the chain."""
         newest = self._statements.run("newest_pass")[0][0]
         names = (
             "first_offset", "received", "before_id", "first_id", "last_id", "left_last_id", "seam"
