@@ -1,15 +1,14 @@
-"""What stops a crawl: errors whose message is a sentence for the user, without a traceback.
+"""Errors that end a crawl. The message is a sentence for the user, shown without a traceback.
 
-Each knows its exit status (design: 1 stopped or incomplete, 2 bad configuration) and the finish
-reason that the run is closed with. They live in the outermost module so that every room may raise
-and catch them.
+`exit_status`: 1 stopped or incomplete, 2 something has to be set up differently. `reason`: the
+finish reason in ``crawl_runs``. Every room may raise and catch them.
 """
 
 from typing import ClassVar
 
 
 class CrawlError(Exception):
-    """Base of all errors that are told to the user as they are."""
+    """Base of all errors whose message is shown to the user as it is."""
 
     reason: ClassVar[str] = "error"
     exit_status: ClassVar[int] = 1
@@ -23,10 +22,16 @@ class ConfigError(CrawlError):
 
 
 class DatabaseRefused(CrawlError):
-    """The server answered and said no: password, rights, name. Raised by `store.connection`."""
+    """The server answered with an error: password, rights, name, disk full. Raised by `store`."""
 
     reason = "database_refused"
     exit_status = 2
+
+
+class TablesMissing(DatabaseRefused):
+    """A table or column isn't there: no crawl yet, or not the crawler's. Raised by
+    `store.statements`.
+    """
 
 
 class SchemaConflict(CrawlError):
@@ -46,12 +51,12 @@ class DatabaseUnreachable(CrawlError):
 
 
 class DatabaseLost(CrawlError):
-    """The database went away in mid-crawl and didn't come back in time. Raised by `store`."""
+    """An open connection failed, or the database stayed away for DB_MAX_WAIT. Raised by `store`."""
 
     reason = "database_lost"
 
 
 class CrawlLocked(CrawlError):
-    """Another process crawls into this schema. Raised by `store.session`."""
+    """Another process holds the crawl lock of this schema. Raised by `store.session`."""
 
     reason = "locked"

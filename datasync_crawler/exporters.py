@@ -1,6 +1,6 @@
-"""Feed exports (``-O events.jsonl``): a line per event, with the columns' names.
+"""Feed exports (``-O events.jsonl``): one line per event, under the columns' names.
 
-Pages come here when they are committed. Must not change an event.
+Pages are exported after they are committed. Must not change an event.
 """
 
 import codecs
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Formats that hold an event a line.
+#: Formats with one event per line.
 LINE_FORMATS: Final = ("jsonl", "jsonlines", "jl", "csv")
 
 
 def check_feed(uri: str, options: "Mapping[str, Any]", settings: "BaseSettings") -> None:
-    """Raises ConfigError for an option of a feed that the exporters can't do as it says."""
+    """Raises ConfigError for a feed option that the exporters don't support."""
 
     def option(name: str, setting: str) -> Any:
         value = options.get(name)
@@ -71,9 +71,9 @@ def _is_utf8(encoding: str) -> bool:
 
 
 class EventExporter(BaseItemExporter):
-    """What both formats share. Stats: feedexport/failed_count/…, which Scrapy's own begins with.
+    """The base of both formats. Stats: feedexport/failed_count/…, as Scrapy names them.
 
-    A file that can't be written to (a full disk) ends the export, not the crawl.
+    A file that can't be written (a full disk) ends the export, not the crawl.
     """
 
     def __init__(self, file: IO[bytes], *, crawler: "Crawler | None" = None, **kwargs: Any) -> None:
@@ -82,7 +82,7 @@ class EventExporter(BaseItemExporter):
         self._crawler = crawler
         self._has_failed = False
         fields = self.fields_to_export or COLUMNS
-        #: Columns, and what they are called in the export (FEED_EXPORT_FIELDS, a feed's fields).
+        #: Columns and their names in the export (FEED_EXPORT_FIELDS, a feed's fields).
         self.names = dict(
             fields if isinstance(fields, Mapping) else zip(fields, fields, strict=True)
         )
@@ -95,7 +95,7 @@ class EventExporter(BaseItemExporter):
     def export_item(self, item: "EventPage") -> None:
         """Writes the page's stored events."""
         if self._has_failed or (item.checks and not item.inserted):
-            return  # a reading that checks others has nothing of its own
+            return  # a page that checks others holds no new events
         try:
             self.write(item)
         except OSError as error:
@@ -105,7 +105,7 @@ class EventExporter(BaseItemExporter):
                 self._crawler.stats.inc_value(f"feedexport/failed_count/{type(self).__name__}")
 
     def write(self, page: "EventPage") -> None:
-        """Writes them in the format."""
+        """Writes the page's stored events in the format."""
         raise NotImplementedError
 
 
@@ -119,7 +119,7 @@ class EventLinesExporter(EventExporter):
     def write(self, page: "EventPage") -> None:
         """Writes a line for each of the page's stored events."""
         names = self.names.items()
-        rows = [{said: _on_one_line(getattr(event, name)) for name, said in names}
+        rows = [{label: _on_one_line(getattr(event, name)) for name, label in names}
                 for event in page.events]  # fmt: skip
         self._file.write(self._encoder.encode_lines(rows))
 
@@ -132,7 +132,7 @@ class EventCsvExporter(EventExporter):
         self._writer = csv.writer(_Utf8(file))
 
     def start_exporting(self) -> None:
-        """Writes the header, but not into the middle of a file (``-o``) that has one."""
+        """Writes the header, unless the file has content already (``-o``)."""
         if not (self._file.seekable() and self._file.tell()):
             self._writer.writerow(self.names.values())
 
@@ -142,7 +142,7 @@ class EventCsvExporter(EventExporter):
 
 
 class _Utf8:
-    """The one method that csv.writer needs, over a binary file."""
+    """A binary file with the `write` that csv.writer needs."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -152,7 +152,7 @@ class _Utf8:
 
 
 def _on_one_line(value: Any) -> Any:
-    """JSON that was served over several lines, on one; its numbers and texts stay as they are."""
+    """JSON served over several lines as one line; numbers and texts stay as they are."""
     if isinstance(value, msgspec.Raw) and (b"\n" in bytes(value) or b"\r" in bytes(value)):
         return msgspec.Raw(msgspec.json.format(bytes(value), indent=-1))
     return value

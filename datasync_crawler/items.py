@@ -1,7 +1,7 @@
-"""EventPage: the item that travels from the spider through the pipelines.
+"""EventPage: the item that passes from the spider through the pipelines.
 
-A page, not an event, is the item: the unit of fetching, of committing and of the ledger. Must not
-do anything: it carries values between the rooms.
+The item is a page, not an event: the unit of fetching, of committing and of the ledger. Holds
+values only: must not do I/O.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from datasync_crawler.events.event import Event, Rejection
 class EventPage:
     """One response's events, less those of its overlap with the page before.
 
-    `ids`: what each event of the whole response is known by, the overlap first. `indexes[i]` is the
-    place in the response of `events[i]`. `request_no`: of the request that brought it, for the
-    spider. The last five fields are filled in when the page is committed.
+    `ids`: the identity of each event of the whole response, the overlap first. `indexes[i]` is the
+    index of `events[i]` in the response. `request_no`: the number of its request, for the spider.
+    The last five fields are set when the page is committed.
     """
 
     ask: Ask
@@ -30,17 +30,17 @@ class EventPage:
     body: bytes = field(repr=False)
     decoder: PageDecoder = field(repr=False)
     request_no: int = 0
-    #: No other page is under way that could share its transaction.
+    #: No other page is in flight that could share its transaction.
     alone: bool = False
     #: Nothing in the body can need escaping in a COPY.
     plain: bool = False
-    #: What the API said of the whole set.
+    #: The API's total in this response.
     total: int | None = None
     next_cursor: str | None = None
     cursor_expires_at: datetime | None = None
-    #: What the API says of pages behind this one, of a page by cursor.
+    #: Whether the API announces more pages; for a page by cursor.
     has_more: bool | None = None
-    #: The response may be as old as that, in seconds: a cache may have sent it.
+    #: Age of the response in seconds, if a cache may have sent it.
     cached_s: float = 0.0
 
     committed: bool = False
@@ -55,22 +55,22 @@ class EventPage:
 
     @property
     def pass_no(self) -> int:
-        """Above 0: a pass over the set; below 0: a reading that checks others."""
+        """Above 0: a pass over the set; below 0: a pass that checks other ranges."""
         return self.ask.pass_no
 
     @property
     def first_offset(self) -> int:
-        """The ledger's offset of the first event behind the overlap."""
+        """The ledger's offset of the first event after the overlap."""
         return self.ask.first
 
     @property
     def requested(self) -> int:
-        """The limit that the API was asked for, in events; never 0."""
+        """The limit in the request, in events; never 0."""
         return self.ask.limit
 
     @property
     def received(self) -> int:
-        """Events behind the overlap, rejected ones too."""
+        """Events after the overlap, with the rejected ones."""
         return len(self.ids) - self.ask.overlap
 
     @property
@@ -80,7 +80,7 @@ class EventPage:
 
     @property
     def checks(self) -> bool:
-        """Whether it was read to check others: then no range's rejections are said anew by it."""
+        """Whether the page checks other ranges, whose rejections it then doesn't replace."""
         return self.pass_no < 0 and not self.ask.redrive
 
     @property
@@ -90,21 +90,21 @@ class EventPage:
 
     @property
     def before_id(self) -> str | None:
-        """What the last event of the overlap is known by."""
+        """The identity of the last event of the overlap."""
         return self.ids[self.ask.overlap - 1] if self.ask.overlap else None
 
     @property
     def first_id(self) -> str:
-        """What the first event behind the overlap is known by."""
+        """The identity of the first event after the overlap."""
         return self.ids[self.ask.overlap]
 
     @property
     def last_id(self) -> str:
-        """What the last event is known by."""
+        """The identity of the last event."""
         return self.ids[-1]
 
     def position(self, index: int) -> int:
-        """The ledger's offset of the event at that place in the response."""
+        """The ledger's offset of the event at *index* in the response."""
         return self.first_offset + index - self.ask.overlap
 
     def reject(self, refused: Sequence[tuple[int, str]]) -> None:

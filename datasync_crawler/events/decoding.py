@@ -1,18 +1,17 @@
 """
-The bytes of one response as a page: events, rejections, and what the server says about the rest.
+One response's bytes decoded into a page: events, rejections, total, cursor and other facts.
 
-Owns what a page looks like on the wire and the exact bytes of an event that cannot be stored. Must
-not look into an event (fields.py) or at its instant (timestamps.py), ask for anything or keep state
-between pages.
+Owns the form of a page and the exact bytes of an event that can't be stored. Must not read an
+event's fields (fields.py) or timestamp (timestamps.py), do I/O or keep state between pages.
 
-There are three roads, each slower and harder to stop than the one before:
+There are three ways, each slower and more tolerant than the one before:
 1. one typed decoding of the whole page, for a page of events that all fit;
-2. the list cut into raw events by msgspec and decoded event by event, so that one that doesn't fit
-   costs itself alone;
+2. the list cut into raw events by msgspec and decoded event by event, so that a bad event
+   doesn't affect the others;
 3. the list cut by a scanner of brackets and strings (scan.py), for a page that msgspec refuses
    whole: NaN, a lone surrogate, 1,000 levels of nesting.
 
-Where a key comes twice in an object, the last one wins, on every road.
+When a key occurs twice in an object, the last one wins, in all three.
 """
 
 import re
@@ -30,18 +29,18 @@ from datasync_crawler.events.paths import UNREADABLE, dig, exact
 
 _BOM = b"\xef\xbb\xbf"
 _LARGEST_TOTAL = 10**15
-# Events of a page where nobody says how many were asked for. A body can't hold more than it has
-# bytes for: {"id":"a"}, is the shortest event, and 1, the shortest that is none.
+# Most events of a page without a given limit. A body of fewer bytes can't hold as many: the
+# shortest event is {"id":"a"}, and the shortest value that isn't one is 1,
 _MOST_EVENTS = 1_000_000
 _UNCOUNTED_EVENTS = _MOST_EVENTS * len(b'{"id":"a"},')  # bytes
 _UNCOUNTED_ITEMS = _MOST_EVENTS * len(b"1,")
-_UNCOUNTED_FRACTIONS = 4_000_000  # bytes; 112 MB of Decimals, were they all in one list
+_UNCOUNTED_FRACTIONS = 4_000_000  # bytes; 112 MB of Decimals if they were all in one list
 # A timestamp that is a list or an object, or may be one under an escaped name.
 _NESTED_TIMESTAMP = re.compile(rb'"timestamp"\s*+:\s*+[\[{]|\\u00')
 _LONGEST_NAME = 200  # characters of a requestId
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _Path = tuple[str, ...]
-# Where an API puts what it says beside its events, the likeliest place first.
+# Where APIs put total, cursor and other facts, the likeliest place first.
 _TOTALS: Final = (("meta", "total"), ("pagination", "total"), ("total",), ("count",))
 _CURSORS: Final = (("pagination", "nextCursor"), ("nextCursor",))
 _NEXTS: Final = (("next",), ("links", "next"))
@@ -55,11 +54,11 @@ _FACTS: Final = (*_TOTALS, *_CURSORS, *_NEXTS, *_MORES, *_EXPIRIES, _LIMIT, *_RE
 @dataclass(frozen=True, slots=True)
 class PageFormat:
     """
-    Where a server puts things: dotted paths in the body.
+    Where an API puts events, total and next page: dotted paths in the body.
 
-    An empty `events_key` is for a body that is the list itself; a body that is a list is taken as
-    the list of events whatever the paths say. An empty `total_key` or `next_key` looks where such
-    APIs put them, at the top level, under `meta`, `pagination` or `links`.
+    An empty `events_key` means that the body is the list itself; a body that is a list is always
+    taken as the list of events. An empty `total_key` or `next_key` means the usual places: top
+    level, `meta`, `pagination` or `links`.
     """
 
     events_key: str = "data"
@@ -70,12 +69,12 @@ class PageFormat:
 @dataclass(frozen=True, slots=True)
 class WirePage:
     """
-    What one response holds.
+    The content of one response.
 
-    `indexes` are the events' positions in the page, None for 0, 1, 2 … without a gap. `received`
+    `indexes` are the events' indexes in the page, None for 0, 1, 2 … without a gap. `received`
     counts events and rejections. `total`, `limit`, `has_more`, `next_cursor`, `next_url` and
-    `request_id` are what the server says, None when that can't be used; `total_problem` says why a
-    total can't. `next_url` is as served: absolute or relative, and perhaps of another origin.
+    `request_id` are the API's values, None when missing or unusable; `total_problem` is the reason
+    for an unusable total. `next_url` is as served: absolute or relative, perhaps of another origin.
     `plain`: no value can need escaping in COPY (copyrows.encode).
     """
 
@@ -96,10 +95,9 @@ class WirePage:
 
 class WireError(Exception):
     """
-    A body that is no page, raised by PageDecoder.
+    Raised by PageDecoder for a body that isn't a page.
 
-    `reason` is a sentence for the log, `request_id` the API's own name of the request, if it says
-    one.
+    `reason` is a clause for the log, `request_id` the API's id of the request if it sends one.
     """
 
     def __init__(self, reason: str, request_id: str | None = None) -> None:
@@ -125,9 +123,9 @@ class PageDecoder:
         """
         The page in a response's body, already decompressed.
 
-        A page of more than *most_events*, far more than were asked for, is refused before it is
-        built: 60 MB of `{},` would take 3 GB. Raises WireError, and nothing else, for a body that
-        is no page. A list without an event is a page.
+        A page of more than *most_events* is refused before it is built, because 60 MB of `{},`
+        would take 3 GB. Raises WireError, and nothing else, for a body that isn't a page. An empty
+        list is a page.
         """
         body = body.removeprefix(_BOM)
         suspicious = _needs_a_look(body)
@@ -135,7 +133,7 @@ class PageDecoder:
             try:
                 events, facts = self._whole_page(body)
             except _REFUSALS:
-                pass  # the slower roads find out which event it is
+                pass  # the slower ways find the event that caused it
             else:
                 if len(events) > most_events:
                     raise WireError(scan.too_many(most_events), _request_id(facts))
@@ -146,8 +144,8 @@ class PageDecoder:
         """
         The exact bytes of the events at these positions of a page that `decode` has taken.
 
-        For events found wanting later, by their timestamp or by PostgreSQL. Cuts the whole page,
-        so ask once for all of them.
+        For events rejected later, for their timestamp or by PostgreSQL. Cuts the whole page, so
+        pass all indexes in one call.
         """
         raws, _facts = self._cut(body.removeprefix(_BOM), len(body))
         return [bytes(raws[index]) for index in indexes]
@@ -157,7 +155,7 @@ class PageDecoder:
         return self.raw_events(body, [index])[0]
 
     def _may_hold(self, body: bytes, begin: bytes, uncounted: int, most_events: int) -> bool:
-        """Whether the list may be built: it is short enough, or counted. Raises WireError."""
+        """Whether the list may be built, because it is short or was counted. Raises WireError."""
         if len(body) <= uncounted or body.count(begin) <= _MOST_EVENTS:
             return True
         counted = scan.count(body, self._events_path, most_events)
@@ -166,7 +164,7 @@ class PageDecoder:
         return counted is not None
 
     def _whole_page(self, body: bytes) -> tuple[Sequence[Event], Any]:
-        """The first road. Raises one of _REFUSALS for a page that has to take another."""
+        """The first way. Raises one of _REFUSALS for a page that needs another."""
         try:
             events, facts = _run(self._strict, body)
         except msgspec.ValidationError as error:
@@ -175,7 +173,7 @@ class PageDecoder:
         return events, facts
 
     def _other_page(self, body: bytes, refusal: str) -> tuple[Sequence[Event], Any]:
-        """The first road, for timestamps with a fraction and numbers as ids."""
+        """The first way for numeric timestamps with a fraction and for numeric ids."""
         if not refusal.endswith((".timestamp`", ".id`")):
             raise msgspec.ValidationError(refusal)
         if len(body) > _UNCOUNTED_FRACTIONS and _NESTED_TIMESTAMP.search(body):
@@ -184,7 +182,7 @@ class PageDecoder:
             try:
                 return _run(self._fractions, body)
             except msgspec.ValidationError:
-                pass  # perhaps its ids are numbers, too
+                pass  # its ids may be numbers, too
         events, facts = _run(self._integer_ids, body)
         return [event.with_text_id() for event in events], facts
 
@@ -211,7 +209,7 @@ class PageDecoder:
         return self._page(events, gaps, rejections, facts, plain=is_plain(body))
 
     def _cut(self, body: bytes, most_events: int) -> tuple[Sequence[msgspec.Raw | bytes], Any]:
-        """Each event's own bytes, by the second road or else the third."""
+        """Each event's own bytes, by the second way or else the third."""
         if self._may_hold(body, b",", _UNCOUNTED_ITEMS, most_events):
             try:
                 raws, facts = _run(self._raws, body)
@@ -263,11 +261,11 @@ class PageDecoder:
         )
 
     def _next_page(self, facts: Any) -> tuple[str | None, str | None]:
-        """Cursor and URL of the next page. What stands where links do may be a cursor, too."""
+        """Cursor and URL of the next page. A value in a link's place may be a cursor, too."""
         cursor = url = None
         for path in (self._next,) if self._next else (*_CURSORS, *_NEXTS):
             said = dig(facts, path)
-            if said is UNREADABLE:  # taken for nothing, it would look like the end of the data
+            if said is UNREADABLE:  # ignored, it would look like the end of the data
                 raise WireError(f'"{".".join(path)}" can\'t be read', _request_id(facts))
             text = _text(said)
             if text and path not in _CURSORS and _is_url(text):
@@ -283,10 +281,10 @@ def _path(dotted: str) -> _Path:
 
 def _envelope(element: Any, events_path: _Path, facts: set[_Path]) -> Any:
     """
-    A Struct type for the way down to the list.
+    A Struct type for the path down to the list.
 
-    Only that way is typed. What stands beside it and says something about the page stays bytes, so
-    that a `meta` of an unheard-of shape or size costs no event and no memory.
+    Only that path is typed. The facts beside it stay bytes, so that a `meta` of any shape or size
+    costs no event and no memory.
     """
     key, *rest = events_path
     names = sorted({path[0] for path in facts if path} - {key})
@@ -318,7 +316,7 @@ def _unwrap(node: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _needs_a_look(body: bytes) -> bool:
-    """Whether it may hold what msgspec lets pass inside Raw and PostgreSQL has no place for."""
+    """Whether it may hold what msgspec accepts inside Raw and PostgreSQL can't store."""
     if b"\\" in body and b"\\u0000" in body:
         return True
     if not body.isascii():
@@ -330,7 +328,7 @@ def _needs_a_look(body: bytes) -> bool:
 
 
 def _count(value: object) -> tuple[int | None, str | None]:
-    """A whole number from 0, or None with what makes this no number to go by."""
+    """A whole number from 0, or None with the reason why it is unusable."""
     if value is None:
         return None, None
     if isinstance(value, str) and len(value) <= 16 and value.isascii() and value.isdigit():
@@ -352,7 +350,7 @@ def _has_more(facts: Any) -> bool | None:
 
 
 def _text(value: object) -> str | None:
-    """Text as it is, a number in decimal; None for "" and for what has no such form."""
+    """Text as it is, a number in decimal; None for "" and for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         return None
     return str(value) or None
@@ -372,6 +370,6 @@ def _seconds(facts: Any) -> float | None:
 
 
 def _request_id(facts: object) -> str | None:
-    """For the log, where it must not write lines or control sequences of its own."""
+    """The API's id of the request, if it is safe to log: printable and short."""
     said = next(filter(None, (_text(dig(facts, path)) for path in _REQUEST_IDS)), None)
     return said if said and said.isprintable() and len(said) <= _LONGEST_NAME else None

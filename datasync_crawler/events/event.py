@@ -1,8 +1,8 @@
 """
-What one event is once it has left the API's body, and what becomes of one that cannot be stored.
+Event and Rejection: an event as decoded, and one that can't be stored.
 
-Owns the shape of an event. Knows nothing of bytes on the wire (wire.py), of dates (timestamps.py)
-or of the table (copyrows.py).
+Owns the shape of an event. Must not decode bytes (decoding.py) or timestamps (timestamps.py), or
+know the table (copyrows.py).
 """
 
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
     Kept = msgspec.Raw | None
     Stamp = Any
 else:
-    # msgspec reads `Raw | None` as "null or nothing" and refuses an object there, so the decoder is
-    # told Raw; fields.nulls_to_none makes a JSON null None afterwards.
+    # msgspec takes `Raw | None` for "null or missing" and fails for an object, so the type here is
+    # Raw; fields.nulls_to_none turns a JSON null into None afterwards.
     JsonText = msgspec.Raw
-    # The type of nothing: no JSON value passes. An API's own field "extra" is so refused like any
-    # other field without a column, and ends inside our column of that name.
+    # No JSON value passes this type, so that an API's own field "extra" is handled like any other
+    # field without a column and ends inside our column of that name.
     Kept = Annotated[str, msgspec.Meta(min_length=1, max_length=0)]
-    # What most APIs send. A list of 16 million numbers isn't built to be rejected afterwards;
-    # numbers with a fraction are fields.FractionEvent's.
+    # What most APIs send; fields.FractionEvent takes numbers with a fraction. A list of 16 million
+    # numbers fails without being built.
     Stamp = str | int | None
 
 
 class Event(
     msgspec.Struct,
     forbid_unknown_fields=True,
-    gc=False,  # holds no containers of events, so no cycles; 5,000 fewer objects to walk a page
+    gc=False,  # events hold no cycles: the collector walks 5,000 fewer objects per page
     rename={"session_id": "sessionId", "user_id": "userId"},
 ):
     """
     One event; its attributes are the table's columns.
 
-    `timestamp` holds what the API sent (text, int, Decimal for a number with a fraction, None for
-    null or missing, or whatever else stood there) until timestamps.normalize_timestamps makes it an
+    `timestamp` holds the API's value (text, int, Decimal for a number with a fraction, None for
+    null or missing, or anything else) until timestamps.normalize_timestamps makes it an
     aware UTC datetime. `properties`, `session` and `extra` are JSON as it was served, byte for
     byte, so that a 30-digit integer stays exact; None means null or missing. `extra` is an object
     of the fields that have no column.
 
-    Decoding refuses what doesn't fit: an empty id, other types, unknown fields.
+    Decoding fails for an empty id, other types and unknown fields.
     """
 
     id: SomeText
@@ -60,7 +60,7 @@ class Event(
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """
-    An event that cannot be stored.
+    An event that can't be stored.
 
     `index` is its position in the page, from 0. `reason` is short, stable and free of the event's
     content, so that rejections can be grouped by it. `raw` is the event exactly as it was served,
@@ -73,9 +73,9 @@ class Rejection:
 
     @classmethod
     def of(cls, index: int, reason: str, raw: bytes) -> "Rejection":
-        """Of an event of any size: *raw* is cut at a million bytes, which the reason says.
+        """A rejection of an event of any size: *raw* is cut at a million bytes, with a note.
 
-        60 MB in one row of `rejected_events` took 784 MB on the way there.
+        Storing 60 MB in one row of `rejected_events` took 784 MB of memory.
         """
         if len(raw) <= _MOST_RAW:
             return cls(index, reason, raw)

@@ -1,8 +1,7 @@
 """
-One event's fields: what each may be, and what becomes of those that have no column.
+The rules for one event's fields, with those that have no column.
 
-Owns the rules for an event's values, except for what its timestamp means (timestamps.py). Works on
-the bytes of one event at a time; wire.py knows pages.
+Must not interpret timestamps (timestamps.py) or know pages (decoding.py).
 """
 
 import re
@@ -23,12 +22,12 @@ _COLUMN_OF_TEXT = {
     "name": "name",
 }
 _KNOWN_FIELDS = frozenset(("id", "properties", "timestamp", "session", *_COLUMN_OF_TEXT))
-#: Bytes of an event that is decoded as a whole, whatever its timestamp is: 16,000 numbers at most.
+#: Largest event that is decoded as a whole, in bytes: its timestamp can hold 16,000 numbers.
 _MOST_AT_ONCE = 65_536
-#: Fields of a larger one. Each takes 20 times its own five bytes.
+#: Most fields of a larger event. A field of five bytes takes 20 times that in memory.
 _MOST_FIELDS = 10_000
 _OPENING = frozenset(b"[{")
-_NESTED = (list, dict)  # `list | dict` would be made anew for each event
+_NESTED = (list, dict)  # `list | dict` would be built again for each event
 _INTEGER = re.compile(rb"-?[0-9]+")
 # An escaped NUL: \u0000 after an even number of backslashes.
 _ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
@@ -41,7 +40,7 @@ class NumberedEvent(Event):
     timestamp: Any = None
 
     def with_text_id(self) -> Event:
-        """The same event, as the table has it."""
+        """The same event with its id as text."""
         event_id, *values = msgspec.structs.astuple(self)
         return Event(str(event_id), *values)
 
@@ -53,13 +52,13 @@ class FractionEvent(Event):
 
 
 class _RoomyEvent(Event, forbid_unknown_fields=False):
-    """An event whose unknown fields are picked up apart."""
+    """An event whose unknown fields are read separately."""
 
     timestamp: Any = None
 
 
 def unstorable(served: bytes) -> str | None:
-    """What msgspec lets pass inside Raw, and PostgreSQL refuses: the reason, if there is one."""
+    """The reason why PostgreSQL can't store what msgspec accepts inside Raw, or None."""
     if _ESCAPED_NUL.search(served):
         return "event: holds \\u0000, a character that PostgreSQL has not"
     try:
@@ -71,9 +70,9 @@ def unstorable(served: bytes) -> str | None:
 
 def nulls_to_none(events: list[Event]) -> None:
     """
-    Make a JSON null in `properties` and `session` None.
+    Turns a JSON null in `properties` and `session` into None.
 
-    Two searches of a list take a fifth of the time of one search for "null" in the body.
+    Two list searches take a fifth of the time of one search for "null" in the body.
     """
     if _NULL in [event.properties for event in events]:
         for event in events:
@@ -85,10 +84,10 @@ def nulls_to_none(events: list[Event]) -> None:
 
 def read(served: bytes) -> Event | str:
     """
-    The event in these bytes, or the reason why it cannot be stored.
+    The event in these bytes, or the reason why it can't be stored.
 
-    Five times the time of an event in a page that fits; twelve times for one with a field of
-    another type, such as a number as name. A JSON null may stay (nulls_to_none).
+    Takes five times as long as an event of a page that fits, and twelve times for one with a field
+    of another type, such as a number as name. A JSON null may remain (nulls_to_none).
     """
     large = len(served) > _MOST_AT_ONCE
     if large and not scan.has_at_most(served, _MOST_FIELDS):
@@ -108,7 +107,7 @@ def read(served: bytes) -> Event | str:
     except msgspec.DecodeError:
         return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
     if isinstance(roomy.timestamp, _NESTED):
-        roomy.timestamp = ()  # no instant either, and holds nothing
+        roomy.timestamp = ()  # rejected as a timestamp, and holds nothing
     event = Event(*msgspec.structs.astuple(roomy))
     if not fields.keys() <= _KNOWN_FIELDS:
         event.extra = _object({key: fields[key] for key in fields if key not in _KNOWN_FIELDS})
@@ -138,7 +137,7 @@ def _from_fields(fields: dict[str, msgspec.Raw]) -> Event | str:
 
 
 def _is_nested(raw: msgspec.Raw) -> bool:
-    """Whether it is a list or an object: no instant, and perhaps endless."""
+    """Whether it is a list or an object: no timestamp, and perhaps huge."""
     return memoryview(raw)[0] in _OPENING
 
 
@@ -173,7 +172,7 @@ def _column_text(raw: msgspec.Raw) -> str | None:
 
 
 def _object(fields: dict[str, msgspec.Raw]) -> msgspec.Raw:
-    """A JSON object of values that stay as they were served."""
+    """A JSON object of values as they were served."""
     return msgspec.Raw(msgspec.json.encode(fields))
 
 

@@ -1,8 +1,8 @@
 """
-What a body says beside its events: values found by their paths, without building the rest.
+Single values of a body, found by their paths without decoding the rest.
 
-Owns the reading of single values out of JSON that is otherwise left as bytes, so that a `meta` of
-20 million lists costs no memory. Must not know what a value means (wire.py).
+The rest stays bytes, so that a `meta` of 20 million lists costs no memory. Must not know what a
+value means (decoding.py).
 """
 
 import json
@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
-#: Bytes of JSON that is parsed as a whole. Parsed, it takes up to 30 times that.
+#: Largest JSON that is parsed as a whole, in bytes. Parsed, it takes up to 30 times that.
 MOST_PARSED: Final = 1_000_000
-#: Bytes of a single value that is read. No total, cursor or link that can be used is longer.
+#: Largest single value that is read, in bytes. No usable total, cursor or link is longer.
 MOST_BYTES: Final = 65_536
 
 
 class Unreadable:
-    """A value that is there and can't be read: too long, or no JSON."""
+    """A value that is present but too long or not JSON."""
 
 
 UNREADABLE: Final = Unreadable()
@@ -29,8 +29,8 @@ def dig(node: object, path: tuple[str, ...]) -> object:
     """
     The value at a path: text, a number, True, False or None; a short list or object as it is.
 
-    `node` is a dict of nodes, JSON that is still bytes (msgspec.Raw), or a value. None where the
-    path leads nowhere, UNREADABLE for what is there and can't be read.
+    `node` is a dict of nodes, JSON that is still bytes (msgspec.Raw), or a value. None for a
+    path without a value, UNREADABLE for a value that can't be read.
     """
     if not path:
         return None
@@ -46,9 +46,9 @@ def dig(node: object, path: tuple[str, ...]) -> object:
 
 def document(served: bytes) -> object:
     """
-    JSON as a node for `dig`: parsed where it is short, else as the bytes that it is.
+    JSON as a node for `dig`: parsed if it is short, else as its bytes.
 
-    A short one may hold NaN and invalid UTF-8. Raises ValueError for what is no JSON.
+    Short JSON may hold NaN and invalid UTF-8. Raises ValueError for what isn't JSON.
     """
     try:
         if len(served) > MOST_PARSED:
@@ -60,10 +60,10 @@ def document(served: bytes) -> object:
 
 
 def exact(number: str) -> Decimal | float:
-    """A JSON number with a fraction or exponent, as it was written."""
+    """A JSON number with a fraction or exponent, without rounding."""
     try:
         return Decimal(number)
-    except InvalidOperation:  # an exponent of 20 digits: 0.0 or infinity serve as well
+    except InvalidOperation:  # an exponent of 20 digits: 0.0 or infinity
         return float(number)
 
 

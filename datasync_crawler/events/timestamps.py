@@ -1,13 +1,12 @@
 """
-The instants that an API's timestamps mean, exact to the microsecond.
+The API's timestamps as UTC instants, exact to the microsecond.
 
-Owns the rules: which texts and numbers say an instant, and which don't. Never guesses, never reads
-a clock, a locale or a time zone of the machine, and never rounds: digits below the microsecond are
-cut.
+Owns the rules: which texts and numbers are timestamps. Must not guess, round (digits below the
+microsecond are cut), or read a clock, locale or time zone of the machine.
 
-Text that says its date is taken as said: ISO 8601 in its extended form, and RFC 5322. Numbers, and
+Text with a date: ISO 8601 in its extended form, and RFC 5322. Numbers, and
 text that is a number, are epochs in s, ms, µs or ns, whichever falls within the years 2000 to 2100
-(both included; the four ranges don't overlap). All else is a TimestampError.
+(both included; the four ranges don't overlap). Anything else is a TimestampError.
 """
 
 import re
@@ -24,15 +23,14 @@ _FIRST_MS, _END_MS = _FIRST_S * 1_000, _END_S * 1_000
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 
-# How many units are a second, and how many microseconds a unit has.
+# Units per second, and microseconds per unit.
 _UNITS = (
     (1, Decimal(1_000_000)),
     (1_000, Decimal(1_000)),
     (1_000_000, Decimal(1)),
     (1_000_000_000, Decimal("0.001")),
 )
-# 64 digits hold any instant of the four ranges with far more than a microsecond's; what is beyond
-# them is cut, never rounded up.
+# 64 digits hold any instant of the four ranges, far below the microsecond; further digits are cut.
 _CUT = Context(prec=64, rounding=ROUND_DOWN)
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
@@ -57,25 +55,25 @@ _RFC_5322 = re.compile(
 
 _NO_SUCH_TIME = "timestamp: a date, time or offset that does not exist"
 
-# What stands at positions 4, 7, 10, 13, 16 and 19 of the common ISO forms. One slice tells them
-# from all that datetime.fromisoformat also takes and the rules don't (week dates, any separator,
-# basic times, ":" before a fraction), and which differs between Python versions.
+# The characters at 4, 7, 10, 13, 16 and 19 of the common ISO forms. One slice tells them from what
+# only datetime.fromisoformat takes (week dates, any separator, basic times, ":" before a fraction),
+# which also differs between Python versions.
 _ENDING_IN_Z = frozenset(("--T::.", "-- ::.", "--T::Z", "-- ::Z"))
 _WITHOUT_ZONE = frozenset(("--T::", "-- ::"))
 
 
 class TimestampError(ValueError):
-    """A value that says no instant; its text is the reason, without the value itself."""
+    """Raised for a value that isn't a timestamp. Its text is the reason, without the value."""
 
 
 def parse(value: object) -> datetime:
     """
-    The instant that an API's timestamp means: an aware UTC datetime.
+    The instant of an API's timestamp, as an aware UTC datetime.
 
-    Takes text, int, Decimal or float (a float means its shortest decimal form). Raises
+    Takes text, int, Decimal or float (a float by its shortest decimal form). Raises
     TimestampError for anything that the rules in this module's docstring don't cover.
     """
-    # The common forms first: a fifth to a fifteenth of the time of the general rules below.
+    # The common forms take a fifth to a fifteenth of the time of the general rules below.
     if type(value) is str:
         shape = value[4:20:3]
         try:
@@ -95,16 +93,16 @@ def parse(value: object) -> datetime:
     return _parse_number(value)
 
 
-# 20: no fraction. 22 to 27: one to six digits; 21 would be a point without any.
+# 20: no fraction. 22 to 27: a fraction of one to six digits.
 _FAST_LENGTHS = frozenset((20, 22, 23, 24, 25, 26, 27))
 
 
 def normalize_timestamps(events: Sequence[Event]) -> list[tuple[int, str]]:
     """
-    Give each event its instant, in place.
+    Replaces each event's timestamp by its instant, in place.
 
-    Returns (position in the list, reason) for each event whose timestamp says none; such an event
-    keeps what it had.
+    Returns (position in the list, reason) for each event without a valid timestamp, which keeps its
+    value.
     """
     unreadable = []
     position = 0
@@ -157,9 +155,9 @@ def _parse_text(text: str) -> datetime:
 
 
 def _parse_mail_date(text: str, weekday: str | None) -> datetime:
-    """RFC 5322, by python-dateutil. The pattern has left it nothing to guess but a zone's name.
+    """RFC 5322, by python-dateutil. The pattern leaves nothing to guess but a zone's name.
 
-    That it would look up in the machine's own time zone: "GMT" is local time in London.
+    The name is replaced first, because python-dateutil looks it up in the machine's time zone.
     """
     from dateutil import parser  # noqa: PLC0415 - 20 ms that hardly any crawl needs
 
@@ -174,7 +172,7 @@ def _parse_mail_date(text: str, weekday: str | None) -> datetime:
 
 
 def _time_of_day(parts: dict[str, str | None]) -> timedelta:
-    """Since midnight; 24:00 is the next one. Raises ValueError outside the day, as for :60."""
+    """The time since midnight, 24:00 included. Raises ValueError outside the day, as for :60."""
     hour, minute, second = (int(parts[name] or 0) for name in ("hour", "minute", "second"))
     microsecond = int((parts["fraction"] or "0")[:6].ljust(6, "0"))
     fraction = (parts["fraction"] or "").strip("0")
@@ -185,7 +183,7 @@ def _time_of_day(parts: dict[str, str | None]) -> timedelta:
 
 
 def _offset(zone: str | None) -> timedelta:
-    """East of UTC; none means UTC. Raises ValueError for more than ±23:59."""
+    """The offset east of UTC; no zone means UTC. Raises ValueError for more than ±23:59."""
     if zone is None or zone[0] not in "+-":
         return timedelta(0)
     hours, minutes = int(zone[1:3]), int(zone[-2:]) if len(zone) > 3 else 0

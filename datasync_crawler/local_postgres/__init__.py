@@ -1,4 +1,4 @@
-"""A PostgreSQL server of this machine's own: made, started, shared, stopped; usable by itself.
+"""The embedded PostgreSQL server: made, started, shared by processes, stopped. Usable by itself.
 
 `embedded.ensure_running` is the way in. Imports nothing of the other rooms, and knows no tables.
 """

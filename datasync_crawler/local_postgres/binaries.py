@@ -1,4 +1,4 @@
-"""Where PostgreSQL's programs come from: whichever package of binaries is installed.
+"""PostgreSQL's programs, from whichever package of binaries is installed.
 
 The launcher asks for ``bin/postgres`` and ``bin/initdb`` below one directory and for nothing else
 of the package; docs/decisions/0016 compares the packages. None of them is imported.
@@ -85,7 +85,7 @@ def copy_for_everybody(binaries: Binaries, state_dir: Path) -> Binaries:
             for name in ("initdb", "postgres"):
                 _copy_file(binaries.bin / name, target / "bin" / name)
             libs = module.with_name(f"{module.name}.libs")
-            if libs.exists():  # where auditwheel puts libraries: the programs' rpath leads there
+            if libs.exists():  # auditwheel puts libraries there, where the programs' rpath points
                 _copy_tree(libs, draft / libs.name)
             for folder in (draft, target.parent, target, target / "bin"):
                 folder.chmod(0o755)

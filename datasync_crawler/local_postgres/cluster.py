@@ -1,4 +1,4 @@
-"""Makes the embedded PostgreSQL's cluster: its files, its password, its first superuser.
+"""The embedded PostgreSQL's cluster: its files, its password, its first superuser.
 
 Once for each home (:mod:`.home`), under the lock that its caller holds. Knows nothing of starting
 and stopping (:mod:`.embedded`), nor of tables.
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from datasync_crawler.local_postgres.home import Home
 
 USER = "datasync"
-#: What PostgreSQL's programs get to see of the environment.
+#: Environment variables that PostgreSQL's programs get.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
 def make_cluster(home: Home) -> None:
-    """initdb, once. The password is kept before it is used, the cluster appears whole or not."""
+    """Runs initdb once. The password is stored before it is used, and the cluster appears whole."""
     if home.data.exists():
         _check_version(home)
         if not (home.path / "password").exists():
@@ -98,7 +98,7 @@ def _initdb(home: Home, data: Path, secret: Path) -> None:
 
 
 def _password(home: Home) -> str:
-    """The kept password, or a new one, kept."""
+    """The stored password, or a new one, which is stored."""
     fd = home.open("password")
     with os.fdopen(fd, "r+") as file:
         password = file.read().strip()

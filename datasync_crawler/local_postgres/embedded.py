@@ -45,10 +45,10 @@ SERVER_SETTINGS: Mapping[str, str] = MappingProxyType(
     {
         "listen_addresses": HOST,
         "unix_socket_directories": "",  # a socket's path is limited to 107 bytes, DATA_DIR isn't
-        # PostgreSQL 18 lets twice as many connections wait for their password: 100 that say
-        # nothing, from anybody on this machine, took all places of a server with 40.
+        # PostgreSQL 18 allows twice as many connections that wait for a password: 100 silent
+        # ones, from any user of this machine, took all slots of a server with 40.
         "max_connections": "100",
-        "authentication_timeout": "5s",  # one that says nothing is closed after this
+        "authentication_timeout": "5s",  # a silent connection is closed after this
         "shared_buffers": "256MB",
         "wal_buffers": "16MB",
         "max_wal_size": "2GB",  # a checkpoint per 2 GB of WAL; also what it costs on disk
@@ -70,7 +70,7 @@ _READY_WAIT_S = 600.0
 
 @dataclass(slots=True)
 class EmbeddedServer:
-    """A running server, and this process's share in it: it lives at least until :meth:`release`.
+    """A running server and this process's share in it: it runs at least until :meth:`release`.
 
     ``bin_dir`` holds psql. The share is a lock on ``fd``: the kernel frees it with the process.
     """
@@ -100,19 +100,19 @@ class EmbeddedServer:
             "dbname": dbname,
             "sslmode": "disable",  # never leaves the machine; saves a round trip
             "gssencmode": "disable",
-            # libpq answers a request for the password in clear by default: whoever listens on
-            # this port in the server's place would get it. By SCRAM neither side learns it.
+            # libpq sends the password in clear by default when it is asked to: another process
+            # that listens on this port would get it. SCRAM never sends it.
             "require_auth": "scram-sha-256",
         }
 
     def keep_for_exec(self) -> None:
-        """Let this process's share live on in the program that it becomes (``os.exec*``)."""
+        """Passes this process's share on to the program that replaces it (``os.exec*``)."""
         os.set_inheritable(self.fd, True)  # noqa: FBT003 - takes no keyword
 
     def release(self) -> None:
-        """Give the share back; the last user stops the server and returns when it has stopped.
+        """Gives the share back; the last user stops the server and returns when it has stopped.
 
-        May be called again. Runs at exit by itself. Children that inherited ``fd`` must have ended.
+        May be called again. Runs at exit. Children that inherited ``fd`` must have ended.
         """
         atexit.unregister(self.release)
         fd, self.fd = self.fd, -1
@@ -135,7 +135,7 @@ def ensure_running(data_dir: Path, *, port: int | None = None) -> EmbeddedServer
     home = find_home(data_dir)
     try:
         with ExitStack() as stack:
-            # One at a time: nobody may read a killed keeper's state while another starts anew.
+            # One process at a time: none may read a killed keeper's state while another starts one.
             stack.enter_context(_locked(home, "start.lock"))
             users_fd = home.open("users.lock")
             stack.callback(os.close, users_fd)
@@ -167,7 +167,7 @@ def _join_or_start(home: Home, port: int | None) -> int:
                     return _agreed_port(home, running, port)
                 if time.monotonic() > deadline:
                     raise EmbeddedError(
-                        f"The embedded PostgreSQL of {home.path} doesn't get ready: see "
+                        f"The embedded PostgreSQL of {home.path} isn't ready in time: see "
                         f"{home.path / 'server.log'}."
                     ) from None
                 time.sleep(_POLL_S)
@@ -218,7 +218,7 @@ def _start(home: Home, port: int, server_fd: int) -> None:
             stdout=subprocess.PIPE,
             stderr=log_fd,
             pass_fds=(server_fd,),
-            start_new_session=True,  # the terminal's Ctrl-C is not for the server
+            start_new_session=True,  # so that the terminal's Ctrl-C doesn't stop the server
             cwd="/",
         )  # fmt: skip
     finally:
@@ -287,7 +287,7 @@ def _remembered_port(home: Path) -> int | None:
 
 
 def _running_port(home: Path) -> int | None:
-    """What the keeper wrote when its server was ready."""
+    """The port that the keeper wrote when its server was ready."""
     try:
         state: dict[str, int] = json.loads(private.read_text(home / "server.json"))
     except FileNotFoundError:
@@ -310,7 +310,7 @@ def _leave(home: Path, users_fd: int) -> None:
 
 
 def _others_use_it(users_fd: int) -> bool:
-    """Whether somebody else has a share. Afterwards this process has none."""
+    """Whether another process has a share. Afterwards this process has none."""
     try:
         try:
             fcntl.flock(users_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -336,7 +336,7 @@ def _locked(home: Home, name: str) -> Iterator[None]:
 
 
 def _flock(fd: int, operation: int, home: Home) -> None:
-    """Flock with an end."""
+    """Takes or changes a lock, with a timeout."""
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:

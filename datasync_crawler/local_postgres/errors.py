@@ -1,4 +1,4 @@
-"""What this room raises."""
+"""EmbeddedError, which every part of this room raises."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ USE_OTHER: Final = "or set DATABASE_URL to use a PostgreSQL server of your own"
 
 
 class EmbeddedError(Exception):
-    """The embedded server can't be used. Its text is a clear sentence."""
+    """Raised when the embedded server can't be used. Its text is a sentence for the user."""
 
 
 def explain_os_error(error: OSError, data_dir: Path) -> EmbeddedError:
-    """What the operating system said, in a sentence."""
+    """The operating system's error as a sentence."""
     where = error.filename or data_dir
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return EmbeddedError(

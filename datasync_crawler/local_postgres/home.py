@@ -1,4 +1,4 @@
-"""Where the embedded PostgreSQL lives: its directory, and the account it runs as.
+"""The embedded PostgreSQL's directory and the account that it runs as.
 
 Knows the rules for root and for other users' directories, and nothing about starting or stopping
 (that is :mod:`.embedded`). It changes no mode of a directory that it didn't make, and works in no
@@ -33,7 +33,7 @@ _SBIN = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Whom the server runs as, when this process is root."""
+    """The account that the server runs as when this process is root."""
 
     uid: int
     gid: int
@@ -59,7 +59,7 @@ class Home:
 
     @property
     def owners(self) -> set[int]:
-        """Who may own what stands in ``data``."""
+        """Users who may own the files in ``data``."""
         return {os.geteuid()} if self.account is None else {self.account.uid}
 
     def open(self, name: str, flags: int = os.O_RDWR | os.O_CREAT) -> int:
@@ -103,7 +103,7 @@ def find_home(data_dir: Path) -> Home:
 
 
 def _make_dir(path: Path, mode: int) -> None:
-    """Make it, with this mode whatever the umask, or see that what is there is safe."""
+    """Makes the directory with this mode whatever the umask, or checks the existing one."""
     try:
         path.mkdir(mode=mode, parents=True)
     except FileExistsError:
@@ -115,7 +115,7 @@ def _make_dir(path: Path, mode: int) -> None:
 def _root_home(location: Path) -> Path:
     """Root's home for a ``DATA_DIR``: where its ``location`` file says, or a new one.
 
-    The name is drawn, not derived from the path: a project that is moved keeps its rows, and one
+    The name is random, not derived from the path: a project that is moved keeps its rows, and one
     whose ``DATA_DIR`` was deleted begins anew.
     """
     try:
@@ -123,7 +123,7 @@ def _root_home(location: Path) -> Path:
     except FileNotFoundError:
         home = STATE_DIR / secrets.token_hex(8)
         home.mkdir()
-        home.chmod(0o711)  # the server's account passes through, root alone lists it
+        home.chmod(0o711)  # the server's account may pass through, only root may list it
         draft = location.with_name(f".location-{home.name}")
         private.write_text(draft, f"{home}\n")
         try:
@@ -148,7 +148,7 @@ def _root_home(location: Path) -> Path:
 
 
 def _account(home: Path) -> Account:
-    """Whom root runs the server as: the cluster's owner, or for a new one a system user.
+    """The account for the server under root: the cluster's owner, or for a new one a system user.
 
     A user of its own is best: no other service's processes can read the files. Where none can be
     made (no useradd, read-only /etc) an existing unprivileged one must do. A number without a name

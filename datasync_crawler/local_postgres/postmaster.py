@@ -1,4 +1,4 @@
-"""Keeps one embedded PostgreSQL server alive for as long as somebody uses it, then stops it.
+"""The keeper of one embedded PostgreSQL server: stops it when no process uses it any more.
 
 A small process of its own, started by :mod:`.embedded` and detached from whoever asked first: it
 is the server's parent, so it always knows whether the server lives, and it outlives users that are
@@ -31,7 +31,7 @@ from typing import Any
 
 from datasync_crawler.local_postgres import private
 
-# The last user's end is noticed after this long at most; ten looks at a lock a second cost nothing.
+# Longest time until the last user's end is noticed. Ten checks of a lock per second cost nothing.
 _CHECK_INTERVAL_S = 0.1
 _START_POLL_S = 0.01
 # A fast stop writes a checkpoint; longer than this and we stop without one (safe: WAL is replayed).
@@ -58,7 +58,7 @@ def postmaster_pid(data: Path) -> int | None:
         program = (process / "exe").readlink().name.removesuffix(" (deleted)")
         if process.stat().st_uid == account and program == "postgres":
             return pid if (process / "cwd").samefile(data) else None
-    except (OSError, ValueError, IndexError):  # gone, unreadable, or nobody's to trust
+    except (OSError, ValueError, IndexError):  # gone, unreadable or not trusted
         return None
     return None
 
@@ -69,7 +69,7 @@ def _pid_file(data: Path) -> list[str]:
 
 
 def settle_old_postmaster(data: Path) -> None:
-    """Leave neither an orphaned server nor a stale ``postmaster.pid`` behind.
+    """Stops an orphaned server and removes a stale ``postmaster.pid``.
 
     An orphan exists only when a process like this one was killed, and is already stopping then
     (its parent's death is its signal); stopping it again is harmless.
@@ -122,7 +122,7 @@ def _bound_log(log: Path) -> None:
         if os.fstat(fd).st_size > _LOG_MAX_BYTES:
             older = log.with_suffix(".log.1")
             older.unlink(missing_ok=True)
-            with suppress(OSError):  # no room for the older half: bounded is what matters
+            with suppress(OSError):  # no space for the older half: the bound matters more
                 copy_fd = private.open_file(older, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
                 with os.fdopen(copy_fd, "wb") as copy:
                     shutil.copyfileobj(file, copy)
@@ -154,7 +154,7 @@ class _Keeper:
         self._reported = False
 
     def _report(self, **answer: object) -> None:
-        """Tell whoever started us, once, and let its pipe go."""
+        """Sends the answer to the starting process, once, and closes the pipe."""
         if not self._reported:
             self._reported = True
             with suppress(BrokenPipeError):
@@ -192,7 +192,7 @@ class _Keeper:
         private.write_text(self._state, json.dumps(state))
 
     def run(self) -> int:
-        """Start, serve until nobody is left or we are told to stop, stop. Returns 0 or 1."""
+        """Starts the server, and stops it after the last user or a signal. Returns 0 or 1."""
         log_start = self._log.stat().st_size
         server: subprocess.Popen[bytes] | None = None
         try:
@@ -201,7 +201,9 @@ class _Keeper:
             signal.pthread_sigmask(signal.SIG_BLOCK, _WAKE)
             server = self._spawn()
             self._serve(server)
-        except OSError as error:  # no room, no right: told, or in the log when nobody listens
+        except (
+            OSError
+        ) as error:  # no space or no right: reported, or logged when no process listens
             said = f"{error.strerror}: {error.filename}" if error.errno else str(error)
             self._report(failed=said)
             raise

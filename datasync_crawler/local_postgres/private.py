@@ -1,4 +1,4 @@
-"""Files that nobody else may have put there: directories of one's own, opened without links.
+"""Files and directories that must be this user's own, opened without following links.
 
 An attacker who may write to a directory can plant a symbolic link, a FIFO or a prepared file in
 it. Standard library only: `postmaster`, which runs by itself, needs it too.
@@ -19,13 +19,13 @@ _MAX_BYTES = 1_000_000
 
 
 class ForeignError(OSError):
-    """Something isn't this user's own, or isn't what it should be. The text is a sentence."""
+    """Raised for a file that isn't this user's own or isn't regular. The text is a sentence."""
 
 
 def check_directory(path: Path) -> None:
-    """Raise :class:`ForeignError` unless it is a directory of this user's that only he can write.
+    """Raises :class:`ForeignError` unless it is this user's directory and no other can write to it.
 
-    A link to it is looked at by itself: whoever owns the link says where it leads.
+    A link is checked itself, because its owner decides where it points.
     """
     for status in (path.lstat(), path.stat()):
         if status.st_uid != os.geteuid():
@@ -69,7 +69,7 @@ def read_text(path: Path, *, owners: Collection[int] | None = None) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put a new file (0600) in the place of whatever is there, whole or not at all."""
+    """Replaces the file by a new one (0600), atomically."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

@@ -1,1 +1,1 @@
-"""Item pipelines: what becomes of a page."""
+"""Item pipelines: normalising and storing pages."""

@@ -1,4 +1,4 @@
-"""Normalising: every timestamp an aware UTC instant, or a rejection.
+"""Normalising of timestamps: an aware UTC datetime, or a rejection.
 
 Must not do I/O.
 """

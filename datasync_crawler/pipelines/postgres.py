@@ -1,8 +1,8 @@
-"""Batching: collects pages and hands them to the writers, while the next ones are being fetched.
+"""Batching: collects pages and passes them to writer threads while other pages are fetched.
 
-Owns the database's session and the threads that write. A page's `process_item` ends when it is
-committed: Scrapy counts it as active until then, and stops fetching when too much is
-(SCRAPER_SLOT_MAX_ACTIVE_SIZE). Must not run SQL itself, nor touch events.
+Owns the database session and the writer threads. `process_item` returns when the page is committed,
+so that Scrapy counts it as active and stops fetching at SCRAPER_SLOT_MAX_ACTIVE_SIZE. Must not run
+SQL or change events.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait of a page for others to share its transaction, in seconds.
+#: Longest wait of a page for others in its transaction, in seconds.
 LONGEST_WAIT_S: Final = 0.2
 
 Waiting = tuple["EventPage", "asyncio.Future[None]"]
@@ -62,7 +62,7 @@ class PostgresPipeline:
         return cls(crawler)
 
     async def open_spider(self) -> None:
-        """Opens the session; what is wrong with the database ends the crawl with its sentence."""
+        """Opens the session. A database error ends the crawl with its sentence."""
         config = self._config
         try:
             run_id = await run_in_thread(
@@ -71,7 +71,7 @@ class PostgresPipeline:
                 pagination=config.pagination,
             )
         except CrawlError as error:
-            logger.error("%s", error)  # a sentence, no traceback
+            logger.error("%s", error)  # without a traceback
             self._crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
         self._crawler.stats.set_value("crawl/run_id", run_id)
@@ -86,8 +86,8 @@ class PostgresPipeline:
         ]
 
     async def process_item(self, item: "EventPage") -> "EventPage":
-        """Returns the page when it is committed; drops it when it can't be: a hole is left."""
-        # A page's promise that nothing needs escaping is the body's, not a user's component's.
+        """Returns the page when it is committed; drops it, which leaves a gap, when it can't be."""
+        # `plain` holds for the body as served, not for values that a user's component has changed.
         item.plain = item.plain and self._values_are_as_served
         loop = asyncio.get_running_loop()
         committed: asyncio.Future[None] = loop.create_future()
@@ -100,13 +100,13 @@ class PostgresPipeline:
         try:
             await committed
         except STORE_ERRORS as error:
-            # The crawl's own end has been told; anything else is told page by page.
-            told = isinstance(error, CrawlError)
-            raise DropItem(one_line(error), log_level="DEBUG" if told else "WARNING") from None
+            # A CrawlError ends the crawl, which logs it once; others are logged for each page.
+            logged = isinstance(error, CrawlError)
+            raise DropItem(one_line(error), log_level="DEBUG" if logged else "WARNING") from None
         return item
 
     async def close_spider(self) -> None:
-        """Scrapy has waited for all pages by now: closes connections and gives the lock back."""
+        """Closes the connections and releases the lock; Scrapy has waited for all pages by then."""
         if self._timer is not None:
             self._timer.cancel()
         await run_in_thread(self._close)
@@ -118,7 +118,7 @@ class PostgresPipeline:
         self._dispatch(even_if_small=True)
 
     def _dispatch(self, *, even_if_small: bool = False) -> None:
-        """Gives batches to idle writers; small ones only when they have waited long enough."""
+        """Starts idle writers on full batches, and on small ones if *even_if_small*."""
         while (
             self._idle
             and self._waiting
@@ -144,7 +144,7 @@ class PostgresPipeline:
         problem: Exception | None = None
         try:
             await loop.run_in_executor(self._threads, writer.write, pages)
-        except Exception as error:  # noqa: BLE001  # told to each page below
+        except Exception as error:  # noqa: BLE001  # raised for each page below
             problem = error
         self._idle.append(writer)
         self._count(pages, writer)
@@ -159,7 +159,7 @@ class PostgresPipeline:
                 committed.set_result(None)
             else:
                 committed.set_exception(problem or RuntimeError(f"{page!r} wasn't committed"))
-        # What came while all writers were busy has waited long enough.
+        # Pages that came while all writers were busy have waited long enough.
         self._dispatch(even_if_small=self._timer is None)
 
     def _count(self, pages: list["EventPage"], writer: Writer) -> None:
@@ -195,10 +195,9 @@ class PostgresPipeline:
 
 
 def _only_ours(settings: "BaseSettings") -> bool:
-    """Whether nothing but the project's own pipelines and spider sees a page before it is stored.
+    """Whether only the project's own pipelines and spider handle a page before it is stored.
 
-    Whether events were changed can't be seen at a price worth paying: looking for what needs
-    escaping takes a third of encoding a page.
+    Checking the events for changes instead would cost a third of the time of encoding a page.
     """
     pipelines = settings.getdict("ITEM_PIPELINES")
     used = [name for name, place in pipelines.items() if place is not None]

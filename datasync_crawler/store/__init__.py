@@ -1,1 +1,1 @@
-"""The database room: the only one that imports the driver."""
+"""PostgreSQL: connections, tables, statements. The only room that imports psycopg2."""

@@ -1,6 +1,6 @@
-"""Connections: the one place where the driver is opened and its errors become ours.
+"""Connections to PostgreSQL: opened, secured, cut and closed here alone.
 
-Must not know what is read or written through them.
+Must not know which statements are run on them: `statements` does.
 """
 
 import contextlib
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: All that a call into the store can raise.
+#: Every error that a call into the store can raise.
 STORE_ERRORS: Final = (psycopg2.Error, CrawlError)
 
-#: Waited for an answer when a connection is opened, in seconds.
+#: Longest wait for the server when a connection is opened, in seconds.
 CONNECT_TIMEOUT_S: Final = 10
 
-#: What libpq says (in English or not, the SQLSTATE isn't given) when the server answered "no".
+#: libpq's messages when the server answered "no". It gives no SQLSTATE at this point.
 _REFUSED: Final = re.compile(
     r"password|authentication|pg_hba|does not exist|permission denied|not permitted to log in"
     r"|does not support SSL|certificate|invalid \S+ value|invalid dsn|invalid port",
     re.IGNORECASE,
 )
-#: A peer that vanished is noticed within about a minute, not two hours: by libpq here, and by the
-#: server, whose backend would hold the crawl's lock and its rows' keys as long.
+#: Both ends notice a vanished peer within about a minute instead of two hours. Until the server
+#: does, its backend holds the crawl's lock and the keys of uncommitted rows.
 _KEEPALIVES: Final = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -60,27 +60,27 @@ _SERVER_KEEPALIVES: Final = (
 )
 
 
-#: For every connection: whoever may create in `public` could put an operator or a function there
-#: that matches better than PostgreSQL's own, and would run as our role. pg_temp stands last, or it
-#: would be searched first. Tables are named with their schema.
+#: Set on every connection: an operator or function that another role makes in `public` could match
+#: better than PostgreSQL's own and would run as our role. pg_temp is named, last, because it is
+#: searched first otherwise. Statements name tables with their schema.
 _OWN_NAMES_ONLY: Final = "SET search_path = pg_catalog, pg_temp"
-#: For a connection that reads tables of any owner: neither views nor row security policies, which
-#: run their owner's functions as our role. The second setting is there since 14.13, 15.8, 16.4.
+#: Set on connections that read tables of any owner: views and row security policies run their
+#: owner's functions as our role. The second setting exists since 14.13, 15.8 and 16.4.
 TABLES_ONLY: Final = (
     "SET row_security = off; SELECT set_config(name, 'view, foreign-table', false) "
     "FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'"
 )
 
-#: What this process has open, for `cut_all`, and whether that was called.
+#: Connections that this process has open, and whether `cut_all` was called.
 _opened: "WeakSet[Connection]" = WeakSet()
-_given_up = threading.Event()
-#: Set once it was said that the network can read along.
+_all_cut = threading.Event()
+#: Set after the warning about an unencrypted connection: one per process.
 _warned = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A server process that served a connection of ours; the time tells it from a later pid."""
+    """The server process behind a connection. The start time tells it from a later one's pid."""
 
     pid: int
     started_at: datetime
@@ -88,26 +88,23 @@ class Backend:
     @classmethod
     def of(cls, connection: "Connection") -> "Backend":
         """The backend behind *connection*."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-            )
-            row = cursor.fetchone()
-        assert row is not None
-        return cls(*row)
+        rows = execute(
+            connection,
+            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        )
+        return cls(*rows[0])
 
     def end(self, connection: "Connection") -> None:
-        """Ends it, if it still runs: its client's end of the connection is gone.
+        """Ends the process if it still runs, because it holds its locks until then.
 
-        A server that hasn't noticed that goes on holding its locks. Its transaction ends as it
-        would have: rolled back, or committed if it was just being.
+        Its transaction is rolled back, or committed if the COMMIT had already begun.
         """
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE pid = %s AND backend_start = %s",
-                (self.pid, self.started_at),
-            )
+        execute(
+            connection,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid = %s AND backend_start = %s",
+            (self.pid, self.started_at),
+        )
 
 
 class Connector:
@@ -126,9 +123,9 @@ class Connector:
 
         After `cut_all`: DatabaseLost.
         """
-        if _given_up.is_set():
+        if _all_cut.is_set():
             raise DatabaseLost(
-                "The database doesn't answer, and the crawl was to end. What was committed is "
+                "The database doesn't answer, and the crawl is ending. What was committed is "
                 "safe: run the crawl again when it answers."
             )
         params = self._params()
@@ -140,7 +137,7 @@ class Connector:
 
                 connection = local.connect(params)
             _opened.add(connection)
-            connection.set_client_encoding("UTF8")  # whatever the URL says
+            connection.set_client_encoding("UTF8")  # over what the URL sets
             _run_once(connection, _OWN_NAMES_ONLY)
             if isinstance(self.target, ServerTarget):
                 _run_once(connection, _SERVER_KEEPALIVES)
@@ -156,8 +153,14 @@ class Connector:
             raise DatabaseUnreachable(self._sentence(_first_line(text, params))) from None
         return connection
 
+    def connect_autocommit(self) -> "Connection":
+        """A new connection where each statement is a transaction. Raises what `connect` does."""
+        connection = self.connect()
+        connection.autocommit = True
+        return connection
+
     def connect_to_read(self) -> "Connection":
-        """The same for who only reads, whoever owns the tables: reading runs nothing of theirs.
+        """A new connection for reading tables of any owner without running code of theirs.
 
         Raises what `connect` does.
         """
@@ -170,7 +173,7 @@ class Connector:
         return connection
 
     def release(self) -> None:
-        """Lets go of the embedded server; the last one out stops it."""
+        """Releases the embedded server; its last user stops it."""
         with self._mutex:
             if self._embedded is not None:
                 self._embedded.release()
@@ -190,7 +193,7 @@ class Connector:
             return {**common, **self._embedded.conninfo(self.target.dbname)}
 
     def _restart_embedded(self, target: EmbeddedTarget) -> None:
-        """Nobody else would start the embedded server again: joins it, or starts it if it died."""
+        """Joins the embedded server again, or starts it if it died."""
         with self._mutex:
             before, self._embedded = self._embedded, None
             try:
@@ -204,8 +207,8 @@ class Connector:
             return
         _warned.set()
         logger.warning(
-            "The connection to the database (%s) isn't encrypted: whoever is on the network in "
-            "between can read and change events. Set sslmode=verify-full in DATABASE_URL, or "
+            "The connection to the database (%s) isn't encrypted: others on the network can "
+            "read and change events. Set sslmode=verify-full in DATABASE_URL, or "
             "PGSSLMODE=verify-full in the environment.",
             self.target.describe(),
         )
@@ -230,14 +233,20 @@ def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":
 
 def _run_once(connection: "Connection", statement: str) -> None:
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
+    execute(connection, statement)
     connection.autocommit = False
+
+
+def execute(connection: "Connection", statement: str, params: Any = None) -> list[tuple[Any, ...]]:
+    """Runs a statement that isn't in ``store/sql``; returns its rows. Raises psycopg2.Error."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, params)
+        return cursor.fetchall() if cursor.description else []
 
 
 def _leaves_machine(connection: "Connection") -> bool:
     with (
-        contextlib.suppress(OSError),  # lost again already: the next one is asked
+        contextlib.suppress(OSError),  # lost already: the next connection is checked
         socket.socket(fileno=os.dup(connection.fileno())) as ours,
     ):
         if ours.family != socket.AF_UNIX:
@@ -263,9 +272,9 @@ def _first_line(text: str, params: dict[str, Any]) -> str:
 
 
 def cut(connection: "Connection | None") -> None:
-    """Ends the call that waits for an answer on *connection*; from any thread.
+    """Ends the call that waits on *connection*, from any thread.
 
-    A server that is frozen keeps its connections and never answers: libpq waits for ever.
+    libpq waits for ever for a frozen server, which keeps its connections open.
     """
     if connection is not None:
         with (
@@ -276,8 +285,8 @@ def cut(connection: "Connection | None") -> None:
 
 
 def cut_all() -> None:
-    """Ends every such call of this process, for good: no connection is opened after it."""
-    _given_up.set()
+    """Cuts every connection of this process. No connection can be opened afterwards."""
+    _all_cut.set()
     for connection in list(_opened):
         cut(connection)
 
@@ -285,9 +294,9 @@ def cut_all() -> None:
 def is_connection_lost(error: psycopg2.Error) -> bool:
     """Whether *error* says that the connection (not the statement) has failed.
 
-    No SQLSTATE: libpq noticed it. Class 08, 57P01–57P05 (shutdown, crash, can't connect now),
-    25P03, 25P04 (idle in, or too long a transaction): the server said it. 25006: a standby took
-    over; 53300: too many connections for now.
+    Without a SQLSTATE libpq noticed it. With one the server sent it: class 08, 57P01–57P05
+    (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction), 25006 (a standby
+    took over) and 53300 (too many connections).
     """
     code = error.pgcode
     if code is None:
@@ -312,7 +321,7 @@ def one_line(error: Exception) -> str:
 
 
 def close_quietly(connection: "Connection | None") -> None:
-    """Closes what may already be broken; nothing is lost by it, all work is committed or void."""
+    """Closes a connection, even a broken one: its work is already committed or lost."""
     if connection is not None:
         with contextlib.suppress(psycopg2.Error):
             connection.close()

@@ -1,17 +1,17 @@
-"""Whether a crawl of this host lives, as its heartbeat says. Must not write anything."""
+"""Health of the newest run on this host, read from its heartbeat. Must not write anything."""
 
 import platform
+from contextlib import closing
 from dataclasses import dataclass
 
-import psycopg2
-
-from datasync_crawler.store import queries
-from datasync_crawler.store.connection import Connector, close_quietly, describe
+from datasync_crawler.errors import DatabaseLost, DatabaseRefused
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.statements import Statements
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`alive`: the newest run of this host beats. `sentence` says what is known, for a person."""
+    """`alive`: the newest run has a recent heartbeat, or has ended. `sentence` is for the user."""
 
     alive: bool
     sentence: str
@@ -22,24 +22,17 @@ def read_health(connector: Connector, schema: str, *, stale_after_s: float) -> H
 
     Raises what `Connector.connect` raises.
     """
-    connection = connector.connect_to_read()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(queries.load("health", schema)["last_heartbeat"], _this_host())
-            row = cursor.fetchone()
-    except psycopg2.Error as error:
-        return Health(alive=False, sentence=f"The heartbeat can't be read: {describe(error)}.")
-    finally:
-        close_quietly(connection)
-    if row is None:
+    with closing(Statements(("health",), schema, connector.connect_to_read)) as statements:
+        statements.open()
+        try:
+            rows = statements.run("last_heartbeat", host=platform.node())
+        except (DatabaseLost, DatabaseRefused) as error:
+            return Health(alive=False, sentence=f"The heartbeat can't be read. {error}")
+    if not rows:
         return Health(alive=False, sentence="No crawl has begun on this host.")
-    age_s, ended = row
+    age_s, ended = rows[0]
     if ended:
         return Health(alive=True, sentence=f"The crawl has ended, {age_s:.0f} s ago.")
     return Health(
         alive=age_s <= stale_after_s, sentence=f"The last heartbeat is {age_s:.0f} s old."
     )
-
-
-def _this_host() -> dict[str, str]:
-    return {"host": platform.node()}

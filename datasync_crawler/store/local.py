@@ -1,6 +1,6 @@
-"""The embedded server as a database to connect to: started, and the database made in it.
+"""Connections to the embedded server: starts it and makes the database.
 
-Must not know what is read or written there.
+Must not know which statements are run on them.
 """
 
 import time
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
-#: A server whose places are taken by connections that say nothing closes them after 5 s.
+#: Longest wait for a free connection slot, in seconds: the server closes connections that don't
+#: authenticate after 5 s.
 LOGIN_PATIENCE_S: Final = 15.0
 
 
@@ -36,7 +37,7 @@ def run(target: EmbeddedTarget) -> EmbeddedServer:
 
 
 def ensure_database(server: EmbeddedServer, name: str) -> None:
-    """Makes the database if it isn't there. Raises EmbeddedError."""
+    """Makes the database if it is missing. Raises EmbeddedError."""
     try:
         with closing(connect(server.conninfo("postgres"))) as connection:
             connection.autocommit = True
@@ -54,7 +55,7 @@ def ensure_database(server: EmbeddedServer, name: str) -> None:
 
 
 def connect(params: "Mapping[str, Any]") -> "Connection":
-    """A new connection; while all places are taken, it is tried again for LOGIN_PATIENCE_S."""
+    """A new connection; tries again for LOGIN_PATIENCE_S while all slots are taken."""
     deadline = time.monotonic() + LOGIN_PATIENCE_S
     while True:
         try:

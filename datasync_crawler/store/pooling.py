@@ -1,12 +1,13 @@
-"""Notices a pooler that shares server connections between statements or transactions.
+"""Detection of a pooler that shares server connections between transactions.
 
-The crawl's lock belongs to a session, and so do its temporary table and its settings: behind such
-a pooler (pgbouncer with pool_mode=transaction) they would belong to anybody. Must not connect.
+The crawl's lock, its temporary table and its settings belong to a server session. Behind pgbouncer
+with pool_mode=transaction any client may get that session. Must not connect.
 """
 
 from typing import TYPE_CHECKING
 
 from datasync_crawler.errors import DatabaseRefused
+from datasync_crawler.store.connection import execute
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
 def refuse_shared_backend(one: "Connection", other: "Connection") -> None:
     """Raises DatabaseRefused when two open connections, both idle, are served by one backend.
 
-    A server has a backend for each connection. A pooler in transaction mode gives the next
-    statement the backend that became free last, whoever asks. (pgbouncer refuses statement_mode's
-    transactions by itself.)
+    PostgreSQL has a backend per connection. A pooler in transaction mode gives any client the
+    backend that became free last. (In statement mode pgbouncer itself refuses transactions.)
     """
     if backend_pid(one) == backend_pid(other):
         raise DatabaseRefused(
@@ -30,8 +30,4 @@ def refuse_shared_backend(one: "Connection", other: "Connection") -> None:
 
 def backend_pid(connection: "Connection") -> int:
     """The process that serves the next statement."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        row = cursor.fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(execute(connection, "SELECT pg_backend_pid()")[0][0])

@@ -1,7 +1,7 @@
-"""Which psql, pg_dump and pg_restore are used: those of the system, or of the embedded server.
+"""The choice of psql, pg_dump and pg_restore: the system's or the embedded server's.
 
-The embedded server's are built without TLS: they would send everything to another machine in
-clear, and without looking at its certificate. Must not connect to anything.
+The embedded server's are built without TLS, so they aren't used for another machine. Must not
+connect to anything.
 """
 
 import os
@@ -19,21 +19,21 @@ from datasync_crawler.local_postgres.binaries import find_binaries
 from datasync_crawler.local_postgres.errors import EmbeddedError
 from datasync_crawler.store.targets import EmbeddedTarget, Target
 
-#: Values of sslmode with which a connection without TLS is no error.
+#: Values of sslmode that allow a connection without TLS.
 _TLS_NOT_NEEDED: Final = {"", "disable", "allow", "prefer"}
 
 
 def directories(target: Target) -> list[Path]:
-    """Where programs for this database are, the preferred ones first. Raises CrawlError.
+    """Directories with programs for this database, the preferred one first. Raises CrawlError.
 
-    Of a server: the system's; on this machine, without TLS asked for, the embedded server's too.
+    For a server the system's; for one on this machine without TLS also the embedded server's.
     """
     if isinstance(target, EmbeddedTarget):
         return [find_binaries().bin]
     found = []
     system = shutil.which("psql")
     asked = target.params.get("require_auth", os.environ.get("PGREQUIREAUTH"))
-    # libpq knows it since 16; an older one fails at the keyword, and passes the variable over.
+    # libpq knows require_auth since 16. An older one fails at the keyword and ignores the variable.
     if system is not None and (not asked or _version(Path(system)) >= (16,)):
         found.append(Path(system).parent)
     if not _needs_tls(target.params):
@@ -50,7 +50,7 @@ def directories(target: Target) -> list[Path]:
 
 
 def _needs_tls(params: Mapping[str, str]) -> bool:
-    """Whether the connection leaves this machine, as far as the settings say, or asks for TLS."""
+    """Whether TLS is required, or the settings may name another machine."""
     sslmode = params.get("sslmode", os.environ.get("PGSSLMODE", ""))
     if sslmode not in _TLS_NOT_NEEDED or "service" in params or "PGSERVICE" in os.environ:
         return True
@@ -62,7 +62,7 @@ def _needs_tls(params: Mapping[str, str]) -> bool:
 
 
 def newest(candidates: list[Path]) -> Path:
-    """pg_dump saves servers of its own version and older; pg_restore reads such files."""
+    """The newest programs: pg_dump saves servers of its own version and older ones."""
     return max(candidates, key=lambda folder: _version(folder / "pg_dump"))
 
 

@@ -1,6 +1,6 @@
-"""Loads the named statements of ``store/sql``. Must not run them.
+"""The named statements of ``store/sql``. Must not run them: `statements` does.
 
-Package data is read through importlib.resources: under Scrapyd the package is an egg.
+Files are read through importlib.resources, because under Scrapyd the package is a zipped egg.
 """
 
 import re
@@ -17,10 +17,11 @@ def quote_identifier(name: str) -> str:
 def load(file: str, schema: str) -> dict[str, str]:
     """Statements of ``sql/<file>.sql`` by their name, in the file's order.
 
-    A statement begins at ``-- name: x``; its comment lines stay with it, so that a server's log
-    says what it is. ``{schema}`` is replaced by the quoted *schema*, ``{chain}`` by chain.sql.
-    A statement that holds a placeholder is run with parameters (its ``%`` are doubled, as psycopg2
-    wants it), one that holds none is run without.
+    A statement begins at ``-- name: x``. Its comment lines are sent with it, so that the server's
+    log shows what it is for. ``{schema}`` is replaced by the quoted *schema*, ``{chain}`` by
+    chain.sql.
+    A statement with placeholders is run with parameters, and its ``%`` are doubled for psycopg2; a
+    statement without any is run without parameters.
     """
     quoted = quote_identifier(schema)
     chain = _statements("chain")["chain"]

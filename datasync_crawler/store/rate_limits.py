@@ -1,7 +1,7 @@
-"""What was learned of an API's limits, and its pause: the table ``rate_limits``.
+"""The table ``rate_limits``: what was learned of an API key's limits, and the end of its pause.
 
-The pause stands there once, by the database's clock, for the next run and for every command that
-asks the API. A key is known by its salted hash alone, made here: it never reaches the server.
+The pause is stored by the database's clock, for the next run and for every command that sends
+requests to the API. The key itself never reaches the server: its salted hash is made here.
 """
 
 import hashlib
@@ -12,20 +12,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psycopg2
-
-from datasync_crawler.errors import CrawlError
-from datasync_crawler.store import queries
+from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.statements import Rows, Statements
 from datasync_crawler.store.targets import Target
 
-#: A command waits so long at most for a pause's end, in seconds; a longer one it refuses.
+#: Longest pause that a command waits for, in seconds; it ends with an error for a longer one.
 LONGEST_WAIT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What was written `age_s` ago, and how long the API wants no request from now on."""
+    """What was stored `age_s` ago. `paused_for_s`: from now on until requests may be sent again."""
 
     learned: Mapping[str, Any] = field(default_factory=dict)
     age_s: float = 0.0
@@ -33,50 +31,44 @@ class Remembered:
 
 
 class LimitMemory:
-    """One key's row. Each call opens a connection of its own: it's called a few times a run."""
+    """One key's row. Each call opens a connection, because there are only a few per run."""
 
     def __init__(self, connector: Connector, schema: str, key: str) -> None:
         self._connector = connector
         self._key = key
-        self._queries = queries.load("runs", schema)
+        self._schema = schema
 
     def recall(self) -> Remembered:
-        """What the last run wrote. Raises psycopg2.Error or CrawlError."""
-        rows = self._execute("recall_limits", {})
+        """What was stored last. Raises CrawlError."""
+        rows = self._run("recall_limits")
         if not rows:
             return Remembered()
         learned, age_s, paused_for_s = rows[0]
         return Remembered(dict(learned), age_s, paused_for_s or 0.0)
 
     def remember(self, learned: Mapping[str, object], *, paused_for_s: float) -> None:
-        """Writes what this run knows. Raises psycopg2.Error or CrawlError."""
-        self._execute(
-            "remember_limits", {"learnt": json.dumps(learned), "paused_for_s": paused_for_s}
-        )
+        """Stores the limits and the pause. Raises CrawlError."""
+        self._run("remember_limits", learnt=json.dumps(learned), paused_for_s=paused_for_s)
 
-    def _execute(self, name: str, params: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        with closing(self._connector.connect()) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(self._queries["read_salt"])
-                rows = cursor.fetchall()
-                salt = rows[0][0] if rows else ""
-                digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
-                cursor.execute(self._queries[name], {**params, "key_hash": digest})
-                return cursor.fetchall() if cursor.description else []
+    def _run(self, name: str, **params: Any) -> Rows:
+        with closing(Statements(("runs",), self._schema, self._connector.connect_autocommit)) as db:
+            rows = db.run("read_salt")
+            salt = rows[0][0] if rows else ""
+            digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
+            return db.run(name, key_hash=digest, **params)
 
 
 def keep_pause(
     target: Target, schema: str, key: str, *, sleep: Callable[[float], None] = time.sleep
 ) -> None:
-    """For a command that asks the API: waits for the end of the pause that a crawl met.
+    """Waits for the end of a stored pause, before a command sends requests to the API.
 
-    Raises CrawlError where that is more than LONGEST_WAIT_S away, or there is no database.
+    Raises CrawlError for a pause of more than LONGEST_WAIT_S, and for a database that fails.
     """
     connector = Connector(target)
     try:
         paused_for_s = LimitMemory(connector, schema, key).recall().paused_for_s
-    except psycopg2.Error:
+    except TablesMissing:
         return  # nothing has been crawled yet
     finally:
         connector.release()

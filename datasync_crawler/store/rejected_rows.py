@@ -1,6 +1,6 @@
-"""Which rows PostgreSQL refuses, and why: NUL, invalid UTF-8, huge numbers, oversized ids.
+"""The search for rows that PostgreSQL can't store: NUL, invalid UTF-8, huge numbers, long ids.
 
-Leaves nothing behind: whoever asks writes the rows afterwards, without those.
+Stores nothing: the writer writes the other rows afterwards.
 """
 
 import io
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-#: Bytes handed to libpq at once. psycopg2's default of 8 KiB takes the GIL 200 times a page.
+#: Bytes handed to libpq at once. psycopg2's default of 8 KiB takes the GIL 200 times per page.
 COPY_BUFFER_BYTES: Final = 1 << 20
-#: Rows tried at once. A failed COPY is sent whole, however early the row is that it fails at.
+#: Rows tried at once. A COPY is sent whole even when its first row fails.
 PROBE_ROWS: Final = 500
 
 
@@ -30,7 +30,7 @@ def copy_in(cursor: "Cursor", statement: str, rows: bytes) -> None:
 
 
 def is_refusal(error: psycopg2.Error) -> bool:
-    """Classes 22 (data exception) and 54 (program limit exceeded): a row is to blame."""
+    """Whether a row caused it: class 22 (data exception) or 54 (program limit exceeded)."""
     return (error.pgcode or "")[:2] in {"22", "54"}
 
 
@@ -39,9 +39,9 @@ def find_refused(
 ) -> list[tuple[int, str]]:
     """Places in *events* that PostgreSQL refuses, each with the reason.
 
-    *statements* are those of ``events.sql``. The line that COPY names splits the rows in three,
-    else they are halved; in the end each refused row has been tried by itself. 200 of 5,000 take
-    half a second. Raises any psycopg2.Error that isn't a refusal.
+    *statements* are those of ``events.sql``. The rows are split at the line that COPY names, or
+    in half, until each refused row has been tried alone. 200 of 5,000 take half a second.
+    Raises any psycopg2.Error that no row caused.
     """
     refused: dict[int, str] = {}
     rows: list[tuple[int, bytes]] = []
@@ -79,7 +79,7 @@ def _try(
     refusal = None
     cursor.execute("SAVEPOINT probe")
     try:
-        # The merge also meets what the index refuses (54000), and no duplicate key disturbs.
+        # The merge also finds ids too long for the index (54000), and duplicate keys don't fail it.
         copy_in(cursor, statements["copy_incoming"], b"".join(rows))
         cursor.execute(statements["merge_keep"])
     except psycopg2.Error as error:
@@ -91,7 +91,7 @@ def _try(
 
 
 def _reason(error: psycopg2.Error) -> str:
-    """Without the server's own words: they hold values, and come in its language."""
+    """The reason without the server's message, which holds values and may not be English."""
     code = error.pgcode or ""
     try:
         name = errorcodes.lookup(code).lower().replace("_", " ")
@@ -101,6 +101,6 @@ def _reason(error: psycopg2.Error) -> str:
 
 
 def _line(error: psycopg2.Error) -> int | None:
-    """The row that COPY was at, from 0. A guess: the words around it are the server's language."""
+    """The row that COPY failed at, from 0. A guess, because the message may not be English."""
     said = re.search(r"incoming\D+(\d+)", error.diag.context or "")
     return int(said[1]) - 1 if said and int(said[1]) > 0 else None

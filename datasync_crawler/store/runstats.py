@@ -1,20 +1,20 @@
-"""Whether the stats in ``crawl_runs`` are what a crawl writes: other roles can write there, too.
+"""Validation of the stats in ``crawl_runs``, where other roles may write too.
 
-Pure. What isn't, is left out as a whole: half of somebody's figures say nothing.
+Pure. Stats with one wrong value are left out as a whole.
 """
 
 from typing import Any, Final
 
 import msgspec
 
-#: Groups whose values are all numbers; ``crawl/`` holds words, too.
+#: Groups whose values are all numbers; ``crawl/`` also holds text.
 NUMBERS: Final = frozenset(
     {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
      "throttle"}
 )  # fmt: skip
-#: The one word among the numbers of its group.
+#: The one text among the numbers of its group.
 PAUSE_REASON: Final = "rate_limit/pause_reason"
-#: Beyond every figure of a run; JSON knows no bound, a column and a float do.
+#: Above every figure of a run. JSON has no bound; a bigint and a float have.
 _MOST: Final = 2**63
 
 
@@ -28,7 +28,7 @@ class _Traffic(msgspec.Struct):
 
 
 class _Now(msgspec.Struct):
-    """What is read of ``now``; more may stand there."""
+    """The fields of ``now`` that are read; it may hold more."""
 
     done: int = 0
     gaps: int = 0
@@ -65,7 +65,7 @@ def read_sample(text: str) -> dict[str, Any] | None:
 
 
 def read_count(text: str | None) -> int:
-    """A count of the list of runs; 0 for what is none."""
+    """A count in the list of runs; 0 for text that is no count."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
@@ -92,7 +92,7 @@ def _is_fit(name: str, value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    """A number of a size that can be reckoned with, or none at all."""
+    """A number of a plausible size, or None."""
     if value is None:
         return True
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""The tables: made when they are missing, held against the contract when they are there.
+"""The crawler's tables: made when missing, compared with ``sql/schema.sql`` when present.
 
 Must not change a table that somebody else made.
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-#: Columns that version 0.1 didn't have: added to its tables when they are met.
+#: Columns that version 0.1 didn't have: added to its tables.
 ADDED: Final = {"checkpoint": ("before_id", "repeated", "total"), "source": ("overlap",)}
 
 
-#: A statement that makes a table waits so long for who makes it at the same time.
+#: Longest wait for another transaction that makes the same table, in milliseconds.
 LOCK_TIMEOUT_MS: Final = 30_000
-#: Looks at what is there, while others make the same tables.
+#: Attempts, while other processes make the same tables.
 ATTEMPTS: Final = 5
 _MADE_MEANWHILE: Final = (
     psycopg2.errors.UniqueViolation,
@@ -44,8 +44,8 @@ def migrate(connection: "Connection", schema: str) -> None:
 
     Nothing is written when everything is there, so that a role without CREATE can crawl.
     Raises SchemaConflict for a table of another shape or owner and DatabaseRefused for missing
-    rights. No advisory lock, which any role could hold: of two that make the same table at once,
-    the catalogue's unique keys refuse one, and it looks again.
+    rights. There is no advisory lock, because any role could hold it: when two processes make a
+    table at once, the catalogue's unique keys fail one of them, and it starts again.
     """
     for attempt in range(ATTEMPTS):
         try:
@@ -100,7 +100,7 @@ def _migrate(connection: "Connection", schema: str) -> None:
 
 
 def _refuse_foreign(cursor: "Cursor", schema: str, table: str) -> None:
-    """A table's owner can attach a trigger or a policy to it, which would run as our role."""
+    """Raises SchemaConflict for another role's table: its triggers and policies would run as us."""
     cursor.execute(
         "SELECT pg_get_userbyid(relowner), current_user FROM pg_class "
         "WHERE oid = to_regclass(%s) AND pg_get_userbyid(relowner) <> current_user",
@@ -117,9 +117,9 @@ def _refuse_foreign(cursor: "Cursor", schema: str, table: str) -> None:
 
 
 def refuse_strange_columns(connection: "Connection", schema: str) -> None:
-    """For who only reads: a column of a type of its own could run a cast of its owner's.
+    """Raises SchemaConflict for a column of another type: reading it could run its owner's cast.
 
-    Tables and columns that are missing are no matter here. Raises SchemaConflict.
+    For connections that only read. Missing tables and columns are ignored.
     """
     with connection.cursor() as cursor:
         for table, statement in queries.load("schema", schema).items():
@@ -154,7 +154,7 @@ def _columns(cursor: "Cursor", schema: str, table: str) -> dict[str, tuple[str, 
 
 
 def _unique_keys(cursor: "Cursor", schema: str, table: str) -> list[set[str]]:
-    """The columns of each index that keeps rows apart at once and all of them."""
+    """The columns of each unique index that is immediate and covers all rows."""
     cursor.execute(
         "SELECT array_agg(a.attname::text) FROM pg_index AS i "
         "JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
@@ -168,7 +168,7 @@ def _unique_keys(cursor: "Cursor", schema: str, table: str) -> list[set[str]]:
 
 
 def _declaration(statement: str, column: str) -> str:
-    """The line of ``schema.sql`` that declares it."""
+    """The line of ``schema.sql`` that declares *column*."""
     line = re.search(rf'^ {{4}}("?{column}"? .*?),?$', statement, flags=re.MULTILINE)
     assert line is not None
     return line[1]

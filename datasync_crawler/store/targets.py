@@ -1,4 +1,4 @@
-"""Where the database is: values only. Must not connect to anything."""
+"""The database to connect to, as values. Must not connect to anything."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTarget:
-    """The PostgreSQL server that we start ourselves, below *data_dir*."""
+    """The embedded PostgreSQL server, below *data_dir*."""
 
     data_dir: Path
     port: int | None
@@ -28,7 +28,7 @@ class EmbeddedTarget:
 class ServerTarget:
     """A server given by DATABASE_URL or DB_HOST.
 
-    *params* are libpq keywords, the password among them: never shown.
+    *params* are libpq keywords with the password, so they are never shown.
     """
 
     params: Mapping[str, str] = field(repr=False)
@@ -46,7 +46,7 @@ def from_url(url: str) -> ServerTarget:
 
     Raises ConfigError without libpq's own message, which can hold the password.
     """
-    import psycopg2  # noqa: PLC0415  # 30 ms that only a crawl has to pay
+    import psycopg2  # noqa: PLC0415  # takes 30 ms, which most commands can do without
     from psycopg2.extensions import parse_dsn  # noqa: PLC0415
 
     try:
@@ -63,10 +63,9 @@ def from_url(url: str) -> ServerTarget:
 
 
 def _is_misread(url: str, params: Mapping[str, str]) -> bool:
-    """Whether libpq has taken a piece of the password for something that is shown.
+    """Whether libpq has read a part of the password as port, database or host, which are shown.
 
-    It does so with a "/" or "@" in the password that isn't percent-encoded: the rest of it becomes
-    port, database or host.
+    That happens when a "/" or "@" in the password isn't percent-encoded.
     """
     scheme, _, rest = url.partition("://")
     if scheme in {"postgresql", "postgres"}:

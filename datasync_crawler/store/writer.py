@@ -1,7 +1,7 @@
-"""The fast path into PostgreSQL: pages in, one transaction for rows, rejections and ledger.
+"""Writing of pages: rows, rejections and ledger in one transaction.
 
-Owns COPY, the merge of rows whose ids are there already, and what happens when the connection or a
-COMMIT is lost. Must not run on the event loop: a Writer belongs to one thread at a time.
+Owns COPY, the merge of rows whose ids are stored already, and recovery from a lost connection or
+COMMIT. Must not run on the event loop: a Writer is used by one thread at a time.
 """
 
 import logging
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Events inserted and events whose stored content differs, of one page.
+#: Of one page: events inserted, and events whose stored content differs.
 Counts = tuple[int, int]
-#: After a duplicate so many transactions merge first: a COPY that fails costs its time twice and
-#: bloats the table, and duplicates come in swarms (a refetched range, a lost ledger).
+#: Transactions after a duplicate that merge at once: a failed COPY costs its time twice and bloats
+#: the table, and duplicates come together (a refetched range, a lost ledger).
 MERGE_FIRST: Final = 4
-#: Deadlocks and serialization failures are tried again so often.
+#: Retries after deadlocks and serialization failures.
 CONFLICT_RETRIES: Final = 10
-#: A transaction under way when the crawl is told to stop may still take so long, in seconds.
+#: Longest time that a batch may still wait for the database after a stop, in seconds.
 STOP_GRACE_S: Final = 2.0
 
 
 class WriteStats(msgspec.Struct):
-    """What a writer did, in counts and seconds; read by the pipeline after each batch."""
+    """What a writer did since the last `reset_stats`, in counts and seconds."""
 
     transactions: int = 0
     rows: int = 0
@@ -86,11 +86,10 @@ class Writer:
     def write(self, pages: Sequence[EventPage]) -> None:
         """Commits *pages*, each with its rows, rejections and ledger row, and fills in its counts.
 
-        All in one transaction, unless PostgreSQL refuses a row: then a transaction a page, and
-        the row is rejected. Raises DatabaseLost when the database stays away longer than
-        DB_MAX_WAIT or the crawl is told to stop meanwhile; and any other psycopg2.Error that no
-        row of these pages is to blame for (disk full, missing rights…): nothing is committed then
-        but pages that say so.
+        All in one transaction, unless PostgreSQL refuses a row: then each page has its own, and the
+        row is rejected. Raises DatabaseLost when the database stays away longer than DB_MAX_WAIT or
+        the crawl is stopped meanwhile, and psycopg2.Error for what no row caused (disk full,
+        missing rights). Pages with `committed` set are stored even then.
         """
         started = time.monotonic()
         try:
@@ -99,7 +98,7 @@ class Writer:
             self.stats.seconds += time.monotonic() - started
 
     def reset_stats(self) -> None:
-        """Begins to count anew."""
+        """Sets all counts to zero."""
         self.stats = WriteStats()
 
     def close(self) -> None:
@@ -107,7 +106,7 @@ class Writer:
         close_quietly(self._connection)
         self._connection = None
 
-    # --- one batch, whatever happens ------------------------------------------------------------
+    # --- one batch, with retries ----------------------------------------------------------------
 
     def _write(self, pages: Sequence[EventPage]) -> None:
         conflicts = 0
@@ -142,7 +141,7 @@ class Writer:
                     raise
 
     def _reconnect(self, pages: Sequence[EventPage]) -> None:
-        """Connects if need be; then the ledger says which pages a lost COMMIT did commit."""
+        """Connects if need be, and reads which pages a lost COMMIT has committed."""
         if self._connection is not None and not self._connection.closed:
             return
         if self._backend is not None:
@@ -169,7 +168,7 @@ class Writer:
                 _fill(page, *found[page.key])
 
     def _wait(self, lost_at: float | None, cause: str) -> float:
-        """Waits a moment for a lost database. Raises DatabaseLost when it's been too long."""
+        """Waits before the next attempt to connect. Raises DatabaseLost after DB_MAX_WAIT."""
         now = time.monotonic()
         if lost_at is None:
             lost_at = now
@@ -180,7 +179,7 @@ class Writer:
         if away_s >= self._max_wait_s or (self._stop.is_set() and away_s >= STOP_GRACE_S):
             raise DatabaseLost(
                 f"The database has been away for {away_s:.0f} s ({cause}). What was committed is "
-                "safe: run the crawl again when it is back. DB_MAX_WAIT says how long to wait."
+                "safe: run the crawl again when it is back. DB_MAX_WAIT sets how long it waits."
             )
         delay_s = min(0.05 + away_s / 4, 2.0)
         if self._stop.is_set():
@@ -241,7 +240,7 @@ class Writer:
         return counts
 
     def _merge(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[Counts]:
-        """Stores through a temporary table what isn't stored yet.
+        """Stores the rows that aren't stored yet, through a temporary table.
 
         `changed` counts against what was stored before; of several rows of one new id, against
         the one that is kept: the first, or with ON_DUPLICATE=update the last.
@@ -262,7 +261,9 @@ class Writer:
                         changed[number] = changed.get(number, 0) + overwritten
         elif known < rows:
             inserted, _ = self._insert(cursor, "merge_keep", pages)
-            if known + sum(inserted) < rows:  # the same id twice in here, or another writer's
+            if (
+                known + sum(inserted) < rows
+            ):  # the same id twice in this batch, or in another writer's
                 _, changed = self._compare(cursor)
         return [(inserted[number], changed.get(number, 0)) for number in range(len(pages))]
 
@@ -277,7 +278,8 @@ class Writer:
     ) -> tuple[list[int], set[str]]:
         """Merges, and counts what is new for the page whose row of an id was taken; the new ids.
 
-        Here, because INSERT doesn't return its source's columns, and a join costs three times this.
+        Counted here because INSERT doesn't return its source's columns, and a join takes three
+        times as long.
         """
         cursor.execute(self._events[statement])
         new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
@@ -290,11 +292,10 @@ class Writer:
         return (inserted[::-1] if self._update else inserted), new
 
     def _store_rejections(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[int]:
-        """What these ranges reject replaces what they rejected before; returns how many of each
-        page's rejections stood already.
+        """Replaces these ranges' rejections; returns how many of each page were stored already.
 
-        In one statement for all: a round trip for each of fifty small pages costs more than their
-        rows. Where two of them overlap, the later one counts.
+        One statement for all pages: a round trip for each of fifty small pages costs more than
+        their rows. Where ranges overlap, each page has its own, and the last one counts.
         """
         checking = [self._add_rejections(cursor, page) if page.checks else 0 for page in pages]
         ranges = [page for page in pages if not page.checks]
@@ -315,8 +316,8 @@ class Writer:
         return checking
 
     def _add_rejections(self, cursor: "Cursor", page: EventPage) -> int:
-        """Of a page that checks others, only rejections that don't stand yet are stored, and none
-        of another position is replaced. Returns how many stood.
+        """Adds the rejections of a page that checks others, without replacing any. Returns how many
+        were stored already.
         """
         if not page.rejections:
             return 0
@@ -381,7 +382,7 @@ class Writer:
     # --- rows that PostgreSQL refuses -------------------------------------------------------------
 
     def _reject_refused(self, pages: Sequence[EventPage]) -> None:
-        """PostgreSQL refused a row: page by page, so that it costs itself alone."""
+        """Finds and rejects the rows that PostgreSQL refuses, one page at a time."""
         if len(pages) > 1:
             for page in pages:
                 self._write([page])
@@ -402,10 +403,10 @@ def _rows(page: EventPage, prefix: bytes = b"") -> bytes:
 
 
 def _is_conflict(error: psycopg2.Error) -> bool:
-    """Nothing is wrong with the rows: try again.
+    """Whether the same rows may succeed at the next attempt.
 
     Class 40 is a deadlock or a serialization failure. A duplicate key outside the COPY's savepoint
-    is a range that our own lost connection committed after all.
+    is a range that a lost connection of ours has committed.
     """
     return isinstance(error, psycopg2.errors.UniqueViolation) or (error.pgcode or "")[:2] == "40"
 

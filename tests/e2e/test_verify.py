@@ -248,6 +248,7 @@ def test_redrive_all_finds_what_is_late_or_edited(database: Database, update: bo
         done = scrapy(mock, database, "redrive", "--all", *SETTINGS, *on_duplicate)
     assert done.status == 0, done.log
     assert done.line("new in this run") == "1"
-    assert done.line("duplicates").endswith("(1 with other content)")
+    # Once, and once more where a seam beside it was read again.
+    assert done.line("duplicates").endswith(("(1 with other content)", "(2 with other content)"))
     name = database.value("SELECT name FROM events WHERE id = %s", [edited])
     assert (name == "before") is not update

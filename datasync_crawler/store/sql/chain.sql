@@ -1,13 +1,13 @@
--- The chain of a pass, for other statements: {chain} in them is replaced by this. {schema} is
--- replaced by the quoted name of DB_SCHEMA; %(pass)s is the pass.
+-- The chain of a pass. It replaces {chain} in other statements. {schema} is replaced by the quoted
+-- name of DB_SCHEMA; %(pass)s is the pass.
 
 -- name: chain
--- pieces: the ranges of the pass and, where it stands on one, what was proved before (its base: all
--- but the first event, which is the event before it). chain: the pieces that reach beyond all before
--- them. joints: where two of them meet; a joint is exact when they share an event, the one's last
--- and the one before the other, and neither holds events that came twice without a reason: in the
--- first pass any, later any beside new ones. (Ids twice in one response are the API's own doing.)
--- Of an API whose order isn't stable none is exact: the same event may stand there by chance.
+-- base: the proved set that the pass continues, without its first event, which is its before_id.
+-- pieces: the ranges of the pass and the base. chain: the pieces that reach beyond earlier ones.
+-- odd: the piece holds unexplained duplicates: in the first pass any, in later ones any beside new
+-- events; ids repeated within one response don't count. joints: where two pieces of the chain meet.
+-- exact: the last event of the left piece is the one before the right piece, neither is odd, and
+-- the API's order is stable (overlap 1); in an unstable order the ids may match by chance.
 WITH base AS (
     SELECT s.first_offset + 1 AS first, s.first_offset + p.count AS stop, p.head_id, p.tail_id
     FROM {schema}.seams AS s

@@ -1,29 +1,28 @@
 -- Writing events and rejections. {schema} is replaced by the quoted name of DB_SCHEMA,
--- {columns} by core.copyrows' columns.
+-- {columns} by the columns of events.copyrows.
 
 -- name: copy_events
--- The fast path: straight into the table.
+-- The fast path, straight into the table.
 COPY {schema}.events ({columns}) FROM STDIN;
 
 -- name: make_incoming
--- Where rows wait to be merged. It lives as long as the session (behind a pooler: as the
--- server's), empty outside a transaction.
+-- Rows to be merged. The table lasts as long as the session and is empty outside a transaction.
 CREATE TEMP TABLE IF NOT EXISTS pg_temp.incoming (
     page integer, id text, session_id text, user_id text, type text, name text,
     properties jsonb, "timestamp" timestamptz, session jsonb, extra jsonb
 ) ON COMMIT DELETE ROWS;
 
 -- name: index_incoming
--- While refused rows are searched for: COPY meets an oversized id here, and names its line.
+-- For the search for refused rows: an oversized id fails COPY at this index, which names its line.
 CREATE INDEX ON pg_temp.incoming (id);
 
 -- name: copy_incoming
 COPY pg_temp.incoming (page, {columns}) FROM STDIN;
 
 -- name: compare
--- Of each page: rows whose id is stored, and those of them whose content differs. LATERAL with
--- OFFSET 0 is one look into the key per row: the planner knows nothing of the temporary table's
--- size and else reads all of `events` for a hash (150,000 rows stored: 110 ms a page, not 25).
+-- Per page: rows whose id is stored, and those of them whose content differs. LATERAL with OFFSET 0
+-- forces one index lookup per row. Without it PostgreSQL, which doesn't know the temporary table's
+-- size, hashes all of `events` (with 150,000 rows stored 110 ms a page instead of 25).
 SELECT i.page, count(*), count(*) FILTER (WHERE known.differs)
 FROM pg_temp.incoming AS i
 CROSS JOIN LATERAL (
@@ -38,7 +37,7 @@ CROSS JOIN LATERAL (
 GROUP BY i.page;
 
 -- name: compare_overwritten
--- Of each page: rows that a later one of the same, new id has overwritten with other content.
+-- Per page: rows of new ids that a later row of the same id has overwritten with other content.
 SELECT i.page, count(*)
 FROM pg_temp.incoming AS i JOIN {schema}.events AS e ON e.id = i.id
 WHERE i.id = ANY (%(new)s)
@@ -48,16 +47,15 @@ WHERE i.id = ANY (%(new)s)
 GROUP BY i.page;
 
 -- name: merge_keep
--- The first of each id wins, in the order received (ctid), against the table and among
--- themselves. Sorted by id, so that two writers take their locks in the same order; by its bytes,
--- because a collation is slow.
+-- A stored row wins, then the first received of each id (ctid). The sort by id makes two writers
+-- take their locks in the same order; it is by bytes because a collation is slow.
 INSERT INTO {schema}.events ({columns})
 SELECT {columns} FROM pg_temp.incoming ORDER BY id COLLATE "C", ctid
 ON CONFLICT (id) DO NOTHING
 RETURNING id, true;
 
 -- name: merge_update
--- The last of each id wins (ON_DUPLICATE=update). xmax is 0 for a row that is new.
+-- The last row of each id wins (ON_DUPLICATE=update). xmax is 0 for a new row.
 INSERT INTO {schema}.events AS e ({columns})
 SELECT {columns} FROM (
     SELECT DISTINCT ON (id COLLATE "C") {columns}
@@ -74,24 +72,24 @@ WHERE (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.s
 RETURNING id, xmax = 0;
 
 -- name: clear_rejections
--- A range fetched again says anew what is rejected in it. %%s is execute_values' place.
+-- A range fetched again replaces its rejections. execute_values fills %%s.
 DELETE FROM {schema}.rejected_events AS r
 USING (VALUES %s) AS fetched (first, stop)
 WHERE r."position" >= fetched.first AND r."position" < fetched.stop;
 
 -- name: known_rejections
--- Which of %(raws)s stand rejected already.
+-- Which of %(raws)s are stored as rejections.
 SELECT DISTINCT raw FROM {schema}.rejected_events WHERE raw = ANY (%(raws)s::bytea[]);
 
 -- name: taken_positions
--- Which of %(positions)s hold a rejection, and the first position behind all that do.
+-- Which of %(positions)s hold a rejection, and the first position after all rejections.
 SELECT coalesce(array_agg("position") FILTER (WHERE "position" = ANY (%(positions)s::bigint[])),
                 '{}'),
        coalesce(max("position"), 0) + 1
 FROM {schema}.rejected_events;
 
 -- name: insert_rejections
--- %%s is execute_values' place.
+-- execute_values fills %%s.
 INSERT INTO {schema}.rejected_events ("position", page_offset, reason, raw)
 VALUES %s
 ON CONFLICT ("position") DO UPDATE

@@ -1,4 +1,4 @@
--- Whether a crawl lives. {schema} is replaced by the quoted name of DB_SCHEMA.
+-- The health check. {schema} is replaced by the quoted name of DB_SCHEMA.
 
 -- name: last_heartbeat
 -- Seconds since the last heartbeat of this host's newest run, and whether that run has ended.

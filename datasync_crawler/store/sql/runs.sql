@@ -1,7 +1,7 @@
 -- Runs, their heartbeat and their samples. {schema} is replaced by the quoted name of DB_SCHEMA.
 
 -- name: name_source
--- The first run names the API of this schema.
+-- The first run records the API of this schema.
 INSERT INTO {schema}.source (api_base_url, pagination)
 VALUES (%(api_base_url)s, %(pagination)s)
 ON CONFLICT (singleton) DO NOTHING;
@@ -13,7 +13,7 @@ SELECT api_base_url FROM {schema}.source;
 INSERT INTO {schema}.crawl_runs (host, pid) VALUES (%(host)s, %(pid)s) RETURNING id;
 
 -- name: running
--- The run that holds the crawl's lock: the last one that hasn't ended.
+-- The run that holds the crawl's lock: the newest one without an end.
 SELECT id, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
 FROM {schema}.crawl_runs WHERE finished_at IS NULL ORDER BY id DESC LIMIT 1;
 
@@ -26,7 +26,7 @@ INSERT INTO {schema}.crawl_samples (run_id, figures) VALUES (%(run_id)s, %(figur
 ON CONFLICT DO NOTHING;
 
 -- name: thin_samples
--- Older than ten minutes: one in ten seconds stays, the last; older than three hours: one a minute.
+-- Keeps the last sample of each ten seconds after ten minutes, of each minute after three hours.
 WITH numbered AS (
     SELECT run_id, sampled_at, row_number() OVER (
         PARTITION BY run_id, sampled_at < now() - interval '3 hours',
@@ -53,14 +53,14 @@ ON CONFLICT DO NOTHING;
 SELECT salt FROM {schema}.source;
 
 -- name: remember_limits
--- The hash is made by the client: the key never reaches the server.
+-- The client makes the hash, so that the key never reaches the server.
 INSERT INTO {schema}.rate_limits (key_hash, learnt, paused_until)
 VALUES (%(key_hash)s, %(learnt)s, now() + %(paused_for_s)s * interval '1 second')
 ON CONFLICT (key_hash) DO UPDATE
 SET learnt = excluded.learnt, paused_until = excluded.paused_until, updated_at = now();
 
 -- name: recall_limits
--- Times as ages, by this clock: those of two machines may differ.
+-- Times as ages by the server's clock, because the clocks of two machines may differ.
 SELECT learnt, extract(epoch FROM now() - updated_at)::float8 AS age_s,
     greatest(0, extract(epoch FROM paused_until - now()))::float8 AS paused_for_s
 FROM {schema}.rate_limits WHERE key_hash = %(key_hash)s;

@@ -1,9 +1,8 @@
--- Every table of the crawler, one named statement each, made when it is missing.
--- {schema} is replaced by the quoted name of DB_SCHEMA. Columns here are the contract that
--- store.schema holds an existing table against.
+-- Every table of the crawler, made when it is missing. {schema} is replaced by the quoted name of
+-- DB_SCHEMA. store.schema compares the columns of an existing table with these.
 
 -- name: events
--- One row an event id: what the crawl is for.
+-- One row per event id.
 CREATE TABLE {schema}.events (
     id text PRIMARY KEY,
     session_id text,
@@ -18,8 +17,8 @@ CREATE TABLE {schema}.events (
 );
 
 -- name: checkpoint
--- The ledger: a row for each committed range, written in the transaction of its rows, never
--- updated. A pass above 0 is a pass over the set; below 0, a reading that checks others.
+-- The ledger: a row per committed range, written in the transaction of its rows and never updated.
+-- A pass above 0 covers the set; one below 0 checks other ranges.
 CREATE TABLE {schema}.checkpoint (
     pass integer NOT NULL,
     first_offset bigint NOT NULL CHECK (first_offset >= 0),
@@ -38,17 +37,17 @@ CREATE TABLE {schema}.checkpoint (
     before_id text,
     -- Ids that came more than once in this response; NULL in rows of version 0.1.
     repeated integer,
-    -- What the API said of its size.
+    -- The API's total at that time.
     total bigint,
-    -- In this order, with `received`, the key gives gaps and coverage without a sort.
+    -- In this order and with `received` the key yields gaps and coverage without a sort.
     PRIMARY KEY (first_offset, pass) INCLUDE (received),
     CHECK (received = inserted + duplicates + rejected)
 );
 CREATE INDEX ON {schema}.checkpoint (received);
 
 -- name: seams
--- Seams that are proved though they aren't exact, by the range behind them (docs/proof.md). A seam
--- that is neither exact nor here is in doubt.
+-- Seams that are proved without being exact, by the range after them (docs/proof.md). A seam that
+-- is neither exact nor in this table is in doubt.
 CREATE TABLE {schema}.seams (
     pass integer NOT NULL,
     first_offset bigint NOT NULL,
@@ -75,7 +74,7 @@ CREATE TABLE {schema}.proofs (
 );
 
 -- name: rejected_events
--- One row an event that can't be stored, by its absolute position (page offset + index).
+-- One row per event that can't be stored, by its absolute position (page offset + index).
 CREATE TABLE {schema}.rejected_events (
     "position" bigint PRIMARY KEY,
     page_offset bigint NOT NULL,
@@ -85,7 +84,7 @@ CREATE TABLE {schema}.rejected_events (
 );
 
 -- name: source
--- One row: which API the events of this schema come from, and what was learnt of it.
+-- One row: the API that the events of this schema come from, and what was learned of it.
 CREATE TABLE {schema}.source (
     singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
     api_base_url text NOT NULL,
@@ -98,7 +97,7 @@ CREATE TABLE {schema}.source (
 );
 
 -- name: rate_limits
--- What was learnt of the limits of one key. The key itself stands nowhere: a salted hash does.
+-- What was learned of the limits of one key. A salted hash is stored, never the key.
 CREATE TABLE {schema}.rate_limits (
     key_hash text PRIMARY KEY,
     learnt jsonb NOT NULL,
@@ -107,7 +106,7 @@ CREATE TABLE {schema}.rate_limits (
 );
 
 -- name: crawl_runs
--- One row a run. heartbeat_at is the database's clock, so that a dead run is seen from anywhere.
+-- One row per run. heartbeat_at is by the database's clock: any machine can tell a dead run.
 CREATE TABLE {schema}.crawl_runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     host text NOT NULL,

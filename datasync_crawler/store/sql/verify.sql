@@ -1,9 +1,9 @@
--- What the proof and the status read, beside ledger.sql. Nothing here writes. {schema} is replaced
--- by the quoted name of DB_SCHEMA.
+-- Statements of `scrapy verify` and `scrapy status`, which only read. {schema} is replaced by the
+-- quoted name of DB_SCHEMA.
 
 -- name: known_source
--- Whose events these are, and the last known total: what the pages said, or, of an API that says
--- none, what was proved.
+-- The API of this schema and the last known total: from the pages, or from the proof for an API
+-- that sends none.
 SELECT s.api_base_url,
        coalesce(s.total, (SELECT p.count FROM {schema}.proofs AS p ORDER BY p.pass DESC LIMIT 1))
 FROM {schema}.source AS s;
@@ -12,8 +12,7 @@ FROM {schema}.source AS s;
 SELECT greatest(coalesce(max(pass), 0), 0) FROM {schema}.checkpoint;
 
 -- name: extent
--- Of the newest pass: how many offsets below %(total)s are committed, its gaps there, its reach,
--- and its seams by kind.
+-- Of a pass: committed offsets below %(total)s, gaps there, its reach, and its exact seams.
 {chain}
 SELECT (SELECT coalesce(sum(greatest(0, least(stop, %(total)s)
                                         - greatest(first, coalesce(reached, 0)))), 0)::bigint
@@ -24,25 +23,14 @@ SELECT (SELECT coalesce(sum(greatest(0, least(stop, %(total)s)
        (SELECT coalesce(max(stop), 0) FROM chain),
        (SELECT count(*) FROM joints WHERE exact);
 
--- name: gap_list
-{chain}
-SELECT first, stop FROM (
-    SELECT coalesce(reached, 0) AS first, first AS stop FROM chain WHERE first < %(total)s
-    UNION ALL
-    SELECT coalesce(max(stop), 0), %(total)s FROM chain WHERE first < %(total)s
-) AS gap
-WHERE first < stop
-ORDER BY first
-LIMIT %(most)s;
-
 -- name: has_seams
--- Whether the newest pass was asked for with an overlap: not by cursor, nor by numbered pages.
+-- Whether the pass was fetched with an overlap: neither by cursor nor by numbered pages.
 SELECT (SELECT count(*) FROM {schema}.checkpoint WHERE pass = %(pass)s) < 2
        OR EXISTS (SELECT 1 FROM {schema}.checkpoint
                   WHERE pass = %(pass)s AND before_id IS NOT NULL);
 
 -- name: joined_seams
--- Seams that aren't exact, by what joined them; "doubt" for those that nothing did.
+-- Seams that aren't exact, by the kind that joined them; "doubt" for those that aren't joined.
 {chain}
 SELECT coalesce((SELECT s.kind FROM {schema}.seams AS s
                  WHERE s.pass = %(pass)s AND s.first_offset = j.first AND s.kind <> 'base'
@@ -51,7 +39,7 @@ FROM joints AS j WHERE NOT exact
 GROUP BY 1 ORDER BY 1;
 
 -- name: chain_rows
--- All of the evidence: each piece of the chain with its edges, and what joins it to the one before.
+-- The evidence: each piece of the chain with its edges, and what joins it to the piece before.
 {chain}
 SELECT first, stop - first, before_id, first_id, last_id, left_last_id,
        CASE WHEN left_stop IS NULL THEN 'front' WHEN exact THEN 'exact'
@@ -69,7 +57,7 @@ SELECT pass, head_id, tail_id, count, total, short, method,
 FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
 
 -- name: sums
--- The ledger's figures in sum, and how many events stand rejected.
+-- Sums over the ledger, and the number of rejected events.
 SELECT coalesce(sum(received), 0)::bigint AS received,
        coalesce(sum(inserted), 0)::bigint AS inserted,
        coalesce(sum(duplicates), 0)::bigint AS duplicates,
@@ -83,11 +71,11 @@ FROM {schema}.checkpoint;
 SELECT count(*) FROM {schema}.checkpoint WHERE received <> inserted + duplicates + rejected;
 
 -- name: stored
--- Rows and distinct ids: the same, unless somebody has dropped the primary key.
+-- Rows and distinct ids. They differ only if the primary key was dropped.
 SELECT count(*), count(DISTINCT id) FROM {schema}.events;
 
 -- name: rejections_astray
--- Ranges with rejections, that no later range has read again, whose rejections aren't all there.
+-- Ranges whose rejections aren't all stored, and which no later range has fetched again.
 SELECT count(*)
 FROM {schema}.checkpoint AS c
 WHERE c.rejected > 0 AND c.pass > 0

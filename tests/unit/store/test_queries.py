@@ -10,7 +10,7 @@ def test_quote_identifier_doubles_quotes():
     assert queries.quote_identifier('My "odd" schema%') == '"My ""odd"" schema%"'
 
 
-@pytest.mark.parametrize("file", ["events", "ledger", "runs", "schema"])
+@pytest.mark.parametrize("file", ["events", "gaps", "health", "ledger", "runs", "schema", "verify"])
 def test_every_statement_has_a_name_and_one_schema(file):
     """No placeholder of ours is left, and no statement is empty."""
     statements = queries.load(file, "crawl")
@@ -21,5 +21,5 @@ def test_every_statement_has_a_name_and_one_schema(file):
 
 def test_a_percent_sign_is_doubled_only_where_parameters_are_filled_in():
     """psycopg2 reads %% as % only in a statement that it fills parameters into."""
-    assert '"a%%b"' in queries.load("ledger", "a%b")["gaps"]
+    assert '"a%%b"' in queries.load("gaps", "a%b")["gaps"]
     assert '"a%b"' in queries.load("schema", "a%b")["events"]

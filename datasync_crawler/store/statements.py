@@ -1,0 +1,103 @@
+"""Named statements on a connection: opens it, runs them, and turns the driver's errors into ours.
+
+Every part of the store runs its statements through this, but for `writer` and `schema`: they hold
+several statements in one transaction and decide by SQLSTATE what comes next.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from psycopg2.extras import execute_values
+
+from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
+from datasync_crawler.store import queries
+from datasync_crawler.store.connection import close_quietly, describe, is_connection_lost
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection  # noqa: N812
+    from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+Rows = list[tuple[Any, ...]]
+
+
+class Statements:
+    """The statements of some files of ``store/sql`` on one connection, for one thread at a time.
+
+    *connect* opens the connection at the first use. After an error the connection is closed; the
+    next call opens another one, unless *reconnects* is False. Each call raises what *connect*
+    raises, and what `translate` returns.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        schema: str,
+        connect: "Callable[[], Connection]",
+        *,
+        reconnects: bool = True,
+    ) -> None:
+        self._queries = {
+            name: text for file in files for name, text in queries.load(file, schema).items()
+        }
+        self._schema = schema
+        self._connect = connect
+        self._reconnects = reconnects
+        self._connection: Connection | None = None
+
+    def run(self, name: str, /, **params: Any) -> Rows:
+        """Runs one statement; returns its rows, none for a statement that has no result."""
+        with self._cursor() as cursor:
+            cursor.execute(self._queries[name], params or None)  # None: see queries.load
+            return cursor.fetchall() if cursor.description else []
+
+    def run_values(self, name: str, values: Sequence[tuple[Any, ...]]) -> None:
+        """Runs one statement that has a place for *values*: rows of one width, at least one."""
+        with self._cursor() as cursor:
+            execute_values(cursor, self._queries[name], values)
+
+    def open(self) -> "Connection":
+        """The connection, opened if need be."""
+        if self._connection is None or (self._reconnects and self._connection.closed):
+            self._connection = self._connect()
+        return self._connection
+
+    def close(self) -> None:
+        """Closes the connection."""
+        close_quietly(self._connection)
+        self._connection = None
+
+    @contextmanager
+    def _cursor(self) -> "Iterator[Cursor]":
+        connection = self.open()
+        try:
+            with connection.cursor() as cursor:
+                yield cursor
+        except psycopg2.Error as error:
+            close_quietly(connection)
+            raise translate(error, self._schema) from error
+
+
+def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefused:
+    """Our error for the driver's *error* in a statement on *schema*.
+
+    DatabaseLost when the connection failed, TablesMissing when a table or column isn't there, and
+    DatabaseRefused for all else.
+    """
+    cause = describe(error)
+    if is_connection_lost(error):
+        return DatabaseLost(
+            f"The connection to the database was lost: {cause}. What was committed is safe: run "
+            "the same command again when the database answers."
+        )
+    if isinstance(error, psycopg2.errors.UndefinedTable | psycopg2.errors.UndefinedColumn):
+        return TablesMissing(
+            f"Schema {schema} lacks tables of the crawler, or they have another shape: {cause}. "
+            "Check DB_SCHEMA, or run the crawl, which names what is wrong."
+        )
+    return DatabaseRefused(
+        f"The database refused a statement (schema {schema}): {cause}. What was committed is "
+        "safe. Remove that cause (a crawl needs the right to read and write all tables of the "
+        "schema, status and verify the right to read them), then run the same command again."
+    )
