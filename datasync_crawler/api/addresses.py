@@ -1,6 +1,6 @@
 """The address of each request, for offsets, numbered pages and cursors. Pure.
 
-Servers of this kind differ in names alone; the names come from the settings.
+Paths and parameter names come from the settings.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Addresses:
 
     @classmethod
     def of(cls, config: "Config") -> "Addresses":
-        """As the settings have them."""
+        """From the settings."""
         return cls(
             bulk_url=config.api_base_url + config.bulk_path,
             cursor_url=config.api_base_url + config.cursor_path,
@@ -37,7 +37,7 @@ class Addresses:
         )
 
     def url(self, ask: Ask) -> str:
-        """Where *ask* is answered. A cursor may be an address of the same origin."""
+        """The URL of a request. A cursor may be a URL of the same origin."""
         limit = ask.limit
         if ask.cursor is not None:
             if ask.cursor.startswith(("http://", "https://")):
@@ -52,11 +52,11 @@ class Addresses:
         return f"{self.bulk_url}?{urlencode({self.offset_param: place, self.limit_param: limit})}"
 
 
-def next_address(url: str, said: str) -> str | None:
-    """The address that an answer from *url* names as the next page; None: of another origin, where
-    the key must not go.
+def next_address(url: str, link: str) -> str | None:
+    """The URL of the next page that the response of *url* links to; None if it is of another
+    origin, where the key must not go.
     """
-    address = urljoin(url, said)
+    address = urljoin(url, link)
     return address if origin(address) == origin(url) else None
 
 
@@ -67,5 +67,5 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def without_query(url: str) -> str:
-    """An address for a message: a query may hold anything."""
+    """A URL for a message: the query may hold a secret."""
     return url.split("?", maxsplit=1)[0]

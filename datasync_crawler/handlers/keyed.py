@@ -1,4 +1,4 @@
-"""The download handler of the commands that look at single pages (commands/looking.py)."""
+"""The download handler of commands that fetch single pages (commands/looking.py)."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class KeyedHandler(BoundedHandler):
-    """Adds the key to a copy of what goes to the API's own origin. Settings: API_*."""
+    """Adds the key to a copy of each request to the API's own origin. Settings: API_*."""
 
     lazy = True
 

@@ -92,7 +92,7 @@ class Limiter:
 
     # --- asking ----------------------------------------------------------------------------------
 
-    def ask(self, now: float, waiting_bytes: int = 0) -> Decision:
+    def try_acquire(self, now: float, waiting_bytes: int = 0) -> Decision:
         """For each waiting request, at the moment of sending; which one goes is the caller's.
 
         `waiting_bytes`: bodies that wait to be stored.
@@ -116,7 +116,7 @@ class Limiter:
         return Decision(0.0, "")
 
     def cancelled(self, sent_at: float) -> None:
-        """A permit wasn't used; `sent_at`: the `now` of the `ask` that gave it."""
+        """A permit wasn't used; `sent_at`: the `now` of the `try_acquire` that gave it."""
         self._landed()
         self._probe.ended(sent_at)
 
@@ -144,8 +144,8 @@ class Limiter:
         *,
         sent_at: float,
     ) -> Outcome:
-        """An answer has come. `headers` have lower-case names; `sent_at`: the `now` of the `ask`
-        that let its request go.
+        """Takes in an answer. `headers` have lower-case names; `sent_at`: the `now` of the
+        `try_acquire` that let its request go.
         """
         epoch_s = self._clock.epoch_s(now, wall, headers.get("date"), sent_at=sent_at)
         info = read_info(status, headers, body, server_epoch_s=epoch_s)
@@ -177,7 +177,7 @@ class Limiter:
 
     def _landed(self) -> None:
         if self.in_flight == 0:
-            raise RuntimeError("an answer to a request that was never let go: call ask() first")
+            raise RuntimeError("an answer to a request that wasn't sent: call try_acquire() first")
         self.in_flight -= 1
 
     def _limited(
