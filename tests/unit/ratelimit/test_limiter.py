@@ -371,7 +371,7 @@ def test_nonsense_is_told_once() -> None:
         rate.try_acquire(0.0)
         headers = {"x-ratelimit-reset": "-5"}
         said += rate.answered(0.1, WALL, 200, headers, b"", sent_at=0.0).messages
-    assert said == ["Ignored, makes no sense: x-ratelimit-reset: -5"]
+    assert said == ["Ignored invalid rate-limit fields: x-ratelimit-reset: -5"]
 
 
 def test_nothing_left_and_no_reset_waits_longer_each_time() -> None:
