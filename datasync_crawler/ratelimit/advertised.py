@@ -91,8 +91,8 @@ class AdvertisedLimit:
         return max(0.0, opens_at + grace_s - now)
 
     def opens_at(self, in_flight: int, times: CountedTimes) -> float | None:
-        """The end of the window, or earlier, when enough of our own requests have left it (a sliding
-        window), if only ours had filled it.
+        """The end of the window, or an earlier moment at which enough of our own requests have left
+        it: in a sliding window that no other client has filled.
         """
         length_s = self.length_s
         if self.closed_until is None or length_s is None or self.limit is None:
