@@ -93,7 +93,7 @@ async def _fetch(reader: Reader, position: int, cursor: str) -> Outcome:
         asked = Ask(reader.pass_no, position, reader.sizes.size, cursor=cursor)
         page = await reader.world.fetch(asked)
         reader.learn(page)
-        smaller = reader.sizes.refused(asked.count)
+        smaller = reader.sizes.smaller_than(asked.count)
         if not isinstance(page, LimitRefused) or smaller is None:
             return page
         reader.sizes = smaller

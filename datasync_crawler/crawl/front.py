@@ -70,7 +70,7 @@ class Front:
         reader = self._reader
         while True:
             front = await reader.world.fetch(Ask(reader.pass_no, 0, reader.sizes.wanted))
-            smaller = reader.sizes.refused(reader.sizes.wanted)
+            smaller = reader.sizes.smaller_than(reader.sizes.wanted)
             if not isinstance(front, LimitRefused) or smaller is None:
                 assert not isinstance(front, CursorExpired)
                 return front

@@ -50,7 +50,7 @@ class PageSize:
         """The limit of request *number*."""
         return self.wanted if number % PROBE_EVERY == 0 else self.size
 
-    def refused(self, asked: int) -> "PageSize | None":
+    def smaller_than(self, asked: int) -> "PageSize | None":
         """After the API rejected the limit *asked*; None if there is no smaller one to try."""
         smaller = next((size for size in COMMON_LIMITS if size < asked), None)
         return None if smaller is None else PageSize.of(smaller)

@@ -80,7 +80,7 @@ def _moving(e: Evidence) -> str:
         )
     if e.too_small and e.total is None:
         return (
-            f"the API's order isn't stable, it says no total, and pages of {e.too_small} events "
+            f"the API's order isn't stable, it gives no total, and pages of {e.too_small} events "
             f"are too small to prove anything: set BULK_PAGE_SIZE to {3 * LEAST_WIDE} or more"
         )
     return ""

@@ -21,14 +21,14 @@ class ServerClock:
         sent (`sent_at`, monotonic), it was at most _DATE_LAG_S past it.
         """
         try:
-            said = None if date is None else parsedate_to_datetime(date).timestamp()
+            date_s = None if date is None else parsedate_to_datetime(date).timestamp()
         except (ValueError, OverflowError, IndexError, TypeError):
-            said = None
-        if said is not None:
-            at_least = max(self._at_least, said - now)
-            at_most = min(self._at_most, said + _DATE_LAG_S - sent_at)
+            date_s = None
+        if date_s is not None:
+            at_least = max(self._at_least, date_s - now)
+            at_most = min(self._at_most, date_s + _DATE_LAG_S - sent_at)
             if at_least > at_most:  # its clock was set, or another server answers
-                at_least, at_most = said - now, said + _DATE_LAG_S - sent_at
+                at_least, at_most = date_s - now, date_s + _DATE_LAG_S - sent_at
             self._at_least, self._at_most = at_least, at_most
         # The earliest possible time, so that no wait ends too early.
         at_least, at_most = self._at_least + now, self._at_most + now

@@ -1,4 +1,4 @@
-"""When the limiter lets a request go, what it makes of answers, what it remembers."""
+"""The limiter: when a request may be sent, how answers are read, what is kept for the next run."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def primed(left: int = 9, reset: object = 20) -> Limiter:
 
 
 def test_the_first_request_goes_alone() -> None:
-    """Its answer tells the limit: a second one could be one too many."""
+    """Only its answer gives the limit: a second request could exceed it."""
     rate = limiter()
     assert rate.try_acquire(0.0).reason == ""
     assert rate.try_acquire(0.0).reason == "probe"
@@ -92,7 +92,7 @@ def test_budget_is_spent_whole_and_those_in_flight_are_counted() -> None:
 
 
 def test_after_the_reset_one_goes_first() -> None:
-    """What the next window holds, a probe tells; then the others follow."""
+    """A probe is sent into the next window; the others follow when it is answered."""
     rate = primed(left=0)
     assert rate.try_acquire(21.0).delay_s > 0
     assert rate.try_acquire(21.2).delay_s == 0
@@ -103,7 +103,7 @@ def test_after_the_reset_one_goes_first() -> None:
 
 @pytest.mark.parametrize("status", [403, 429, 503])
 def test_one_pause_for_all_then_one_probe(status: int) -> None:
-    """A refusal with Retry-After stops everything until then; one goes first after it."""
+    """A 429 with Retry-After pauses all requests; a probe is sent after it."""
     rate = primed(left=9)
     for _ in range(3):
         assert rate.try_acquire(1.0).delay_s == 0
@@ -121,7 +121,7 @@ def test_one_pause_for_all_then_one_probe(status: int) -> None:
 
 
 def test_fifty_refusals_in_a_row_are_just_waits() -> None:
-    """Each is answered with a wait above zero and below a minute and a bit; then it goes on."""
+    """Each 429 causes a finite wait above zero; then requests are sent again."""
     rate, now = limiter(), 0.0
     for _ in range(50):
         assert rate.try_acquire(now).delay_s == 0
@@ -135,7 +135,7 @@ def test_fifty_refusals_in_a_row_are_just_waits() -> None:
 
 
 def test_a_refusal_with_retry_after_zero_still_waits() -> None:
-    """Never a wait of zero after a 429, and a longer one when it is said again."""
+    """The wait after a 429 is never zero, and longer from the second one in a row on."""
     rate, waits, now = limiter(), [], 0.0
     for _ in range(4):
         assert rate.try_acquire(now).delay_s == 0
@@ -153,7 +153,7 @@ def test_a_refusal_that_tells_only_its_reset_waits_for_that() -> None:
 
 
 def test_one_burst_of_refusals_is_one_pause() -> None:
-    """Eight 429s to requests that were in flight together don't add up."""
+    """Eight 429s to concurrent requests are one pause."""
     rate = limiter()
     rate.try_acquire(0.0)
     answer(rate, 0.1, sent_at=0.0)
@@ -165,7 +165,7 @@ def test_one_burst_of_refusals_is_one_pause() -> None:
 
 
 def test_a_wait_that_is_too_long_says_how_long() -> None:
-    """A pause above the longest wait is taken as it is, and told."""
+    """A pause beyond RATE_LIMIT_MAX_WAIT is kept as it is, and reported."""
     rate = limiter(max_wait_s=3600)
     rate.try_acquire(0.0)
     assert rate.waits_too_long(0.0) is None
@@ -190,7 +190,7 @@ def test_refused_for_too_long_in_total_is_too_long(retry_after: str) -> None:
 
 
 def test_a_success_in_between_begins_the_count_anew() -> None:
-    """Only refusals in a row count: an API that lets one through an hour isn't given up."""
+    """Only refusals in a row count: one success an hour keeps the crawl going."""
     rate, now = limiter(max_wait_s=600), 0.0
     for status in (429, 200) * 8:
         while delay_s := rate.try_acquire(now).delay_s:
@@ -204,14 +204,14 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     ("status", "kind"), [(401, "unauthorized"), (403, "unauthorized"), (404, "ok")]
 )
 def test_a_refused_key_is_told_apart(status: int, kind: str) -> None:
-    """401 and 403 are about the key; other 4xx are the caller's business."""
+    """401 and 403 mean the key; other 4xx are left to the caller."""
     rate = limiter()
     rate.try_acquire(0.0)
     assert answer(rate, 0.1, status) == kind
 
 
 def test_403_with_nothing_left_is_a_limit() -> None:
-    """GitHub's and haproxy's way; with something left it is the key's."""
+    """As GitHub and haproxy do; a 403 with requests left means the key."""
     rate = primed()
     rate.try_acquire(1.0)
     rate.try_acquire(1.0)
@@ -220,7 +220,7 @@ def test_403_with_nothing_left_is_a_limit() -> None:
 
 
 def test_503_without_a_word_is_a_limit_when_several_come_at_once() -> None:
-    """So refuses nginx's limit_req. One is a failure, and one to a request that went alone is."""
+    """As nginx's limit_req does. A single 503, or one to a probe, is a failure."""
     rate = primed()
     for _ in range(4):
         rate.try_acquire(1.0)
@@ -235,7 +235,7 @@ def test_503_without_a_word_is_a_limit_when_several_come_at_once() -> None:
 
 
 def test_once_a_pause_has_helped_a_single_503_is_a_limit() -> None:
-    """Until a request that goes alone gets one: then it is the server that is down."""
+    """Until a probe gets a 503: then the server is down."""
     rate = primed()
     for _ in range(3):
         rate.try_acquire(1.0)
@@ -266,7 +266,7 @@ def test_a_probe_that_fails_is_followed_by_a_wait_and_another(status: int) -> No
 
 
 def test_a_probe_that_hangs_is_followed_by_another() -> None:
-    """Its time-out is two minutes: all would wait for it. Still one goes at a time."""
+    """A hanging probe is replaced before its time-out of two minutes; one is sent at a time."""
     rate = primed(left=0)
     assert rate.try_acquire(30.0).delay_s == 0
     assert rate.try_acquire(39.0).reason == "probe"
@@ -279,7 +279,7 @@ def test_a_probe_that_hangs_is_followed_by_another() -> None:
 
 
 def test_a_failure_of_another_request_is_not_a_pause() -> None:
-    """A 500 or a reset among many is retried by whoever sent it."""
+    """A 500 or a reset of one request among many causes no pause."""
     rate = primed()
     for _ in range(2):
         rate.try_acquire(1.0)
@@ -289,7 +289,7 @@ def test_a_failure_of_another_request_is_not_a_pause() -> None:
 
 
 def test_an_unused_permit_is_given_back() -> None:
-    """A request cancelled before it went out frees its place, and the probe's."""
+    """A request cancelled before it was sent returns its permit, and the probe's."""
     rate = limiter()
     rate.try_acquire(0.0)
     rate.cancelled(0.0)
@@ -313,7 +313,7 @@ def test_an_unused_permit_of_another_leaves_the_probe_alone() -> None:
 
 
 def test_an_answer_out_of_nowhere_is_a_mistake() -> None:
-    """In flight never goes below zero; the caller is told."""
+    """An answer without a request raises an error."""
     with pytest.raises(RuntimeError, match="call try_acquire"):
         limiter().failed(0.0, 0.0)
 
@@ -336,7 +336,7 @@ def test_memory_and_the_servers_policy_bound_what_is_in_flight() -> None:
     assert [served.try_acquire(0.2).reason for _ in range(3)] == ["", "", "in flight"]
 
 
-def test_limit_changes_are_followed_and_told() -> None:
+def test_limit_changes_are_followed_and_logged() -> None:
     """Each new limit is one message, not one per answer; with its window where that is known."""
     rate, said = limiter(), []
     for limit, left in ((10, 9), (10, 3), (30, 3), (5, 3)):
@@ -351,7 +351,7 @@ def test_limit_changes_are_followed_and_told() -> None:
 
 
 def test_a_window_that_had_begun_before_is_told_again() -> None:
-    """Seven seconds are left of the first one; the second tells its length, the third nothing."""
+    """Seven seconds are left of the first window; the second shows the length."""
     rate, said, now = limiter(), [], 0.0
     for left, reset in ((9, 7), (0, 7), (9, 20), (0, 20), (9, 20)):
         while delay_s := rate.try_acquire(now).delay_s:
@@ -394,7 +394,7 @@ def test_nothing_left_and_no_reset_waits_longer_each_time() -> None:
 
 
 def test_a_limit_without_a_count_is_counted_here() -> None:
-    """Limit and reset alone: what we send is what is spent."""
+    """With limit and reset alone, our own requests are counted."""
     rate = limiter()
     now = 0.0
     for _ in range(3):
@@ -405,7 +405,7 @@ def test_a_limit_without_a_count_is_counted_here() -> None:
 
 
 def test_headers_that_stop_coming_are_forgotten() -> None:
-    """When a probe's answer says nothing any more, the old quota doesn't hold us for ever."""
+    """When a probe's answer has no quota any more, the old one is dropped."""
     rate = primed(left=0)
     assert rate.try_acquire(30.0).delay_s == 0
     answer(rate, 30.1, sent_at=30.0)
@@ -414,7 +414,7 @@ def test_headers_that_stop_coming_are_forgotten() -> None:
 
 
 def test_a_stated_limit_holds_from_the_first_request_on() -> None:
-    """Two in ten seconds, whatever the server says; what is counted is shown."""
+    """Two in ten seconds, whatever the server advertises; the budget shows our count."""
     rate = limiter(Limit(2, 10.0))
     for now in (0.0, 1.0):
         answer_full(rate, now, full(100, limit=1000))
@@ -460,7 +460,7 @@ def test_a_share_goes_evenly() -> None:
 
 
 def test_a_share_is_kept_where_no_window_is_stated() -> None:
-    """And where others have begun the window: the longest reset is the best guess of its length."""
+    """Also when other clients began the window: the longest reset estimates its length."""
     rate = limiter(share=0.5)
     answer_full(rate, 0.0, full(4, 20, limit=10))
     assert rate.try_acquire(0.1).delay_s == pytest.approx(3.9)
@@ -486,7 +486,7 @@ def test_another_limits_refusal_is_learned_while_headers_state_one() -> None:
 
 
 def test_a_limit_that_only_refusals_state_is_learned() -> None:
-    """Fields on a 429 alone: what it says is waited for, and its limit is kept from then on."""
+    """Fields on a 429 alone: its retry time is waited for, and its limit is kept from then on."""
     rate = limiter()
     for now in range(5):
         answer_full(rate, float(now) / 10, {})
@@ -497,7 +497,7 @@ def test_a_limit_that_only_refusals_state_is_learned() -> None:
 
 
 def test_a_limit_that_was_lowered_is_learned_until_it_is_stated() -> None:
-    """The refusal that tells it first teaches it; the next answer states it, and that is enough."""
+    """The 429 that states it first teaches it; once a success states it, it is advertised."""
     rate = limiter()
     for now in range(5):
         answer_full(rate, float(now) / 10, full(9 - now, 20, limit=10))
@@ -508,7 +508,7 @@ def test_a_limit_that_was_lowered_is_learned_until_it_is_stated() -> None:
 
 @pytest.mark.parametrize(("unit", "expected_s"), [(1000, 15), (1, 15_000)])
 def test_resets_in_milliseconds_are_told_by_how_fast_they_fall(unit: int, expected_s: int) -> None:
-    """A thousand a second, or one: after two answers it is known."""
+    """Falling by 1,000 or by 1 a second: two answers show the unit."""
     rate = limiter()
     for now in (0.0, 2.0):
         answer_full(rate, now, full(9, 15_000 + int((4 - now) * unit), limit=10))
@@ -517,7 +517,7 @@ def test_resets_in_milliseconds_are_told_by_how_fast_they_fall(unit: int, expect
 
 
 def test_a_policy_without_a_count_is_kept_by_counting() -> None:
-    """`RateLimit-Policy` alone: three in ten seconds, counted here, beside a quota that is told."""
+    """`RateLimit-Policy` alone: three in ten seconds, counted here, beside an advertised quota."""
     rate = limiter()
     headers = {"ratelimit": '"day";r=500;t=3600', "ratelimit-policy": '"day";q=1000, "s";q=3;w=10'}
     for now in (0.0, 1.0, 2.0):
@@ -540,7 +540,7 @@ def test_servers_clock_is_ours_as_far_as_its_dates_allow() -> None:
 
 
 def test_a_wrong_guess_of_the_window_makes_cautious() -> None:
-    """A probe at the believed end that is refused costs one 429; then resets get a second more."""
+    """A wrong window length costs one 429; then a second is added to resets."""
     rate = primed(left=9, reset=20)
     now = 0.0
     for _ in range(3):  # two windows begin with "20": they are 20 s long, we believe
@@ -562,7 +562,7 @@ def test_a_wrong_guess_of_the_window_makes_cautious() -> None:
 
 
 def test_a_wrong_guess_is_doubted_for_a_while_only() -> None:
-    """Sixteen windows that go well are enough to believe the guess again."""
+    """After sixteen windows without a 429 the length is used again."""
     rate, now, waits = primed(left=9, reset=20), 0.2, []
     for window in range(16):
         answer_full(rate, now, full(0, 20))
@@ -589,14 +589,14 @@ def restarted(rate: Limiter, now: float, *, later_s: float = 0.0, paused: bool =
     return fresh
 
 
-def believing(requests: int, window_s: float, **own: float) -> Limiter:
+def with_learned(requests: int, window_s: float, **own: float) -> Limiter:
     rate = limiter(**own)  # type: ignore[arg-type]
     rate.restore(0.0, {"limit": requests, "window_s": window_s}, age_s=0.0, paused_for_s=0.0)
     return rate
 
 
 def test_what_was_learned_is_remembered() -> None:
-    """A new run neither goes into a closed window nor starts from nothing."""
+    """A new run keeps the pause and the learned limit."""
     rate = limiter()
     for now in range(10):
         answer_full(rate, float(now), {})
@@ -611,7 +611,7 @@ def test_what_was_learned_is_remembered() -> None:
     assert "retry-after" in fresh.pause_reason
 
 
-def test_a_new_belief_is_tried_with_care() -> None:
+def test_a_new_estimate_is_approached_by_doubling() -> None:
     """A bucket opens for one token, a window for all: twice as many each round trip, no burst."""
     rate = limiter()
     for _ in range(10):
@@ -631,8 +631,8 @@ def test_a_new_belief_is_tried_with_care() -> None:
 
 
 def test_what_went_through_is_remembered_with_a_learned_limit() -> None:
-    """Without headers nothing says that the window is closed but what was sent into it."""
-    rate = believing(2, 20.0)
+    """Without headers, only the times of our requests show that the window is closed."""
+    rate = with_learned(2, 20.0)
     for now in (1.0, 2.0):
         answer_full(rate, now, {})
     fresh = restarted(rate, 3.0, later_s=3)
@@ -644,8 +644,8 @@ def test_what_went_through_is_remembered_with_a_learned_limit() -> None:
 
 
 def test_those_in_flight_are_remembered_with_a_learned_limit() -> None:
-    """A process that is killed while answers are on their way: the next one counts them, too."""
-    rate = believing(5, 20.0)
+    """Requests in flight at a kill count in the next run."""
+    rate = with_learned(5, 20.0)
     answer_full(rate, 0.0, {})
     while rate.try_acquire(1.0).delay_s == 0:
         pass
@@ -659,8 +659,8 @@ def test_those_in_flight_are_remembered_with_a_learned_limit() -> None:
 
 
 def test_a_learned_wait_can_be_too_long() -> None:
-    """Also without a word from the API: a window longer than the longest wait ends the crawl."""
-    rate = believing(1, 20.0, max_wait_s=10)
+    """A learned window longer than RATE_LIMIT_MAX_WAIT ends the crawl without a retry time."""
+    rate = with_learned(1, 20.0, max_wait_s=10)
     answer_full(rate, 0.0, {})
     assert rate.try_acquire(5.0).reason == "limit"
     assert rate.waits_too_long(5.0) == pytest.approx(15)
@@ -676,7 +676,7 @@ def test_a_spent_window_is_remembered() -> None:
 
 @pytest.mark.parametrize("value", [None, "x", math.nan, math.inf, -5, [], True, 0, 1e300])
 def test_senseless_memories_are_left_out(value: object) -> None:
-    """A damaged memory costs nothing but the memory."""
+    """Invalid stored values are ignored."""
     rate = limiter()
     for data in (
         dict.fromkeys(("limit", "window_s", "ages_s"), value),
@@ -688,8 +688,8 @@ def test_senseless_memories_are_left_out(value: object) -> None:
 
 
 def test_a_remembered_limit_that_is_refused_at_once_is_kept() -> None:
-    """The first request of a run is refused: it came too early, that says nothing on the number."""
-    rate = believing(10, 20.0)
+    """A run's first request that is refused came too early; the limit's number stays."""
+    rate = with_learned(10, 20.0)
     refuse(rate, 0.0, 5)
     rate.try_acquire(5.0)
     answer(rate, 5.1, sent_at=5.0)
@@ -697,8 +697,8 @@ def test_a_remembered_limit_that_is_refused_at_once_is_kept() -> None:
 
 
 def test_a_remembered_limit_is_a_first_guess() -> None:
-    """Refused early once, it is learned anew: what went through, and how long that took."""
-    rate = believing(10, 20.0)
+    """One early refusal replaces the restored limit by the successes and their time."""
+    rate = with_learned(10, 20.0)
     for now in (0.0, 1.0, 2.0):
         answer_full(rate, now, {})
     refuse(rate, 3.0, 3)
@@ -707,8 +707,8 @@ def test_a_remembered_limit_is_a_first_guess() -> None:
 
 
 def test_a_learned_limit_counts_those_in_flight() -> None:
-    """As many in flight as the limit: the next one waits."""
-    rate = believing(2, 20.0)
+    """With as many in flight as the limit allows, the next one waits."""
+    rate = with_learned(2, 20.0)
     rate.try_acquire(0.0)
     answer(rate, 0.1, sent_at=0.0)
     answer_full(rate, 0.2, {})
@@ -810,7 +810,7 @@ class AnyServer(RuleBasedStateMachine):
         assert budget is None or budget.remaining >= 0
 
     def teardown(self) -> None:
-        """When all is answered and time has passed, something goes out: it never hangs."""
+        """When all is answered and time has passed, a request is sent: the limiter never hangs."""
         for sent_at in self.out:
             self.rate.failed(self.now, sent_at)
         for _ in range(20):
