@@ -72,6 +72,8 @@ def _pick(first: str, others: tuple[str, ...]) -> str:
 # --- The crawler's own. Each line says who uses it. -------------------------------------------
 API_BASE_URL = _setting("API_BASE_URL")  # spider, handler: ends in /api/v1
 API_KEY = _pick("API_KEY", ("API_KEY_FILE",))  # handler alone
+API_KEY_HEADER = _setting("API_KEY_HEADER", "X-API-Key")  # handler, verify: the key's header
+QUERY_PARAMS = _setting("QUERY_PARAMS")  # spider: fixed parameters of each request, a=1&b=2
 API_KEY_FILE = _setting("API_KEY_FILE")  # config reads it; handler alone uses the key
 WORKERS = _setting("WORKERS")  # throttle, handler: requests in flight at most; empty: learnt
 BULK_PAGE_SIZE = _setting("BULK_PAGE_SIZE", "5000")  # spider: events asked for in one request
@@ -98,6 +100,9 @@ CURSOR_PARAM = _setting("CURSOR_PARAM", "cursor")  # spider
 EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY")  # spider: dotted path in the body; empty: the usual places
 NEXT_KEY = _setting("NEXT_KEY")  # spider: the same, of the next page's cursor or address
+ID_FIELD = _setting("ID_FIELD", "id")  # spider: the event's field that holds its id
+TIMESTAMP_FIELD = _setting("TIMESTAMP_FIELD", "timestamp")  # spider: the same, of its time
+MAX_REJECTED = _setting("MAX_REJECTED", "0.01")  # spider, verify: share, 0 to 1
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
 FOLLOW = _setting("FOLLOW")  # spider: s between two looks; empty: one run, one look
 RATE_LIMIT = _setting("RATE_LIMIT")  # handler: a limit that the user knows, such as 10/60s

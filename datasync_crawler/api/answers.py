@@ -16,7 +16,7 @@ _ID: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
 
 
-def known_by(wire: WirePage) -> Sequence[str]:
+def known_by(wire: WirePage, id_field: str = "id") -> Sequence[str]:
     """What each event of a page is known by, in order: its id; without one, a hash of its bytes."""
     ids = [event.id for event in wire.events]
     if ids and max(map(len, ids)) > LONGEST_ID:
@@ -24,14 +24,14 @@ def known_by(wire: WirePage) -> Sequence[str]:
     if not wire.rejections:
         return ids
     places = dict(zip(wire.indexes or range(len(ids)), ids, strict=True))
-    places |= {one.index: _of_bytes(one.raw) for one in wire.rejections}
+    places |= {one.index: _of_bytes(one.raw, id_field) for one in wire.rejections}
     return [places[place] for place in sorted(places)]
 
 
-def _of_bytes(raw: bytes) -> str:
+def _of_bytes(raw: bytes, id_field: str) -> str:
     """An event that can't be stored may have an id all the same."""
     try:
-        served = bytes(_ID.decode(raw)["id"])
+        served = bytes(_ID.decode(raw)[id_field])
         one = _TEXT.decode(served) if served[:1] == b'"' else served.decode("ascii")
     except (msgspec.MsgspecError, RecursionError, UnicodeError, KeyError):
         return _hash(raw)

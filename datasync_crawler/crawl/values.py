@@ -247,6 +247,7 @@ class PassFigures:
 class Verdict:
     """What a run has proved. `sentences`: what is missing and why, or what is to be known beside
     the proof. `again`: another pass may settle it. `rerun`: the same command may do better later.
+    `setup`: something has to be set up first.
 
     Of a complete set: `served`, events from front to end; `total`, what the API said of that;
     `stored` and `rejected`, events in the tables.
@@ -260,3 +261,4 @@ class Verdict:
     total: int | None = None
     stored: int = 0
     rejected: int = 0
+    setup: bool = False
