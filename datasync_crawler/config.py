@@ -142,6 +142,11 @@ class Config:
             self.events_key, self.total_key, self.next_key, self.id_field, self.timestamp_field
         )
 
+    @property
+    def route(self) -> str:
+        """Where a run reads and where it writes, without a secret."""
+        return f"{self.api_base_url} → {self.database.place}, schema {self.schema}"
+
     def without_key(self, text: str) -> str:
         """What the API says of itself, for logs and tables: without our key, and in one line."""
         return without(self.api_key, printable(text), "[API_KEY]")

@@ -123,8 +123,8 @@ class Reader:
         """
         The event in these bytes, or the reason why it can't be stored.
 
-        Takes five times as long as an event of a page that fits, and twelve times for one with a field
-        of another type, such as a number as name. A JSON null may remain (nulls_to_none).
+        Takes five times as long as an event of a page that fits, and twelve times for one with a
+        field of another type, such as a number as name. A JSON null may remain (nulls_to_none).
         """
         large = len(served) > _MOST_AT_ONCE
         if large and not scan.has_at_most(served, _MOST_FIELDS):

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from crawling import PROJECT, crawl, environment
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from databases import Database
 
@@ -146,3 +148,81 @@ def test_own_columns_and_views_survive(database: Database) -> None:
         events += [{"id": "later", "timestamp": 1_769_541_700}]
         assert crawl(None, None, env=env).status == 0
     assert database.execute("SELECT size FROM sizes") == [(15,)]
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("WORKRS", "WORKERS"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE"), ("DATABSE_URL", "DATABASE_URL"),
+     ("PAGE_SIZE", "BULK_PAGE_SIZE")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["crawl", "status", "shell"])
+def test_a_misspelt_setting_is_refused(slip: str, meant: str, command: str) -> None:
+    """With -s, by every kind of command: exit 2, one line, nothing is done."""
+    args = ["crawl", "events"] if command == "crawl" else [command]
+    done = scrapy(*args, "-s", f"{slip}=3")
+    assert (done.returncode, done.stderr) == (
+        2, f"datasync-crawler: -s {slip} isn't a setting: did you mean {meant}?\n"
+    )  # fmt: skip
+
+
+def test_a_setting_of_the_users_own_is_none_of_ours() -> None:
+    """A name that is like none of ours is let through, as Scrapy does."""
+    done = scrapy("crawl", "events", "-s", "MY_PIPELINE_OPTION=3")
+    assert "API_BASE_URL isn't set" in done.stderr
+
+
+def test_a_slip_in_the_environment_is_refused_until_the_right_name_is_set() -> None:
+    """DATABSE_URL would have sent the rows to the embedded database."""
+    done = scrapy("status", env={"DATABSE_URL": "postgresql://u:secret@h/d"})
+    assert (done.returncode, done.stderr) == (
+        2,
+        (
+            "datasync-crawler: The environment sets DATABSE_URL, which isn't a setting: did you "
+            "mean DATABASE_URL? If it is another program's, set DATABASE_URL too, or unset "
+            "DATABSE_URL for this command.\n"
+        ),
+    )
+    both = {"DATABSE_URL": "x", "DATABASE_URL": "postgresql://u@127.0.0.1:1/d"}
+    assert "isn't a setting" not in scrapy("status", env=both).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("WORKRS", "did you mean WORKERS?"),
+     ("HTTPS_PROXY", "take it out, or set it in the environment if it is another program's."),
+     ("POSTGRES_IMAGE", None), ("COMPOSE_PROFILES", None), ("MAX_REJECTED", None)],
+)  # fmt: skip
+def test_an_unknown_name_in_dotenv_is_refused(
+    tmp_path: Path, name: str, way_out: str | None
+) -> None:
+    """What neither the crawler nor docker-compose.yml reads is a mistake."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = datasync_crawler.settings\n")
+    file = tmp_path / ".env"
+    file.write_text(f"{name}=0.5\n")
+    done = scrapy("psql", "--help", folder=tmp_path)
+    wanted = f"datasync-crawler: {file} sets {name}, which isn't a setting: {way_out}\n"
+    assert (done.returncode, done.stderr) == ((2, wanted) if way_out else (0, ""))
+
+
+def test_the_first_line_says_where_events_come_from_and_go(database: Database) -> None:
+    """Address, server, database and schema; no key, no password."""
+    params = database.params
+    with serve([{"id": "a", "timestamp": 1_769_541_612}]) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "kanarienvogel", **database.environment}
+        done = crawl(None, None, env=env)
+    first = done.log.splitlines()[0]
+    assert f"{url} → PostgreSQL {params['host']}" in first
+    assert first.endswith(f"/{params['dbname']}, schema public")
+    assert "kanarienvogel" not in done.log
+
+
+def scrapy(
+    *args: str, env: Mapping[str, str] | None = None, folder: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """`scrapy` as somebody types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "scrapy", *args],
+        cwd=folder,
+        env={**environment(None, None), "PYTHONPATH": str(PROJECT), **(env or {})},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
