@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Paths and parameter names of one server. *numbered_from*: None for offsets, else 0 or 1."""
+    """Paths and parameter names of one server. *numbered_from*: None for offsets, else 0 or
+    1. *fixed*: parameters of every request.
+    """
 
     bulk_url: str
     cursor_url: str
@@ -23,6 +25,7 @@ class Addresses:
     limit_param: str
     cursor_param: str
     numbered_from: int | None = None
+    fixed: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, config: "Config") -> "Addresses":
@@ -33,6 +36,7 @@ class Addresses:
             offset_param=config.offset_param,
             limit_param=config.limit_param,
             cursor_param=config.cursor_param,
+            fixed=config.query_params,
             numbered_from=config.page_start if config.pagination == "page" else None,
         )
 
@@ -42,14 +46,15 @@ class Addresses:
         if ask.cursor is not None:
             if ask.cursor.startswith(("http://", "https://")):
                 return ask.cursor
-            query: dict[str, object] = {self.limit_param: limit}
+            query: list[tuple[str, object]] = [*self.fixed, (self.limit_param, limit)]
             if ask.cursor:
-                query[self.cursor_param] = ask.cursor
+                query.append((self.cursor_param, ask.cursor))
             return f"{self.cursor_url}?{urlencode(query)}"
         place = ask.offset
         if self.numbered_from is not None:
             place = place // limit + self.numbered_from
-        return f"{self.bulk_url}?{urlencode({self.offset_param: place, self.limit_param: limit})}"
+        query = [*self.fixed, (self.offset_param, place), (self.limit_param, limit)]
+        return f"{self.bulk_url}?{urlencode(query)}"
 
 
 def next_address(url: str, link: str) -> str | None:

@@ -14,7 +14,7 @@ _ID: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
 
 
-def known_by(wire: WirePage) -> Sequence[str]:
+def known_by(wire: WirePage, id_field: str = "id") -> Sequence[str]:
     """The id of each event of a page, in order; a hash of its bytes where it has none."""
     ids = [event.id for event in wire.events]
     if ids and max(map(len, ids)) > LONGEST_ID:
@@ -22,14 +22,14 @@ def known_by(wire: WirePage) -> Sequence[str]:
     if not wire.rejections:
         return ids
     places = dict(zip(wire.indexes or range(len(ids)), ids, strict=True))
-    places |= {one.index: _of_bytes(one.raw) for one in wire.rejections}
+    places |= {one.index: _of_bytes(one.raw, id_field) for one in wire.rejections}
     return [places[place] for place in sorted(places)]
 
 
-def _of_bytes(raw: bytes) -> str:
+def _of_bytes(raw: bytes, id_field: str) -> str:
     """The id in a rejected event's bytes, else their hash."""
     try:
-        served = bytes(_ID.decode(raw)["id"])
+        served = bytes(_ID.decode(raw)[id_field])
         one = _TEXT.decode(served) if served[:1] == b'"' else served.decode("ascii")
     except (msgspec.MsgspecError, RecursionError, UnicodeError, KeyError):
         return _hash(raw)

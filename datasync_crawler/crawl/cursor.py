@@ -20,7 +20,7 @@ from datasync_crawler.crawl.values import (
     Proof,
     Verdict,
 )
-from datasync_crawler.crawl.verdict import Evidence, judge
+from datasync_crawler.crawl.verdict import Evidence, judge, nothing_served
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +81,16 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
             break
         cursor = page.next_cursor
     if not tail:  # an empty answer to a stored cursor doesn't prove the end
-        cause = "a stored cursor brings no events" if position else "the API serves no events"
-        return _incomplete(cause, again=bool(position), rerun=True)
+        return _nothing(reader, position)
     first_id = (await reader.world.ledger.figures(reader.pass_no)).first_id
     return await _prove(reader, first_id, tail, position, 0)
+
+
+def _nothing(reader: Reader, position: int) -> Verdict:
+    """No event came, from the front or from a stored cursor."""
+    if position:
+        return _incomplete("a stored cursor brings no events", again=True, rerun=True)
+    return nothing_served(reader.extent.total, is_first=reader.pass_no == 1)
 
 
 async def _fetch(reader: Reader, position: int, cursor: str) -> Outcome:

@@ -20,6 +20,7 @@ from datasync_crawler.crawl.values import (
     Repeated,
     Verdict,
 )
+from datasync_crawler.crawl.verdict import nothing_served
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Front:
         if isinstance(front, NoEndpoint):
             return front
         if isinstance(front, Empty):
-            return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
+            return nothing_served(front.total, is_first=not state.pass_no)
         if not isinstance(front, Page):
             cause = front.cause if isinstance(front, Failed) else EVERY_LIMIT
             sentence = f"the first page couldn't be fetched: {cause}"

@@ -246,7 +246,8 @@ class PassFigures:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The result of a pass or run. `sentences`: what is missing and why, or notes on the proof.
-    `again`: another pass may settle it. `rerun`: the same command may succeed later.
+    `again`: another pass may settle it. `rerun`: the same command may succeed later. `setup`:
+    something has to be set up first.
 
     Of a complete set: `served`, events from front to end; `total`, the API's; `stored` and
     `rejected`, events in the tables.
@@ -260,3 +261,4 @@ class Verdict:
     total: int | None = None
     stored: int = 0
     rejected: int = 0
+    setup: bool = False

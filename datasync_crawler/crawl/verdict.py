@@ -36,6 +36,19 @@ class Evidence:
         return 0 if self.total is None else max(self.total - self.figures.distinct, 0)
 
 
+def nothing_served(total: int | None, *, is_first: bool) -> Verdict:
+    """The first answer holds no event. *is_first*: nothing was ever read into this schema."""
+    if not total:
+        return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
+    said = f"the API counts {total:,} events, and its first answer holds none"
+    if is_first:
+        said += (
+            ": EVENTS_KEY doesn't name the list that they are in, or OFFSET_PARAM, LIMIT_PARAM or "
+            "QUERY_PARAMS ask for none. Look at an answer with scrapy fetch"
+        )
+    return Verdict(complete=False, sentences=(said,), rerun=not is_first, setup=is_first)
+
+
 def judge(e: Evidence) -> Verdict:
     """The verdict on one pass."""
     if e.missing:

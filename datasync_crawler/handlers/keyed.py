@@ -20,11 +20,11 @@ class KeyedHandler(BoundedHandler):
     def __init__(self, crawler: "Crawler") -> None:
         super().__init__(crawler)
         config = App.of(crawler).config
-        self._key = config.api_key
+        self._credentials = {config.api_key_header: config.api_key}
         self._origin = urlsplit(config.api_base_url)[:2]
 
     async def download_request(self, request: "Request") -> "Response":
         """Scrapy's."""
         if urlsplit(request.url)[:2] == self._origin:
-            request = request.replace(headers={**request.headers, "X-API-Key": self._key})
+            request = request.replace(headers={**request.headers, **self._credentials})
         return await super().download_request(request)

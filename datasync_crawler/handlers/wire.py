@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Seconds that downloads in flight still have when the crawl stops.
 STOP_GRACE_S: Final = 1.5
-#: The API's header for the key.
-KEY_HEADER: Final = "X-API-Key"
 
 
 class PacedDownloadHandler:
@@ -36,7 +34,7 @@ class PacedDownloadHandler:
         app = App.of(crawler)
         self._inner = BoundedHandler(crawler)
         self._gate = Gate(crawler, app)
-        self._key = app.config.api_key
+        self._header = {app.config.api_key_header: app.config.api_key}
         self._origin = _origin(app.config.api_base_url)
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
@@ -77,7 +75,7 @@ class PacedDownloadHandler:
     def _credentials(self, request: "Request") -> dict[str, str]:
         if _origin(request.url) != self._origin:
             return {}
-        return {KEY_HEADER: self._key}
+        return self._header
 
     def _stopping(self) -> None:
         asyncio.get_running_loop().call_later(STOP_GRACE_S, self._cancel_downloads)
