@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from datasync_crawler.api.secrets import without
 from datasync_crawler.errors import ConfigError
+from datasync_crawler.events.decoding import PageFormat
 from datasync_crawler.events.scan import printable
 from datasync_crawler.ratelimit.limits import Limit
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target, from_url
@@ -32,12 +33,20 @@ INTERVALS: Final = (
 _DB_PARTS: Final = ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
 
 
+#: Headers that the client sets itself.
+_HEADERS_IN_USE: Final = {"host", "connection", "content-length", "transfer-encoding", "accept"}
+#: Fields of an event with a column of their own, beside id and timestamp.
+_OTHER_FIELDS: Final = ("sessionId", "userId", "type", "name", "properties", "session")
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """All settings of design.md's list. Units in the names: *_s seconds, *_rows rows."""
 
     api_base_url: str
     api_key: str = field(repr=False)
+    api_key_header: str
+    query_params: tuple[tuple[str, str], ...] = field(repr=False)
     workers: int | None
     page_size: int
     database: Target
@@ -56,6 +65,9 @@ class Config:
     events_key: str
     total_key: str
     next_key: str
+    id_field: str
+    timestamp_field: str
+    max_rejected: float
     on_duplicate: str
     follow_s: float | None
     rate_limits: tuple[Limit, ...]
@@ -84,6 +96,8 @@ class Config:
         config = cls(
             api_base_url=base_url,
             api_key=read.api_key(required=require_api),
+            api_key_header=read.header("API_KEY_HEADER"),
+            query_params=read.query("QUERY_PARAMS"),
             workers=read.whole("WORKERS", 1, 1000) if read.text("WORKERS") else None,
             page_size=read.whole("BULK_PAGE_SIZE", 1, 1_000_000),
             database=read.database(data_dir),
@@ -102,6 +116,9 @@ class Config:
             events_key=read.key("EVENTS_KEY"),
             total_key=read.key("TOTAL_KEY"),
             next_key=read.key("NEXT_KEY"),
+            id_field=read.field("ID_FIELD", "TIMESTAMP_FIELD"),
+            timestamp_field=read.field("TIMESTAMP_FIELD", "ID_FIELD"),
+            max_rejected=read.part("MAX_REJECTED"),
             on_duplicate=read.choice("ON_DUPLICATE", ("keep", "update")),
             follow_s=read.seconds("FOLLOW", above_0=True) if read.text("FOLLOW") else None,
             rate_limits=read.limits("RATE_LIMIT"),
@@ -117,6 +134,18 @@ class Config:
         if config.dashboard_port is not None:
             config.check_dashboard()
         return config
+
+    @property
+    def page_format(self) -> PageFormat:
+        """Where the API puts things in a body."""
+        return PageFormat(
+            self.events_key, self.total_key, self.next_key, self.id_field, self.timestamp_field
+        )
+
+    @property
+    def route(self) -> str:
+        """Where a run reads and where it writes, without a secret."""
+        return f"{self.api_base_url} → {self.database.place}, schema {self.schema}"
 
     def without_key(self, text: str) -> str:
         """What the API says of itself, for logs and tables: without our key, and in one line."""
@@ -211,6 +240,55 @@ class _Reader:
                 f"{name} is {text!r}: set it to a number above 0 and up to 1, such as 0.8."
             )
         return float(text)
+
+    def part(self, name: str) -> float:
+        text = self.text(name)
+        if not re.fullmatch(r"[01](\.[0-9]{1,9})?|\.[0-9]{1,9}", text) or float(text) > 1:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to a share from 0 to 1, such as 0.01 for one percent."
+            )
+        return float(text)
+
+    def header(self, name: str) -> str:
+        text = self.text(name)
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", text) or (
+            text.lower() in _HEADERS_IN_USE
+        ):
+            raise ConfigError(
+                f"{name} is {text!r}: set it to the name of the header that holds the key, such as "
+                "X-API-Key or Authorization."
+            )
+        return text
+
+    def query(self, name: str) -> tuple[tuple[str, str], ...]:
+        text = self.text(name)
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text))
+        except ValueError:
+            pairs = [("", "")]
+        if any(not one for one, _ in pairs):  # not echoed: it could hold a key
+            raise ConfigError(
+                f"{name} can't be read: set it to parameters such as a=1&b=2, percent-encoded, "
+                "without a question mark."
+            )
+        for param in ("OFFSET_PARAM", "LIMIT_PARAM", "CURSOR_PARAM"):
+            if self.text(param) in dict(pairs):
+                raise ConfigError(
+                    f"{name} holds {self.text(param)}, which {param} names: the crawl sets it "
+                    f"itself. Take it out of {name}."
+                )
+        return tuple(pairs)
+
+    def field(self, name: str, other: str) -> str:
+        text = self.text(name)
+        if not text.isprintable() or len(text) > 200 or text in _OTHER_FIELDS:
+            raise ConfigError(
+                f"{name} is {text!r}: set it to the name of an event's field that isn't one of "
+                f"{', '.join(_OTHER_FIELDS)}, which have columns of their own."
+            )
+        if text == self.text(other):
+            raise ConfigError(f"{name} and {other} are both {text!r}: set them to two fields.")
+        return text
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         text = self.text(name)

@@ -1,7 +1,7 @@
-"""Retries: what is tried again, and after how long.
+"""Retries with exponential backoff, jitter and a cap.
 
-A refusal by the rate limit waits for its pause and costs nothing; other failures back off
-exponentially, with jitter and a cap. Must not wait itself: the scheduler does.
+An answer of the rate limit (429 and the like) is sent again after its pause and uses up no retry.
+Must not wait itself: the scheduler does.
 """
 
 import logging
@@ -30,13 +30,14 @@ class BackoffRetryMiddleware(RetryMiddleware):
         super().__init__(settings)
         self._base_s = settings.getfloat("RETRY_BACKOFF_BASE")
         self._cap_s = settings.getfloat("RETRY_BACKOFF_CAP")
-        self._said: set[str] = set()
+        self._logged_kinds: set[str] = set()
 
     def process_response(
         self, request: "Request", response: "Response", spider: object = None
     ) -> "Request | Response":
-        """A rate limit's refusals aren't failures of the page: they go again as they are. Which
-        answers those are, the rate limiter says: it makes all wait for them.
+        """Sends the rate limit's answers again as they are: they aren't failures of the page.
+
+        The rate limiter decides which answers those are (`meta["limited"]`), and paces them.
         """
         if request.meta.get("limited"):
             self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")
@@ -51,7 +52,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
     def process_exception(
         self, request: "Request", exception: Exception, spider: object = None
     ) -> "Request | Response | None":
-        """Whatever kept the page from coming is tried again, but a refusal of our own."""
+        """Retries after any exception, except IgnoreRequest, which is our own."""
         if isinstance(exception, IgnoreRequest):
             return None
         return self._retry(request, exception)
@@ -61,7 +62,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
     ) -> "Request | None":
         again = super()._retry(request, reason)
         if again is not None:
-            self._say_once(request, reason)
+            self._log_first(request, reason)
             again.meta["delay_s"] = delay_s(
                 again.meta["retry_times"],
                 base_s=self._base_s,
@@ -70,11 +71,11 @@ class BackoffRetryMiddleware(RetryMiddleware):
             )
         return again
 
-    def _say_once(self, request: "Request", reason: "str | Exception | type[Exception]") -> None:
-        """The first failure of a kind is told at once; the stats `retry/…` count the others."""
+    def _log_first(self, request: "Request", reason: "str | Exception | type[Exception]") -> None:
+        """Logs the first failure of a kind; the stats `retry/…` count the others."""
         kind = reason if isinstance(reason, str) else type(reason).__name__
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._logged_kinds:
+            self._logged_kinds.add(kind)
             cause = printable(App.of(self.crawler).config.without_key(str(reason) or kind))
             logger.warning(
                 "No usable answer from %s (%s): such pages are tried again, up to %d times each.",

@@ -1,8 +1,8 @@
-"""The scheduler: Scrapy's own, with delayed requests, and without a queue on disk.
+"""Scrapy's scheduler with delayed requests and without a queue on disk.
 
-The ledger says what is to be fetched, so a queue in JOBDIR would only be thrown away by the next
-process. What an earlier version left there stays untouched: a pickle is never read. Must not decide
-what is fetched.
+The ledger says what is to be fetched, so a queue in JOBDIR would be of no use to the next process.
+Queues that an earlier version left in JOBDIR stay untouched: a pickle is never read. Must not
+decide what is fetched.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ DELAY_META: Final = "delay_s"
 
 
 class LedgerScheduler(Scheduler):
-    """Settings: none. JOBDIR is taken and not needed."""
+    """Settings: none. JOBDIR is accepted and ignored."""
 
     def open(self, spider: "Spider") -> "Deferred[None] | None":
-        """Begins with nothing: the planner asks for what the ledger lacks."""
+        """Starts empty: the planner asks for what the ledger lacks."""
         self._delayed: dict[Request, asyncio.TimerHandle] = {}
         self._stopped = False
         self.dqdir = None
@@ -33,9 +33,9 @@ class LedgerScheduler(Scheduler):
         return super().open(spider)
 
     def enqueue_request(self, request: "Request") -> bool:
-        """Schedules *request*, after ``meta["delay_s"]`` seconds if it has that.
+        """Schedules *request*, after ``meta["delay_s"]`` seconds if that is set.
 
-        Returns False for a delayed request of a crawl that is closing: it would come too late.
+        Returns False for a delayed request while the crawl is closing.
         """
         delay_s: float = request.meta.pop(DELAY_META, 0.0)
         if delay_s <= 0:
@@ -47,7 +47,7 @@ class LedgerScheduler(Scheduler):
         return True
 
     def has_pending_requests(self) -> bool:
-        """Delayed requests are pending, too."""
+        """Whether requests are queued or delayed."""
         return bool(self._delayed) or super().has_pending_requests()
 
     def _release(self, request: "Request") -> None:

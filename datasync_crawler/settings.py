@@ -7,6 +7,7 @@ and refuses what is wrong with a sentence.
 
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -55,12 +56,17 @@ def _read_dotenv() -> dict[str, str]:
 _DOTENV: Final = _read_dotenv()
 
 
+_own: Final[set[str]] = set()  # names of the crawler's settings, in the order of this file
+
+
 def _setting(name: str, default: str = "") -> str:
+    _own.add(name)
     return _ENVIRONMENT.get(name) or _DOTENV.get(name) or default
 
 
 def _pick(first: str, others: tuple[str, ...]) -> str:
     """Value of *first*, unless a higher level names one of *others* (then: unset)."""
+    _own.add(first)
     for level in (_ENVIRONMENT, _DOTENV):
         if first in level:
             return level[first]
@@ -72,6 +78,8 @@ def _pick(first: str, others: tuple[str, ...]) -> str:
 # --- The crawler's own. Each line says who uses it. -------------------------------------------
 API_BASE_URL = _setting("API_BASE_URL")  # spider, handler: ends in /api/v1
 API_KEY = _pick("API_KEY", ("API_KEY_FILE",))  # handler alone
+API_KEY_HEADER = _setting("API_KEY_HEADER", "X-API-Key")  # handler, verify: the key's header
+QUERY_PARAMS = _setting("QUERY_PARAMS")  # spider: fixed parameters of each request, a=1&b=2
 API_KEY_FILE = _setting("API_KEY_FILE")  # config reads it; handler alone uses the key
 WORKERS = _setting("WORKERS")  # throttle, handler: requests in flight at most; empty: learnt
 BULK_PAGE_SIZE = _setting("BULK_PAGE_SIZE", "5000")  # spider: events asked for in one request
@@ -98,6 +106,9 @@ CURSOR_PARAM = _setting("CURSOR_PARAM", "cursor")  # spider
 EVENTS_KEY = _setting("EVENTS_KEY", "data")  # spider: dotted path in the body
 TOTAL_KEY = _setting("TOTAL_KEY")  # spider: dotted path in the body; empty: the usual places
 NEXT_KEY = _setting("NEXT_KEY")  # spider: the same, of the next page's cursor or address
+ID_FIELD = _setting("ID_FIELD", "id")  # spider: the event's field that holds its id
+TIMESTAMP_FIELD = _setting("TIMESTAMP_FIELD", "timestamp")  # spider: the same, of its time
+MAX_REJECTED = _setting("MAX_REJECTED", "0.01")  # spider, verify: share, 0 to 1
 ON_DUPLICATE = _setting("ON_DUPLICATE", "keep")  # store: keep the first, or update
 FOLLOW = _setting("FOLLOW")  # spider: s between two looks; empty: one run, one look
 RATE_LIMIT = _setting("RATE_LIMIT")  # handler: a limit that the user knows, such as 10/60s
@@ -107,6 +118,50 @@ MAX_BYTES_IN_FLIGHT = _setting("MAX_BYTES_IN_FLIGHT", "64000000")  # handler: bo
 DASHBOARD_HOST = _setting("DASHBOARD_HOST", "127.0.0.1")  # dashboard: where the page listens
 DASHBOARD_PORT = _setting("DASHBOARD_PORT")  # dashboard: empty: no page while crawling; 0: any
 DASHBOARD_PASSWORD = _setting("DASHBOARD_PASSWORD")  # dashboard: needed beyond this machine
+
+
+def similar(name: str, likeness: float) -> str | None:
+    """The setting of ours that *name* may be a slip for; None: it is one, or is like none."""
+    near = get_close_matches(name.upper(), _own - {name}, n=1, cutoff=likeness)
+    return near[0] if near and name not in _own else None
+
+
+#: What docker-compose.yml takes from .env beside the crawler's settings.
+_COMPOSE: Final = {
+    "DATASYNC_TAG", "DEMO_EVENTS", "POSTGRES_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE",
+    "POSTGRES_PUBLISHED_PORT", "PROMETHEUS_PUBLISHED_PORT", "GRAFANA_PUBLISHED_PORT",
+    "SCRAPYD_PUBLISHED_PORT", "DASHBOARD_PUBLISHED_PORT", "SCRAPYD_PASSWORD", "GRAFANA_USER",
+    "GRAFANA_PASSWORD",
+}  # fmt: skip
+
+
+def _refuse_slips() -> None:
+    """A name that isn't known, in .env, or that is close to one of ours that isn't set, in the
+    environment: passed over, it would send rows to another database.
+    """
+    said = ""
+    for name in _DOTENV:
+        if name not in _own | _COMPOSE and not name.startswith("COMPOSE_"):
+            meant = similar(name, 0.6)
+            way_out = (
+                f"did you mean {meant}?"
+                if meant
+                else ("take it out, or set it in the environment if it is another program's.")
+            )
+            said = f"{Path(PROJECT_DIR, '.env')} sets {name}, which isn't a setting: {way_out}"
+    for name in _ENVIRONMENT:
+        meant = similar(name, 0.9)
+        if meant and name not in _COMPOSE and not (meant in _ENVIRONMENT or meant in _DOTENV):
+            said = (
+                f"The environment sets {name}, which isn't a setting: did you mean {meant}? If it "
+                f"is another program's, set {meant} too, or unset {name} for this command."
+            )
+    if said:
+        print(f"datasync-crawler: {said}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+_refuse_slips()
 
 # --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
 BOT_NAME = "datasync_crawler"

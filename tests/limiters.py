@@ -386,7 +386,7 @@ def crawl(  # noqa: C901  # one loop of events, with a closure for each kind
         is_idle = idle[0] <= now < idle[1]
         wake = idle[1] if is_idle else math.inf
         while todo and not is_idle:
-            decision = rate.ask(now)
+            decision = rate.try_acquire(now)
             assert 0 <= decision.delay_s < math.inf
             if decision.delay_s:
                 wake = now + decision.delay_s

@@ -1,6 +1,6 @@
 """The address of each request, for offsets, numbered pages and cursors. Pure.
 
-Servers of this kind differ in names alone; the names come from the settings.
+Paths and parameter names come from the settings.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Paths and parameter names of one server. *numbered_from*: None for offsets, else 0 or 1."""
+    """Paths and parameter names of one server. *numbered_from*: None for offsets, else 0 or
+    1. *fixed*: parameters of every request.
+    """
 
     bulk_url: str
     cursor_url: str
@@ -23,40 +25,43 @@ class Addresses:
     limit_param: str
     cursor_param: str
     numbered_from: int | None = None
+    fixed: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, config: "Config") -> "Addresses":
-        """As the settings have them."""
+        """From the settings."""
         return cls(
             bulk_url=config.api_base_url + config.bulk_path,
             cursor_url=config.api_base_url + config.cursor_path,
             offset_param=config.offset_param,
             limit_param=config.limit_param,
             cursor_param=config.cursor_param,
+            fixed=config.query_params,
             numbered_from=config.page_start if config.pagination == "page" else None,
         )
 
     def url(self, ask: Ask) -> str:
-        """Where *ask* is answered. A cursor may be an address of the same origin."""
+        """The URL of a request. A cursor may be a URL of the same origin."""
         limit = ask.limit
         if ask.cursor is not None:
             if ask.cursor.startswith(("http://", "https://")):
                 return ask.cursor
-            query: dict[str, object] = {self.limit_param: limit}
+            query: list[tuple[str, object]] = [*self.fixed, (self.limit_param, limit)]
             if ask.cursor:
-                query[self.cursor_param] = ask.cursor
+                query.append((self.cursor_param, ask.cursor))
             return f"{self.cursor_url}?{urlencode(query)}"
         place = ask.offset
         if self.numbered_from is not None:
             place = place // limit + self.numbered_from
-        return f"{self.bulk_url}?{urlencode({self.offset_param: place, self.limit_param: limit})}"
+        query = [*self.fixed, (self.offset_param, place), (self.limit_param, limit)]
+        return f"{self.bulk_url}?{urlencode(query)}"
 
 
-def next_address(url: str, said: str) -> str | None:
-    """The address that an answer from *url* names as the next page; None: of another origin, where
-    the key must not go.
+def next_address(url: str, link: str) -> str | None:
+    """The URL of the next page that the response of *url* links to; None if it is of another
+    origin, where the key must not go.
     """
-    address = urljoin(url, said)
+    address = urljoin(url, link)
     return address if origin(address) == origin(url) else None
 
 
@@ -67,5 +72,5 @@ def origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def without_query(url: str) -> str:
-    """An address for a message: a query may hold anything."""
+    """A URL for a message: the query may hold a secret."""
     return url.split("?", maxsplit=1)[0]

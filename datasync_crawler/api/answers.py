@@ -1,6 +1,4 @@
-"""What stands in an answer beside its events: the total, how old it may be, what events are known
-by. Pure.
-"""
+"""A response beside its events: total, age, and the ids by which seams are compared. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,22 +14,22 @@ _ID: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
 
 
-def known_by(wire: WirePage) -> Sequence[str]:
-    """What each event of a page is known by, in order: its id; without one, a hash of its bytes."""
+def known_by(wire: WirePage, id_field: str = "id") -> Sequence[str]:
+    """The id of each event of a page, in order; a hash of its bytes where it has none."""
     ids = [event.id for event in wire.events]
     if ids and max(map(len, ids)) > LONGEST_ID:
         ids = [one if len(one) <= LONGEST_ID else _hash(one.encode()) for one in ids]
     if not wire.rejections:
         return ids
     places = dict(zip(wire.indexes or range(len(ids)), ids, strict=True))
-    places |= {one.index: _of_bytes(one.raw) for one in wire.rejections}
+    places |= {one.index: _of_bytes(one.raw, id_field) for one in wire.rejections}
     return [places[place] for place in sorted(places)]
 
 
-def _of_bytes(raw: bytes) -> str:
-    """An event that can't be stored may have an id all the same."""
+def _of_bytes(raw: bytes, id_field: str) -> str:
+    """The id in a rejected event's bytes, else their hash."""
     try:
-        served = bytes(_ID.decode(raw)["id"])
+        served = bytes(_ID.decode(raw)[id_field])
         one = _TEXT.decode(served) if served[:1] == b'"' else served.decode("ascii")
     except (msgspec.MsgspecError, RecursionError, UnicodeError, KeyError):
         return _hash(raw)
@@ -43,7 +41,7 @@ def _hash(raw: bytes) -> str:
 
 
 def header_total(text: str) -> int | None:
-    """The number that a header holds; ValueError when it holds something else."""
+    """The number in the header X-Total-Count; None if it is empty. Raises ValueError."""
     text = text.strip()
     if not text:
         return None
@@ -52,15 +50,15 @@ def header_total(text: str) -> int | None:
     return int(text)
 
 
-def largest(said: Iterable[int | None]) -> int | None:
-    """Of what header and body say."""
-    return max((one for one in said if one is not None), default=None)
+def largest(totals: Iterable[int | None]) -> int | None:
+    """The largest of the totals in header and body."""
+    return max((one for one in totals if one is not None), default=None)
 
 
 def cached_s(headers: Mapping[str, str]) -> float:
-    """How old an answer may be, in seconds; 0: it comes from the server itself.
+    """The age of a response in seconds, at most; 0 if it isn't from a cache.
 
-    `Age` is RFC 9111 §5.1; `X-Cache` and `X-Cache-TTL` are what caches like the API's own say.
+    `Age` is RFC 9111 §5.1; `X-Cache` and `X-Cache-TTL` are set by caches like the API's own.
     """
     age = _seconds(headers.get("age", ""))
     if "hit" in headers.get("x-cache", "").lower():

@@ -1,7 +1,7 @@
 """
 The `Link` header of a response (RFC 8288): where the next page is.
 
-A pure function of the header's text. Must not resolve, check or fetch what the link says.
+A pure function of the header's text. Must not resolve or fetch the link.
 """
 
 import re
@@ -20,21 +20,21 @@ def next_link(header: str) -> str | None:
     """
     The target of the first link with rel="next", as served: absolute or relative.
 
-    Several `Link` lines are given as one, joined by commas. Links about another page (`anchor`,
-    §3.2) are passed over. None where there is no such link; what stands behind a malformed link
-    isn't read.
+    Several `Link` lines are passed as one, joined by commas. Links about another page (`anchor`,
+    §3.2) are skipped. None where there is no such link; parsing ends at a malformed link.
     """
     position = 0
     while link := _TARGET.match(header, position):
         position = link.end()
-        said: dict[str, str] = {}
+        parameters: dict[str, str] = {}
         while parameter := _PARAMETER.match(header, position):
             position = parameter.end()
             name, quoted, token = parameter.groups()
             # Of equal names the first counts (§3.3).
-            said.setdefault((name or "").lower(), token or re.sub(r"\\(.)", r"\1", quoted or ""))
+            text = token or re.sub(r"\\(.)", r"\1", quoted or "")
+            parameters.setdefault((name or "").lower(), text)
         if header[position : position + 1] not in {"", ","}:
             return None
-        if "next" in said.get("rel", "").lower().split() and "anchor" not in said:
+        if "next" in parameters.get("rel", "").lower().split() and "anchor" not in parameters:
             return link[1].strip() or None
     return None

@@ -1,5 +1,5 @@
 """
-Secrets and foreign text in lines for people: what is taken out before it is logged or printed.
+Removes secrets from text before it is logged or printed.
 
 Pure functions of text. Must not know which settings are secret.
 """
@@ -7,20 +7,16 @@ Pure functions of text. Must not know which settings are secret.
 import re
 from typing import Final
 
-#: Characters. A shorter secret is only one where it stands alone: "demo" may be a password, and
-#: "demonstration" shows nothing of it.
+#: Characters. A shorter secret is removed only as a whole word: the password "demo" isn't taken
+#: out of "demonstration".
 _SHORTEST_UNMISTAKABLE: Final = 8
-#: Text may be cut in the middle of a secret: this much of its beginning is taken for it.
+#: Characters. Text may be cut in the middle of a secret: this much of its beginning is enough.
 _BEGINNING: Final = 6
 _PASSWORD_IN_URL: Final = re.compile(r"(://[^/?#\s:@]*+:)[^/?#\s]*@")
 
 
 def without(secret: str, text: str, instead: str) -> str:
-    """
-    The text with *instead* in place of the secret, wherever it occurs, whole or cut short.
-
-    The rest of the text stays.
-    """
+    """The text with *instead* in place of the secret, wherever it occurs, whole or cut short."""
     if not secret:
         return text
     if len(secret) < _SHORTEST_UNMISTAKABLE:

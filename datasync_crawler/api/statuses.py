@@ -1,4 +1,4 @@
-"""What a status other than 200 means for the request that it answers. Pure."""
+"""The meaning of statuses other than 200. Pure."""
 
 from typing import Final
 
@@ -13,18 +13,18 @@ from datasync_crawler.crawl.values import (
     Outcome,
 )
 
-#: Statuses that a limit above the server's own is refused with, where it isn't just capped.
+#: Answers to a page size above the server's maximum, where the server doesn't cap it silently.
 LIMIT_REFUSED: Final = {400, 413, 422}
-#: Statuses that say: there is no such endpoint here.
+#: The endpoint doesn't exist.
 NO_ENDPOINT: Final = {404, 405, 501}
-#: Statuses that some servers answer with instead of an empty page where there is nothing any more.
+#: Some servers answer with these instead of an empty page behind the end.
 NOTHING_THERE: Final = {204, 404, 416}
-#: Statuses that servers answer an expired cursor with.
+#: Answers to an expired cursor.
 CURSOR_REFUSED: Final = {400, 404, 410, 422}
 
 
 def read_status(status: int, body: bytes, url: str, ask: Ask, limit_param: str) -> Outcome:
-    """The outcome of an answer with *status* and a *body* that begins so."""
+    """The outcome of an answer with *status*; of *body* the first 4 kB are read."""
     if ask.cursor and status in CURSOR_REFUSED:
         return CursorExpired(ask)
     at_front = ask.offset == 0 and not ask.cursor
@@ -39,7 +39,7 @@ def read_status(status: int, body: bytes, url: str, ask: Ask, limit_param: str) 
 
 
 def remedy(status: int) -> str | None:
-    """What to do about a status that trying again doesn't mend; None: it may."""
+    """What the user can do about a status; None where trying again may help."""
     if status in {401, 403} or status >= 500:
         return None
     if 300 <= status < 400:

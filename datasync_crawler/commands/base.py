@@ -20,6 +20,8 @@ from scrapy.commands import ScrapyCommand
 if TYPE_CHECKING:
     import argparse
 
+    from scrapy.settings import BaseSettings
+
     from datasync_crawler.config import Config
 
 
@@ -35,6 +37,23 @@ def without_empty(pairs: list[str]) -> list[str]:
     Split at the first "=": a key may end with one. What has none is left for Scrapy to refuse.
     """
     return [pair for pair in pairs if "=" not in pair or pair.split("=", 1)[1].strip()]
+
+
+def given(pairs: list[str], settings: BaseSettings | None) -> list[str]:
+    """`without_empty`, when each name is known or like none of ours; else a sentence and exit 2."""
+    from datasync_crawler.settings import similar  # noqa: PLC0415
+
+    assert settings is not None  # Scrapy sets it before process_options()
+    for pair in pairs:
+        name = pair.split("=", 1)[0].strip()
+        meant = similar(name, 0.75) if settings.getpriority(name) is None else None
+        if meant is not None:
+            print(
+                f"datasync-crawler: -s {name} isn't a setting: did you mean {meant}?",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+    return without_empty(pairs)
 
 
 def open_to_others(folder: str) -> str | None:
@@ -71,7 +90,7 @@ class ConfiguredCommand(ScrapyCommand):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """An empty value is an unset one, on the command line too."""
-        opts.set = without_empty(opts.set)
+        opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
 from datasync_crawler.api.secrets import without_password
-from datasync_crawler.commands.base import open_to_others, without_empty
+from datasync_crawler.commands.base import given, open_to_others
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
@@ -44,7 +44,7 @@ class Command(ScrapyCrawl):
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
         """An empty value is an unset one, on the command line too."""
-        opts.set = without_empty(opts.set)
+        opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
         assert self.settings is not None
         if warning := open_to_others(str(self.settings.get("PROJECT_DIR"))):
@@ -67,6 +67,7 @@ class Command(ScrapyCrawl):
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
         from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.config import Config  # noqa: PLC0415
 
         try:
             _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
@@ -81,6 +82,8 @@ class Command(ScrapyCrawl):
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
+        config = Config.from_settings(self.settings)
+        logging.getLogger(__name__).info("%s", config.route)
         if self.settings.getdict("FEEDS"):
             logging.getLogger(__name__).info(
                 "The export holds the events that this run fetches. scrapy export FILE writes all "

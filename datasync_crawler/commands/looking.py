@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.commands import ScrapyCommand
 
-from datasync_crawler.commands.base import without_empty
+from datasync_crawler.commands.base import given
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ class LookingCommand(ScrapyCommand):
         from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
-        opts.set = without_empty(opts.set)
+        opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
         assert self.settings is not None
         for name, value in SETTINGS.items():

@@ -61,6 +61,7 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the report and set the exit status."""
+        from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
@@ -79,7 +80,12 @@ class Command(ConfiguredCommand):
             print("\n".join(report.proof_lines(figures)))
             if audited is not None:
                 print("\n".join(auditing.lines(audited)))
-        good = not report.problems(figures) and (audited is None or audited.is_clean)
+        excess = too_many_rejected(
+            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
+        )
+        if excess:
+            print(excess, file=sys.stderr if opts.json else sys.stdout)
+        good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
 
@@ -99,14 +105,14 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
     """Fetches pages at random offsets below *total*, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, PageFormat  # noqa: PLC0415
+    from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
     addresses = Addresses.of(config)
-    decoder = PageDecoder(PageFormat(config.events_key, config.total_key, config.next_key))
+    decoder = PageDecoder(config.page_format)
     audited = Audit()
     for _ in range(pages):
         offset = secrets.randbelow(max(1, total))
@@ -202,7 +208,7 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
 
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
-    headers = {"X-API-Key": config.api_key, "Accept": "application/json"}
+    headers = {config.api_key_header: config.api_key, "Accept": "application/json"}
     timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
     try:
         async with (
@@ -225,13 +231,13 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
 def _largest(header: str, body: bytes, config: Config) -> int | None:
     """The largest of header and body; what isn't a number doesn't count."""
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError  # noqa: PLC0415
+    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
 
     if config.total_key == "none":
         return None
     words = []
     try:
-        said = PageDecoder(PageFormat(config.events_key, config.total_key)).decode(body).total
+        said = PageDecoder(config.page_format).decode(body).total
     except WireError as error:
         reason = config.without_key(error.reason)
         raise CrawlError(

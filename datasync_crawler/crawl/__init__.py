@@ -1,4 +1,4 @@
 """Planning and proof: facts of the ledger in, the next requests or the verdict out.
 
-Pure: no Scrapy, no database, no clock, no socket. What it needs of them is passed in (`ports`).
+Pure: no Scrapy, no database, no clock, no socket; they are passed in (`ports`).
 """

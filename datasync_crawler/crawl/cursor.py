@@ -1,4 +1,4 @@
-"""The second road: by cursor, one page after another, where offsets lead nowhere.
+"""Reading by cursor, one page after another, for APIs without offsets.
 
 The API's own chain of cursors takes the place of the seams.
 """
@@ -20,16 +20,16 @@ from datasync_crawler.crawl.values import (
     Proof,
     Verdict,
 )
-from datasync_crawler.crawl.verdict import Evidence, judge
+from datasync_crawler.crawl.verdict import Evidence, judge, nothing_served
 
 logger = logging.getLogger(__name__)
 
 
 async def read_by_cursor(reader: Reader, *, redrive: bool = False) -> Verdict:
-    """Reads to the end and proves it; from the start again where a cursor has expired."""
+    """Reads to the end and proves the set; starts over if the cursor has expired."""
     ledger = reader.world.ledger
     state = await ledger.state()
-    reader.allow(state.page_limit)
+    reader.cap_page_size(state.page_limit)
     cursor, position = "", 0
     if state.open_pass is not None and not redrive:
         cursor, position = await ledger.cursor(state.open_pass)
@@ -38,7 +38,7 @@ async def read_by_cursor(reader: Reader, *, redrive: bool = False) -> Verdict:
     for _ in range(MOST_PASSES):
         reader.begin(state.pass_no if cursor else state.pass_no + 1)
         if cursor:
-            logger.info("Going on at the cursor behind event %d.", position)
+            logger.info("Resuming at the cursor behind event %d.", position)
         figures = await ledger.figures(reader.pass_no)
         reader.world.covered(figures.covered)
         verdict = await _pass(reader, cursor, position, known)
@@ -51,7 +51,7 @@ async def read_by_cursor(reader: Reader, *, redrive: bool = False) -> Verdict:
 
 
 async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None) -> Verdict:
-    """One page after another, from *cursor* on."""
+    """One pass from *cursor* on."""
     watch, head, tail = RepeatWatch(), "", ""
     while True:
         page = await _fetch(reader, position, cursor)
@@ -69,7 +69,7 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
             served = position + page.ids.index(known.head_id) + known.count
             if reader.extent.total == served:
                 return await _prove(reader, head, known.tail_id, served, known.short)
-            known = None  # something else has changed: on to the end
+            known = None  # the set changed elsewhere: read to the end
         position += page.stored
         if _is_open_end(page, position, reader.extent.total):
             return _incomplete(
@@ -80,20 +80,26 @@ async def _pass(reader: Reader, cursor: str, position: int, known: Proof | None)
         if not page.next_cursor or page.has_more is False:
             break
         cursor = page.next_cursor
-    if not tail:  # a stored cursor that leads nowhere proves nothing of the end
-        said = "a stored cursor leads nowhere" if position else "the API serves no events"
-        return _incomplete(said, again=bool(position), rerun=True)
+    if not tail:  # an empty answer to a stored cursor doesn't prove the end
+        return _nothing(reader, position)
     first_id = (await reader.world.ledger.figures(reader.pass_no)).first_id
     return await _prove(reader, first_id, tail, position, 0)
 
 
+def _nothing(reader: Reader, position: int) -> Verdict:
+    """No event came, from the front or from a stored cursor."""
+    if position:
+        return _incomplete("a stored cursor brings no events", again=True, rerun=True)
+    return nothing_served(reader.extent.total, is_first=reader.pass_no == 1)
+
+
 async def _fetch(reader: Reader, position: int, cursor: str) -> Outcome:
-    """The page at a cursor, with the largest limit that the API takes."""
+    """The page at a cursor, with the largest limit that the API accepts."""
     while True:
         asked = Ask(reader.pass_no, position, reader.sizes.size, cursor=cursor)
         page = await reader.world.fetch(asked)
         reader.learn(page)
-        smaller = reader.sizes.refused(asked.count)
+        smaller = reader.sizes.smaller_than(asked.count)
         if not isinstance(page, LimitRefused) or smaller is None:
             return page
         reader.sizes = smaller
@@ -106,7 +112,7 @@ def _leads_back(page: Page, position: int, cursor: str, watch: RepeatWatch) -> b
 
 
 def _failure(outcome: Outcome, position: int) -> Verdict:
-    """What an answer that isn't a page means for the pass."""
+    """The verdict after an answer that isn't a page."""
     if isinstance(outcome, CursorExpired):
         logger.info("The cursor has expired: starting over; nothing is stored twice.")
         return _incomplete("the cursor has expired", again=True, rerun=True)
@@ -122,8 +128,8 @@ async def _prove(reader: Reader, head: str, tail: str, served: int, short: int) 
     ledger, total = reader.world.ledger, reader.extent.total
     figures = await ledger.figures(reader.pass_no)
     if total is not None and total > served:
-        said = f"the cursor leads to {served:,} of {total:,} events only"
-        return _incomplete(said, again=True, rerun=True)
+        cause = f"the cursor leads to {served:,} of {total:,} events only"
+        return _incomplete(cause, again=True, rerun=True)
     verdict = judge(
         Evidence(figures=figures, served=served, total=total, short=short,
                  is_second=reader.pass_no > 1)
@@ -135,8 +141,8 @@ async def _prove(reader: Reader, head: str, tail: str, served: int, short: int) 
 
 
 def _is_open_end(page: Page, position: int, total: int | None) -> bool:
-    """A page without a cursor onwards is the end, unless the answer speaks against it: it says that
-    there is more, or it is the only page, a full one, and nothing is said.
+    """Whether a page without a next cursor may not be the end: `hasMore` is true, or it is the
+    only page, a full one, and there is no total.
     """
     if page.next_cursor or page.has_more is False:
         return False

@@ -1,4 +1,4 @@
-"""The end of the set: asked for from the last known event, the API serves nothing behind it."""
+"""The end of the set: a request from the last known event on brings nothing behind it."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -6,17 +6,17 @@ from typing import Final
 from datasync_crawler.crawl.reader import LONGEST_CACHE_S, Reader
 from datasync_crawler.crawl.values import Ask, Failed, Page
 
-#: Looks for the end where it isn't where the chain ends.
-MOST_LOOKS: Final = 6
+#: Requests that search for the end when it has moved.
+MOST_PROBES: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class End:
     """The end of the chain, at `stop` in the ledger; `served`: the same by the API's offsets now.
 
-    `seen`: the API serves nothing behind it. `moved`: not at the offset where the chain has it.
-    `full`: a full page has come from behind it. `cause`: why it couldn't be looked at. `total`:
-    what the API said of the set when it was seen.
+    `seen`: the API serves nothing behind it. `moved`: it isn't at the chain's offset. `full`: a
+    full page came from behind it. `cause`: why it couldn't be checked. `total`: the API's total
+    when it was seen.
     """
 
     stop: int
@@ -30,22 +30,22 @@ class End:
 
 
 class Ends:
-    """Looks at the end."""
+    """Checks whether the chain's end is the end of the set."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    async def of_chain(self) -> End:
-        """Where the chain ends, by the ledger."""
+    async def chain_end(self) -> End:
+        """The end of the chain, by the ledger."""
         end = await self._reader.world.ledger.end(self._reader.pass_no)
         assert end is not None  # the front page is committed
         return End(end.stop, end.last_id, end.stop + self._reader.shift)
 
-    async def look(self, end: End) -> End:
-        """Asks for the last event and what is behind it."""
+    async def probe(self, end: End) -> End:
+        """Requests the last event and what is behind it."""
         reader = self._reader
         if not reader.has_seams:
-            return await self._look_behind(end)
+            return await self._probe_behind(end)
         size = reader.sizes.size
         ask = Ask(reader.pass_no, end.stop, size - 1, 1, reader.shift, end.stop)
         answer = await reader.world.fetch(ask)
@@ -59,30 +59,30 @@ class Ends:
         return await self._confirm(answer, end)
 
     async def _confirm(self, answer: Page, end: End) -> End:
-        """The last event alone has come: the end, if that is from now and the total agrees."""
+        """The answer is the last event alone: the end, unless it is cached or the total differs."""
         reader = self._reader
         if answer.cached_s:
             await reader.world.pause(min(answer.cached_s, LONGEST_CACHE_S))
             return replace(end, cause="the end of the set came from a cache")
         if reader.extent.total == end.served:
             return replace(end, seen=True)
-        return await self._look_behind(end)
+        return await self._probe_behind(end)
 
     async def _take_more(self, answer: Page, end: End) -> End:
-        """Events lie behind the last one, or others have come in before it."""
+        """There are events behind the last one, or new ones before it."""
         reader = self._reader
-        await reader.take(answer)
+        await reader.accept(answer)
         if answer.ids[-1] == end.last_id and not answer.new:
             served = answer.ask.offset + len(answer.ids)
-            end = replace(await self.of_chain(), served=served, moved=True)
+            end = replace(await self.chain_end(), served=served, moved=True)
             if len(answer.ids) < reader.sizes.size:
                 return replace(end, seen=True)
-            return await self._look_behind(end)
+            return await self._probe_behind(end)
         full = reader.sizes.is_full(len(answer.ids)) and answer.new > 0
-        return replace(await self.of_chain(), full=full)
+        return replace(await self.chain_end(), full=full)
 
-    async def _look_behind(self, end: End) -> End:
-        """Asks for what is behind the last event. Some servers serve their last page there."""
+    async def _probe_behind(self, end: End) -> End:
+        """Requests what is behind the last event. Some servers repeat their last page there."""
         reader, size = self._reader, self._reader.sizes.size
         inside = end.served % size if reader.numbered else 0
         page = await reader.check(end.served - inside, size)
@@ -101,14 +101,14 @@ class Ends:
             if reader.numbered
             else Ask(reader.pass_no, end.stop, size, 0, reader.shift)
         )
-        await reader.take(await reader.world.fetch(first))
-        return replace(await self.of_chain(), full=page.new > 0)
+        await reader.accept(await reader.world.fetch(first))
+        return replace(await self.chain_end(), full=page.new > 0)
 
     async def _find_end(self, end: End) -> End:
-        """The end is at another offset than it was: reads on from an event of the chain."""
+        """The end has moved: searches for it from an event of the chain on."""
         reader, size = self._reader, self._reader.sizes.size
         at, last = end.served - 1 - size // 2, ""
-        for _ in range(MOST_LOOKS):
+        for _ in range(MOST_PROBES):
             page = await reader.check(at, size)
             if isinstance(page, Page) and last and list(page.ids) == [last]:
                 return replace(end, last_id=last, served=page.ask.offset + 1, seen=True, moved=True)
@@ -121,10 +121,10 @@ class Ends:
         return replace(end, moved=True)
 
     async def bound(self, end: End) -> int | None:
-        """Of a set that grows on and on: an offset of the ledger behind all that is there now."""
+        """For a set that keeps growing: an offset of the ledger behind all present events."""
         reader = self._reader
         far = reader.sizes.longest + 1
         page = await reader.check(end.served + far, reader.sizes.size)
         if isinstance(page, Page) and await reader.located(page) is None:
             return None
-        return end.stop + far  # nothing is there, or what stands before it once more
+        return end.stop + far  # nothing is there, or a repeated page

@@ -1,7 +1,7 @@
-"""How far the set reaches, as far as anybody knows. Pure.
+"""The expected size of the set. Pure.
 
-A total is a hint of how far to read side by side. Where it says nothing, or less than is served,
-more and more is asked for ahead of what is known.
+A total is a hint of how far to read concurrently. Where there is none, or more is served than it
+counts, a growing number of pages is requested ahead.
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-#: Pages asked for ahead at most, per request in flight, where no total says how many there are.
+#: Pages requested ahead without a total, at most, per request in flight.
 MOST_AHEAD: Final = 4
 
 
 @dataclass(slots=True)
 class Extent:
-    """`total`: what the API said last. `ahead`: pages that are asked for without its word."""
+    """`total`: the API's last one. `ahead`: pages to request beyond what is known."""
 
     total: int | None = None
     ahead: int = 1
 
     def learn(self, total: int | None) -> None:
-        """After a response."""
+        """Takes the total of a response."""
         if total is not None:
             self.total = total
 
     def target(self, stop: int, page_size: int) -> int:
-        """Up to where to read, when the chain reaches to *stop*."""
+        """The offset up to which to read, when the chain reaches to *stop*."""
         if self.total is not None and self.total > stop:
             return self.total
         if self.total is None or self.ahead > 1:
@@ -34,15 +34,15 @@ class Extent:
         return stop
 
     def more(self, in_flight: int) -> None:
-        """A full page lay behind what was taken for the end."""
+        """A full page lay behind the assumed end: requests more ahead."""
         self.ahead = min(2 * self.ahead, MOST_AHEAD * in_flight)
 
 
 class RepeatWatch:
-    """Notices a server that answers different offsets, or cursors, with the same page.
+    """Detects a server that answers different offsets, or cursors, with the same page.
 
-    Keeps the first pages and the latest, by a hash of their ids. A page that another offset has
-    brought needn't be stored; a server that has never served but one ignores the offset.
+    Keeps hashes of the ids of the first pages and of the latest. A page of another offset isn't
+    stored again; a server that has only served one page ignores the offset.
     """
 
     def __init__(self, most: int = 50) -> None:
@@ -52,7 +52,7 @@ class RepeatWatch:
         self._strikes = 0
 
     def repeats(self, offset: int, ids: Sequence[str]) -> bool:
-        """Whether this page is one that another offset has brought already."""
+        """Whether another offset has brought this page already."""
         if len(ids) < 2:
             return False
         self._first_id = self._first_id or ids[0]
@@ -67,5 +67,5 @@ class RepeatWatch:
 
     @property
     def is_ignored(self) -> bool:
-        """Four pages began with the same event, and never another came."""
+        """Whether four pages began with the same event, and none with another."""
         return self._strikes > 3

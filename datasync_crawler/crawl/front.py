@@ -1,4 +1,4 @@
-"""The front of the set: where a pass begins, and where its events are now."""
+"""The front of the set: where a pass begins, and how far its events have moved."""
 
 import logging
 from collections.abc import Sequence
@@ -20,32 +20,33 @@ from datasync_crawler.crawl.values import (
     Repeated,
     Verdict,
 )
+from datasync_crawler.crawl.verdict import nothing_served
 
 logger = logging.getLogger(__name__)
 
-#: Why a first page can't be fetched.
-EVERY_LIMIT: Final = "the API refuses every limit. Check BULK_PAGE_SIZE and LIMIT_PARAM"
-#: Pages read at the front until an event of the chain is seen: so many, and a quarter of the set.
+#: Why a first page couldn't be fetched.
+EVERY_LIMIT: Final = "the API rejects every page size. Check BULK_PAGE_SIZE and LIMIT_PARAM"
+#: Pages read at the front until an event of the chain is seen, beside a quarter of the set.
 MOST_FRONT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The front as it is now: its first id, and how many events stand before the chain's."""
+    """The front now: its first id, and the number of events before the chain's first."""
 
     first_id: str
     depth: int
 
 
 class Front:
-    """`ends_at`: where a look behind the last event has just found none; None: not looked."""
+    """`end_seen_at`: the offset where the end has just been seen; None: not checked."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self.ends_at: int | None = None
+        self.end_seen_at: int | None = None
 
     async def open(self, state: LedgerState, *, on_base: bool) -> Verdict | NoEndpoint | None:
-        """Begins a new pass with the front page; on what was proved before, if that fits."""
+        """Begins a new pass with the front page; builds on the last proof, if its anchors fit."""
         reader = self._reader
         reader.begin(state.pass_no + 1)
         front = await self._front_page()
@@ -53,32 +54,32 @@ class Front:
         if isinstance(front, NoEndpoint):
             return front
         if isinstance(front, Empty):
-            return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
+            return nothing_served(front.total, is_first=not state.pass_no)
         if not isinstance(front, Page):
             cause = front.cause if isinstance(front, Failed) else EVERY_LIMIT
-            said = f"the first page couldn't be fetched: {cause}"
-            return Verdict(complete=False, sentences=(said,), rerun=True)
+            sentence = f"the first page couldn't be fetched: {cause}"
+            return Verdict(complete=False, sentences=(sentence,), rerun=True)
         if reader.numbered:
             await self._fix_width(front)
         if on_base and state.proof is not None:
-            await self._stand_on(state.proof, front)
-        await self._say_where()
+            await self._build_on(state.proof, front)
+        await self._report_covered()
         return None
 
     async def _front_page(self) -> "Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint":
-        """The first page of a pass, with the largest limit that the API takes."""
+        """The first page of a pass, with the largest limit that the API accepts."""
         reader = self._reader
         while True:
             front = await reader.world.fetch(Ask(reader.pass_no, 0, reader.sizes.wanted))
-            smaller = reader.sizes.refused(reader.sizes.wanted)
+            smaller = reader.sizes.smaller_than(reader.sizes.wanted)
             if not isinstance(front, LimitRefused) or smaller is None:
                 assert not isinstance(front, CursorExpired)
                 return front
             reader.sizes = smaller
             await self._reader.world.ledger.remember(page_limit=smaller.size)
 
-    async def _stand_on(self, proof: Proof, front: Page) -> None:
-        """Looks for the anchors of what was proved: then only what is new has to be fetched."""
+    async def _build_on(self, proof: Proof, front: Page) -> None:
+        """Looks for the anchors of a proof; if they fit, only new events have to be fetched."""
         reader = self._reader
         if front.cached_s:
             again = await reader.check(0, reader.sizes.size)
@@ -102,10 +103,10 @@ class Front:
             facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
             await self._reader.world.ledger.join(reader.pass_no, facts)
             if not tail.stored and not tail.cached_s and stop == reader.extent.total:
-                self.ends_at = stop
+                self.end_seen_at = stop
 
     async def resume(self, state: LedgerState) -> bool:
-        """Goes on with the newest pass, when the front page tells where its events are now."""
+        """Resumes the newest pass; False if its events can't be found at the front."""
         reader = self._reader
         if state.open_pass is None or (reader.numbered and state.width is None):
             return False
@@ -120,15 +121,15 @@ class Front:
                 page = await reader.check(grown - reader.sizes.size // 2, reader.sizes.size)
                 found = await self._reader.located(page)
         if found is None:
-            logger.info("The events of the last run aren't where they were: a new pass begins.")
+            logger.info("The last run's events weren't found at the front: starting a new pass.")
             return False
         figures = await self._reader.world.ledger.figures(reader.pass_no)
         reader.shift = found - figures.deep
-        await self._say_where()
+        await self._report_covered()
         return True
 
-    async def look(self, served: int) -> Head | None:
-        """Reads from the front on until an event of the chain is seen. What stands before it is
+    async def find_head(self, served: int) -> Head | None:
+        """Reads from the front on until an event of the chain is seen; the events before it are
         new.
         """
         reader = self._reader
@@ -148,7 +149,7 @@ class Front:
         return None
 
     async def _fix_width(self, front: Page) -> None:
-        """Numbered pages count by what a page holds, whatever is asked for. It is read twice."""
+        """Sets the page size to what a numbered page really holds; the page is read twice."""
         reader, came = self._reader, len(front.ids)
         total = reader.extent.total
         if came == reader.sizes.size or (total is not None and came >= total):
@@ -157,7 +158,7 @@ class Front:
         if isinstance(again, Page):
             reader.sizes = type(reader.sizes).of(max(came, len(again.ids)))
 
-    async def _say_where(self) -> None:
+    async def _report_covered(self) -> None:
         figures = await self._reader.world.ledger.figures(self._reader.pass_no)
         self._reader.world.covered(figures.covered)
 

@@ -1,7 +1,7 @@
 """The planner of one run by offset: head, gaps, end, seams, verdict.
 
-What is fetched next follows from the ledger. Whatever an object here remembers beside it only saves
-requests: a fresh run, a resumed one and one after SIGKILL come to the same verdict.
+What is fetched next follows from the ledger. State of these objects only saves requests: a fresh
+run, a resumed one and one after SIGKILL come to the same verdict.
 """
 
 import logging
@@ -19,21 +19,21 @@ from datasync_crawler.crawl.verdict import Evidence, judge
 
 logger = logging.getLogger(__name__)
 
-#: Passes over everything in one run, until one proves the set.
+#: Passes over everything in one run.
 MOST_PASSES: Final = 3
-#: Rounds without a page, before what is missing is reported; the wait before each, in seconds.
+#: Seconds of wait before each round after one without a page; then the gaps are reported.
 STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
-#: Rounds that only fetch what is added meanwhile: a set that grows for ever must not keep the run.
+#: Rounds that only fetch added events: a set that keeps growing must not keep the run going.
 MOST_GROWTH: Final = 20
-#: Rounds in one pass, whatever they bring: a server that serves the same for ever has an end, too.
+#: Rounds in one pass: bounds a server that repeats its pages without end.
 MOST_ROUNDS: Final = 60
 
 
 class Planner:
-    """Fetches until the ledger proves the set, or says why it doesn't.
+    """Fetches until the ledger proves the set, or returns why it doesn't.
 
-    `redrive`: rejected events are fetched again first. `anew`: everything is, in a pass that stands
-    on nothing.
+    `redrive`: fetches rejected events again first. `anew`: reads everything again, in a pass that
+    builds on no proof.
     """
 
     def __init__(self, reader: Reader, *, redrive: bool = False, anew: bool = False) -> None:
@@ -43,13 +43,13 @@ class Planner:
         self._redrive, self._anew = redrive, anew
 
     async def run(self) -> Verdict | NoEndpoint:
-        """Head, gaps, end, seams, verdict; a new pass where that may settle what is in doubt."""
+        """Runs passes until one gives a verdict that another pass can't change."""
         state = await self._ledger.state()
         reader = self._reader
         reader.checks, reader.shuffled = state.checks, state.overlap > 1
         if state.overlap >= LEAST_WIDE and reader.has_seams:
             reader.width = min(state.overlap, reader.sizes.size // 3)
-        reader.allow(state.page_limit)
+        reader.cap_page_size(state.page_limit)
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             goes_on = number == 0 and not self._anew
@@ -67,7 +67,7 @@ class Planner:
         return verdict
 
     async def _pass(self, proof: Proof | None) -> Verdict | NoEndpoint:
-        """From the head on to the verdict."""
+        """One pass: gaps, end, seams, head, verdict."""
         reader, pass_no = self._reader, self._reader.pass_no
         if self._redrive:
             await self._read_rejected()
@@ -79,13 +79,13 @@ class Planner:
         figures = await self._ledger.figures(pass_no)
         head: Head | None = Head(figures.first_id, reader.shift)
         if not missing and (figures.inexact or end.moved) and not reader.numbered:
-            head = await self._front.look(end.served)
+            head = await self._front.find_head(end.served)
             if head is not None and figures.deep not in {0, head.depth - reader.shift}:
-                # The front hasn't moved as the pages did: they are joined by their order alone.
+                # The front hasn't moved as far as the pages: deep seams were chance.
                 await self._ledger.unjoin(pass_no, "deep")
                 doubts += await settle_all(reader)
             figures = await self._ledger.figures(pass_no)
-        if (end.total or 0) > figures.distinct:  # by the ledger; it may have lost ranges
+        if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
             figures=figures,
@@ -106,50 +106,50 @@ class Planner:
         return verdict
 
     async def _read(self) -> tuple[str, End] | NoEndpoint:
-        """Fetches the gaps and looks at the end, until nothing comes any more.
+        """Fetches the gaps and checks the end, until nothing new comes.
 
-        Returns what couldn't be fetched, in words, and the end.
+        Returns a sentence about what is missing ("" if nothing is), and the end.
         """
         reader, stalled, grown, bound = self._reader, 0, 0, None
         for _ in range(MOST_ROUNDS):
-            start = await self._ends.of_chain()
+            start = await self._ends.chain_end()
             target = reader.target(start.stop)
             now = await reader.fill(target, 2 if stalled else MOST_EMPTY)
             if now.unusable is not None:
                 return now.unusable
-            end = await self._ends.of_chain()
+            end = await self._ends.chain_end()
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
             if now.pages and (inner or (end.stop < target and not now.empty)):
                 stalled = 0
                 continue
-            look = end if inner else await self._look(end)
-            look = replace(look, total=reader.extent.total)
-            if look.stop > end.stop:
+            probed = end if inner else await self._probe_end(end)
+            probed = replace(probed, total=reader.extent.total)
+            if probed.stop > end.stop:
                 stalled = 0
-                grown += not look.full
-                if look.full:
+                grown += not probed.full
+                if probed.full:
                     reader.extent.more(reader.in_flight)
                 if grown == MOST_GROWTH:
-                    bound = await self._ends.bound(look)
+                    bound = await self._ends.bound(probed)
                     grown = 0 if bound is None else grown
-                if bound is None or look.stop < bound:
+                if bound is None or probed.stop < bound:
                     continue
-                return "", replace(look, seen=True)  # what came later is the next run's
-            if look.seen and (look.total or 0) <= look.served:
-                return "", look
+                return "", replace(probed, seen=True)  # the next run fetches what came later
+            if probed.seen and (probed.total or 0) <= probed.served:
+                return "", probed
             if stalled == len(STALLED_PAUSES_S):
-                return _missing(inner, look, now.cause), look
+                return _missing(inner, probed, now.cause), probed
             await reader.world.pause(STALLED_PAUSES_S[stalled])
             stalled += 1
-        return "", await self._ends.of_chain()
+        return "", await self._ends.chain_end()
 
-    async def _look(self, end: End) -> End:
-        if end.stop == self._front.ends_at:
+    async def _probe_end(self, end: End) -> End:
+        if end.stop == self._front.end_seen_at:
             return replace(end, seen=True)
-        return await self._ends.look(end)
+        return await self._ends.probe(end)
 
     def _known_short(self, proof: Proof | None, figures: PassFigures) -> int:
-        """Ids that the API serves more than once: of what was proved before, and of what is new."""
+        """Ids that the API is known to serve more than once, of the last proof and since."""
         if proof is None or not figures.based:
             return 0
         return proof.short + (0 if self._reader.shuffled else figures.again_behind)
@@ -163,7 +163,7 @@ class Planner:
         await self._ledger.prove(proof)
 
     async def _read_rejected(self) -> None:
-        """The rejected events once more: those that are good now leave rejected_events."""
+        """Fetches rejected events again; those that are good now leave rejected_events."""
         reader, size = self._reader, self._reader.sizes.size
         positions = await self._ledger.rejected_positions()
         logger.info("Fetching %d rejected events again.", len(positions))
@@ -175,10 +175,10 @@ class Planner:
             await reader.world.fetch(ask)
 
 
-def _missing(inner: list[Gap], look: End, cause: str) -> str:
-    """What couldn't be fetched, in words."""
+def _missing(inner: list[Gap], probed: End, cause: str) -> str:
+    """A sentence about what is missing."""
     if not inner:
-        return look.cause
+        return probed.cause
     if cause:
         return f"{ranges.in_words(inner)} couldn't be fetched: {cause}"
     return f"{ranges.in_words(inner)} are missing: the API doesn't serve them"

@@ -1,4 +1,4 @@
-"""What the planner needs of the world: a ledger, requests, and pauses. Protocols only."""
+"""The planner's interfaces: a ledger, requests, and pauses. Protocols only."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from datasync_crawler.crawl.values import (
     Proof,
 )
 
-#: Sends one request; the outcome arrives, whatever happens, when a page is committed.
+#: Sends one request; returns its outcome, for a page once that is committed.
 Fetch = Callable[[Ask], Awaitable[Outcome]]
-#: Waits so many seconds.
+#: Waits, in seconds.
 Pause = Callable[[float], Awaitable[None]]
 
 
 class Ledger(Protocol):
-    """The ledger of one schema. A pass's chain is its ranges, and from its base on what was proved
-    before. Raises DatabaseLost.
+    """The ledger of one schema. A pass's chain is its ranges, and from its base on those of the
+    last proof. Raises DatabaseLost.
     """
 
     async def state(self) -> LedgerState:
-        """What earlier runs have left."""
+        """The state that earlier runs have left."""
 
     async def gaps(self, pass_no: int, total: int, *, after: int = 0, most: int) -> list[Gap]:
         """What the chain leaves out of [after, total), first to last, at most *most* ranges."""
 
     async def end(self, pass_no: int) -> ChainEnd | None:
-        """Where the chain reaches farthest."""
+        """The end of the chain; None if it is empty."""
 
     async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
         """Those of *ids* that are an edge of the chain, with their offsets, first to last."""
@@ -43,10 +43,10 @@ class Ledger(Protocol):
         """Seams of the chain that are neither exact nor joined, first to last."""
 
     async def join(self, pass_no: int, joined: Sequence[Joined]) -> None:
-        """Writes seams down that are proved."""
+        """Stores proved seams."""
 
     async def unjoin(self, pass_no: int, kind: str) -> None:
-        """Takes back what was written down of seams of this kind: they are in doubt again."""
+        """Deletes the stored seams of this kind: they are in doubt again."""
 
     async def figures(self, pass_no: int) -> PassFigures:
         """Sums over the pass and the tables."""
@@ -55,21 +55,21 @@ class Ledger(Protocol):
         """Ids stored and rejected, counted in the tables themselves: exact, and slow."""
 
     async def prove(self, proof: Proof) -> None:
-        """Writes the proof of a pass down."""
+        """Stores the proof of a pass."""
 
     async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
-        """Writes down what was learned of the API."""
+        """Stores what was learned of the API."""
 
     async def cursor(self, pass_no: int) -> tuple[str, int]:
-        """The cursor that the pass ends in and the offset behind it; ("", 0): none that is good."""
+        """The last cursor of the pass and its offset; ("", 0) if there is no valid one."""
 
     async def rejected_positions(self) -> list[int]:
-        """Offsets of all events that stand rejected, sorted."""
+        """Offsets of all rejected events, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that the planner touches. `covered` is told how many offsets of the pass are done."""
+    """The planner's interfaces together. `covered` takes the number of offsets committed."""
 
     ledger: Ledger
     fetch: Fetch

@@ -1,4 +1,4 @@
-"""Ranges of offsets: what is missing, and how it is cut into requests. Pure arithmetic."""
+"""Arithmetic of offset ranges: gaps, and pages around positions. Pure."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,9 +6,9 @@ from datasync_crawler.crawl.values import Gap, Range
 
 
 def gaps(committed: Iterable[Range], total: int, *, after: int = 0) -> list[Gap]:
-    """What *committed* ranges, in any order and overlapping, leave out of [after, total).
+    """The gaps that *committed* ranges leave in [after, total); they may be unsorted and overlap.
 
-    The same rule as the statement `gaps` of the ledger; that one is held against this one.
+    The SQL statement `gaps` has the same rule, and is tested against this function.
     """
     missing: list[Gap] = []
     reached, floor = after, 0
@@ -40,6 +40,6 @@ def around(positions: Iterable[int], page_size: int) -> Iterator[Range]:
 
 
 def in_words(missing: list[Gap]) -> str:
-    """Gaps for a person: the first few, as first–last."""
+    """The first five gaps, as first–last, for a message."""
     shown = ", ".join(f"{gap.first}–{gap.stop - 1}" for gap in missing[:5])
     return f"offsets {shown}{', …' if len(missing) > 5 else ''}"

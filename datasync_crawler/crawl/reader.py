@@ -1,7 +1,7 @@
-"""Reads ranges of one pass, many side by side, and compares each page with its neighbours.
+"""Reads the ranges of one pass concurrently, and compares each page with its neighbours.
 
-Owns how a gap is cut into requests and what is learned from the answers. Must not decide what
-comes after what: `planner` does.
+Owns how a gap is cut into requests and what is learned from the answers. `planner` decides what is
+read when.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from datasync_crawler.crawl.extent import Extent
 from datasync_crawler.crawl.ports import World
-from datasync_crawler.crawl.seams import LEAST_WIDE, Comparison, Joints, joined
+from datasync_crawler.crawl.seams import LEAST_WIDE, Comparison, SeamMatcher, joined
 from datasync_crawler.crawl.sizes import PageSize
 from datasync_crawler.crawl.values import (
     Ask,
@@ -29,29 +29,28 @@ from datasync_crawler.crawl.values import (
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Gaps read from the ledger at once: a million of them cost no memory.
+#: Gaps read from the ledger at once, so that a million of them take no memory.
 GAPS_AT_ONCE: Final = 1000
-#: Empty answers one after another after which no more are asked for in a round: a total of
-#: 999,999,999 must not make 200,000 requests.
+#: Empty answers in a row that end a round: a total of 999,999,999 must not cost 200,000 requests.
 MOST_EMPTY: Final = 8
-#: Failures one after another, each after all its tries, after which a round is over.
+#: Failures in a row that end a round, each after all its retries.
 MOST_FAILED: Final = 16
-#: A reading that checks another waits for at most so long until a cache has forgotten, in seconds.
+#: Seconds that a check waits at most for a cache to expire.
 LONGEST_CACHE_S: Final = 60.0
-#: Answers from a cache, one after another, until such a reading has failed.
+#: Answers from a cache in a row after which a check has failed.
 MOST_CACHED: Final = 3
-#: The first overlap after one event, where a page is six times as long.
+#: The first overlap above one event, where a page is at least six times as long.
 FIRST_WIDE: Final = 64
-#: Pages that may wait for their commit, beside twice the requests that may be in flight.
+#: Pages that may wait for their commit, beyond twice the requests in flight.
 WAITING: Final = 8
-#: Seams written down at once.
+#: Seams stored at once.
 JOINED_AT_ONCE: Final = 20
 
 
 @dataclass(slots=True)
 class Round:
-    """What a round over the gaps has brought. `cause`: of the last failure. `is_look`: a look at
-    the end, where short pages say nothing of the page size.
+    """The tally of one round over the gaps. `cause`: of the last failure. `is_probe`: a request at
+    the end, where short pages don't show the page size.
     """
 
     most_empty: int = MOST_EMPTY
@@ -63,11 +62,11 @@ class Round:
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
     widened: bool = False
-    is_look: bool = False
+    is_probe: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Nothing more is to be asked for in it."""
+        """Whether no more requests are to be made in it."""
         return (
             self.unusable is not None
             or self.empty_in_a_row >= self.most_empty
@@ -76,8 +75,8 @@ class Round:
 
 
 class Reader:
-    """`shift`: events that have come in before the pass's ranges since they were read. `width`: by
-    how many events neighbouring ranges overlap. `shuffled`: neighbours come in another order.
+    """`shift`: events added before the pass's ranges since they were read. `width`: the overlap of
+    neighbouring ranges, in events. `shuffled`: the order isn't stable among neighbours.
     """
 
     def __init__(self, world: World, *, page_size: int, in_flight: int, numbered: bool) -> None:
@@ -86,21 +85,21 @@ class Reader:
         self.extent = Extent()
         self.width, self.shuffled = 1, False
         self.pass_no = self.checks = self.shift = 0
-        self.joints = Joints()
+        self.seam_matcher = SeamMatcher()
 
-    def allow(self, page_limit: int | None) -> None:
-        """The API takes no larger limit, as an earlier run has found out."""
+    def cap_page_size(self, page_limit: int | None) -> None:
+        """Applies the largest limit that the API accepted in an earlier run."""
         if page_limit is not None and page_limit < self.sizes.wanted:
             self.sizes = PageSize.of(page_limit)
 
     def begin(self, pass_no: int) -> None:
-        """A new pass."""
+        """Begins a pass."""
         self.pass_no, self.shift = pass_no, 0
-        self.joints = Joints()
+        self.seam_matcher = SeamMatcher()
 
     @property
     def has_seams(self) -> bool:
-        """Whether ranges overlap: not by numbered pages, nor where a page is a single event."""
+        """Whether ranges overlap: not with numbered pages, nor with pages of one event."""
         return not self.numbered and self.sizes.size > 1
 
     @property
@@ -112,8 +111,8 @@ class Reader:
     # --- single requests --------------------------------------------------------------------------
 
     def ask(self, at: int, stop: int, floor: int = 0) -> Ask:
-        """The request for the beginning of the gap [at, stop); no range after *floor* begins
-        before it.
+        """The request for the beginning of the gap [at, stop). The nearest range before it begins
+        at *floor*.
         """
         if self.numbered:
             size = self.sizes.size
@@ -126,7 +125,7 @@ class Reader:
         return Ask(self.pass_no, first, min(size - 1, stop - first), 1, self.shift, at)
 
     async def check(self, offset: int, limit: int) -> Outcome:
-        """Reads what is at *offset* now; not what a cache had before."""
+        """Reads what is at *offset* now, not from a cache."""
         for _ in range(MOST_CACHED):
             self.checks -= 1
             ask = Ask(self.checks, max(offset, 0), limit)
@@ -138,16 +137,16 @@ class Reader:
         return Failed(ask, "each answer came from a cache, after waiting for it to expire")
 
     def learn(self, outcome: Outcome) -> None:
-        """What any answer says of the set as a whole."""
+        """Takes the total of an answer."""
         if isinstance(outcome, Page | Empty | Repeated):
             self.extent.learn(outcome.total)
 
     def target(self, stop: int) -> int:
-        """Up to where to read, by the pass's offsets, when its chain reaches to *stop*."""
+        """The pass's offset up to which to read, when its chain reaches to *stop*."""
         return self.extent.target(stop + self.shift, self.sizes.size) - self.shift
 
     async def located(self, page: object) -> int | None:
-        """By how many events *page* says that the chain has moved; None: it holds none of it."""
+        """By how many events the chain has moved, by *page*; None if it holds no edge of it."""
         if not isinstance(page, Page):
             return None
         edges = await self.world.ledger.locate(self.pass_no, page.ids)
@@ -159,7 +158,7 @@ class Reader:
     # --- many ranges ------------------------------------------------------------------------------
 
     async def fill(self, target: int, most_empty: int = MOST_EMPTY) -> Round:
-        """Asks once for everything that the chain leaves out below *target*."""
+        """Requests each gap of the chain below *target* once."""
         now, after = Round(most_empty), 0
         while not now.is_over:
             gaps = await self.world.ledger.gaps(
@@ -169,7 +168,7 @@ class Reader:
                 break
             await self._fetch_all(self._pieces(gaps), now)
             after = gaps[-1].stop
-        await self._write_down(now)
+        await self._store_seams(now)
         return now
 
     def _pieces(self, gaps: Iterable[Gap]) -> Iterator[Ask]:
@@ -180,45 +179,45 @@ class Reader:
                 yield piece
                 at, floor = piece.first + piece.count, piece.first
 
-    async def take(self, outcome: Outcome) -> None:
-        """Takes in the answer to a range that was asked for by itself."""
-        now = Round(is_look=True)
-        self._take(outcome, now)
-        await self._write_down(now)
+    async def accept(self, outcome: Outcome) -> None:
+        """Takes in the answer to a range that was requested outside a round."""
+        now = Round(is_probe=True)
+        self._accept(outcome, now)
+        await self._store_seams(now)
 
     async def _fetch_all(self, pieces: Iterator[Ask], now: Round) -> None:
         under_way: set[asyncio.Future[Outcome]] = set()
         try:
             for piece in pieces:
                 under_way.add(asyncio.ensure_future(self.world.fetch(piece)))
-                # A slow start: what the first pages tell spares the others.
+                # A slow start: the first pages show the page size and the total.
                 if len(under_way) >= min(2 * self.in_flight + WAITING, 2 + 2 * now.pages):
-                    under_way = await self._take_first(under_way, now)
+                    under_way = await self._accept_first(under_way, now)
                 if now.is_over:
                     break
             while under_way:
-                under_way = await self._take_first(under_way, now)
+                under_way = await self._accept_first(under_way, now)
         finally:
             for fetching in under_way:
                 fetching.cancel()
 
-    async def _take_first(
+    async def _accept_first(
         self, under_way: "set[asyncio.Future[Outcome]]", now: Round
     ) -> "set[asyncio.Future[Outcome]]":
         done, left = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         for fetched in done:
-            self._take(fetched.result(), now)
+            self._accept(fetched.result(), now)
         if len(now.joined) >= JOINED_AT_ONCE or now.widened:
-            await self._write_down(now)
+            await self._store_seams(now)
         return left
 
-    def _take(self, outcome: Outcome, now: Round) -> None:
-        """One answer of a round."""
+    def _accept(self, outcome: Outcome, now: Round) -> None:
+        """Takes in one answer of a round."""
         self.learn(outcome)
         if isinstance(outcome, Page) and outcome.stored:
             now.pages += 1
             now.empty_in_a_row = now.failed_in_a_row = 0
-            self._take_page(outcome, now)
+            self._accept_page(outcome, now)
         elif isinstance(outcome, Repeated) and outcome.ignored:
             now.unusable = NoEndpoint("It ignores the offset: the same page comes at each")
         elif isinstance(outcome, Page | Empty | Repeated):
@@ -230,12 +229,12 @@ class Reader:
             now.cause = outcome.cause
             now.failed_in_a_row += 1
 
-    def _take_page(self, page: Page, now: Round) -> None:
+    def _accept_page(self, page: Page, now: Round) -> None:
         total, ask = self.extent.total, page.ask
         behind = None if total is None else total - ask.offset
-        if not self.numbered and not now.is_look:
+        if not self.numbered and not now.is_probe:
             self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
-        for first, comparison in self.joints.add(page):
+        for first, comparison in self.seam_matcher.add(page):
             self._widen(comparison, now)
             fact = joined(first, comparison)
             needed = max(self.width, LEAST_WIDE) if self.shuffled else self.width
@@ -243,19 +242,21 @@ class Reader:
                 now.joined.append(fact)
 
     def _widen(self, seam: Comparison, now: Round) -> None:
-        """Where the order isn't stable among neighbours, a page that begins before them has all."""
+        """Widens the overlap where the order isn't stable among neighbours."""
         if not seam.disorder or seam.overlap < self.width:
             return
         wider = max(LEAST_WIDE, 3 * self.width // 2, min(FIRST_WIDE, self.sizes.size // 6))
         now.widened = not self.shuffled
         self.shuffled = True
         if 3 * wider <= self.sizes.size:
-            logger.info("Neighbouring events come in another order: pages overlap by %d.", wider)
+            logger.info(
+                "The order of neighbouring events isn't stable: pages now overlap by %d.", wider
+            )
             self.width = wider
             now.widened = True
 
-    async def _write_down(self, now: Round) -> None:
-        if now.widened:  # what a narrower overlap seemed to show is open again
+    async def _store_seams(self, now: Round) -> None:
+        if now.widened:  # seams of the narrower overlap are in doubt again
             now.widened = False
             await self.world.ledger.unjoin(self.pass_no, "overlap")
             await self.world.ledger.unjoin(self.pass_no, "deep")
@@ -264,8 +265,8 @@ class Reader:
             written, now.joined = now.joined, []
             await self.world.ledger.join(self.pass_no, written)
 
-    async def side_by_side(self, jobs: Iterator[Coroutine[Any, Any, T]]) -> list[T]:
-        """Results of *jobs*, as many at once as requests may be in flight."""
+    async def run_concurrently(self, jobs: Iterator[Coroutine[Any, Any, T]]) -> list[T]:
+        """The results of *jobs*, run with at most `in_flight` at once."""
         results: list[T] = []
         under_way: set[asyncio.Future[T]] = set()
         try:

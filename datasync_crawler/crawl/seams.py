@@ -1,8 +1,8 @@
 """Seams: whether two neighbouring responses join. Pure.
 
-Each response is a contiguous slice of the set at its moment. If two of them share an event, what
-was there all the time stands before that event, in the one, or behind it, in the other. This holds
-as long as the order is stable; `compare` notices where it isn't.
+Each response is a contiguous slice of the set at its moment. If two of them share an event, each
+event that was there all the time stands before it in the one, or behind it in the other. This holds
+as long as the order is stable; `compare` detects where it isn't.
 """
 
 from collections import OrderedDict
@@ -12,18 +12,18 @@ from typing import Any, Final
 
 from datasync_crawler.crawl.values import Joined, Page
 
-#: From this overlap on a disorder that takes less than half of it is told from chance.
+#: The overlap from which on a disorder of less than half of it can be told from chance.
 LEAST_WIDE: Final = 8
-#: Pages whose edges are remembered until their neighbours have come.
+#: Pages whose edges are kept until their neighbours have come.
 MOST_REMEMBERED: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two responses lie to one another: exact, deep, overlap, or doubt.
+    """How two responses join: exact, deep, overlap, or doubt.
 
-    `depth`: by how many events the set moved towards its end between them. `disorder`: events that
-    both hold stand in another order: a wider overlap holds more of that.
+    `depth`: by how many events the set moved towards its end between them. `disorder`: they share
+    events, in another order: a wider overlap may join them.
     """
 
     kind: str
@@ -33,13 +33,12 @@ class Comparison:
 
 
 def compare(before: Sequence[str], behind: Sequence[str], overlap: int) -> Comparison:
-    """The ids of two responses; *overlap*: how many offsets at the seam both were asked for (≥ 1).
+    """Compares the ids of two responses; *overlap*: offsets requested by both (at least 1).
 
-    Deep: both hold the same events in the same order around the seam, at other offsets, and at
-    least half of a wide overlap. Overlap:
-    they differ in their order from either end of the overlap, and the two disorders together take
-    less than half of it: what moves about at the one end of it is in the one response whole, what
-    moves at the other end is in the other.
+    Deep: both hold the same events in the same order around the seam, at other offsets, and more
+    than half of the overlap. Overlap: their order differs at the ends of the overlap, by less than
+    half of it in sum; events that move at one end are all in one response, those at the other end
+    in the other.
     """
     width = min(overlap, len(before), len(behind))
     if width == overlap and before[-width:] == behind[:width]:
@@ -65,7 +64,7 @@ def compare(before: Sequence[str], behind: Sequence[str], overlap: int) -> Compa
 def agree(one: Page, other: Page, seam: int) -> bool:
     """Whether two readings around the offset *seam* hold the same events there.
 
-    Where the order isn't stable, their edges differ; that must not reach the seam.
+    Where the order isn't stable, their edges differ; the differences must not reach the seam.
     """
     early, late = sorted((one, other), key=lambda page: page.ask.offset)
     start, stop = late.ask.offset, early.ask.offset + len(early.ids)
@@ -77,9 +76,9 @@ def agree(one: Page, other: Page, seam: int) -> bool:
 
 
 def joined(first: int, comparison: Comparison) -> Joined | None:
-    """What is to be written down of a seam; None: it is exact, which the ledger sees, or in doubt.
+    """The seam as it is stored; None if it is in doubt, or exact, which the ledger shows.
 
-    A wide overlap is stored, so that the ledger can't see that it is exact.
+    A wide overlap is stored also when it is exact, since the ledger doesn't show that.
     """
     if comparison.kind == "deep":
         return Joined(first, "deep", comparison.depth)
@@ -94,10 +93,10 @@ def _index(ids: Sequence[str], wanted: str) -> int | None:
         return None
 
 
-class Joints:
-    """Compares each page with its neighbours as they come. Remembers edges, not pages.
+class SeamMatcher:
+    """Compares each page with its neighbours as they come. Keeps the edges of pages only.
 
-    It only saves requests: what it can't compare any more is read again (the ledger says which).
+    It only saves requests: seams that it can't compare are read again.
     """
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
@@ -106,7 +105,7 @@ class Joints:
         self._tails: OrderedDict[int, Sequence[str]] = OrderedDict()
 
     def add(self, page: Page) -> list[tuple[int, Comparison]]:
-        """The seams that can be compared now that *page* has come, by where they are."""
+        """The comparisons that *page* makes possible, with the offsets of their seams."""
         ids, ask = page.ids, page.ask
         keep = max(64, 4 * (ask.overlap + 1))
         found = []

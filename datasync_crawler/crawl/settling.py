@@ -1,4 +1,4 @@
-"""Seams in doubt: pages around them are read again until they join, or can't."""
+"""Settles seams in doubt: pages around them are read again until they join."""
 
 from typing import Final
 
@@ -11,24 +11,24 @@ MOST_READINGS: Final = 8
 
 
 async def settle_all(reader: Reader) -> int:
-    """Reads again around each seam that nothing proves yet; returns how many stay in doubt."""
+    """Settles all seams in doubt of the pass; returns how many stay in doubt."""
     pass_no, after = reader.pass_no, -1
     while doubts := await reader.world.ledger.doubts(pass_no, after=after, most=reader.in_flight):
-        joined = await reader.side_by_side(_settle(reader, doubt) for doubt in doubts)
+        joined = await reader.run_concurrently(_settle(reader, doubt) for doubt in doubts)
         await reader.world.ledger.join(pass_no, [fact for fact in joined if fact])
-        if None in joined:  # one is enough: this pass proves nothing
+        if None in joined:  # one is enough: this pass can't be a proof
             return len(await reader.world.ledger.doubts(pass_no, most=GAPS_AT_ONCE))
         after = doubts[-1].first
     return 0
 
 
 async def _settle(reader: Reader, doubt: Doubt) -> Joined | None:
-    """A page around the seam, until it holds an event of both sides and two readings in a row
-    bring nothing new.
+    """Reads a page around the seam until it holds an event of both sides, and two readings in a
+    row agree and bring nothing new. None: still in doubt.
     """
     size = reader.sizes.size
     seam, reach = doubt.first + reader.shift, size // 2
-    before: Page | None = None  # the reading before, if it held both sides and nothing new
+    before: Page | None = None  # the last reading, if it held both sides and nothing new
     for number in range(1, MOST_READINGS + 1):
         page = await reader.check(seam - reach, size)
         reach = (size // 2, size // 3, 2 * size // 3)[number % 3]
@@ -52,8 +52,8 @@ async def _settle(reader: Reader, doubt: Doubt) -> Joined | None:
 
 
 def _is_inside(page: Page, place: int, size: int) -> bool:
-    """Whether a place in a response is far from where it was cut; front and end of the set are no
-    cuts.
+    """Whether a place is a quarter page away from the response's edges; the front and the end of
+    the set don't count as edges.
     """
     return (page.ask.offset == 0 or place >= size // 4) and (
         len(page.ids) < size or place < len(page.ids) - size // 4

@@ -1,21 +1,20 @@
-"""The page size: what the API really serves, learned from responses. Pure."""
+"""The page size that the API really serves, learned from responses. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
-#: What servers commonly allow at most, tried one after another where a limit is refused.
+#: Common maximum page sizes, tried in this order when the API rejects a limit.
 COMMON_LIMITS: Final = (2000, 1000, 500, 250, 100, 50, 20, 10)
-#: One request in so many asks for what the user wants, so that a size that was lowered rises again.
+#: One request in 16 asks for the wanted size, so that a lowered size can rise again.
 PROBE_EVERY: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """`wanted`: the user's page size, or what the API allows; `size`: what is asked for, in events;
-    `longest`: the longest response so far.
+    """`wanted`: the user's page size, or the API's maximum; `size`: the one that is requested;
+    `longest`: the longest response so far; all in events.
 
-    A smaller size is believed when two pages in a row came with it: one that was cut short by
-    accident changes nothing.
+    A smaller size counts from two pages in a row on, so that a single short page changes nothing.
     """
 
     wanted: int
@@ -25,17 +24,17 @@ class PageSize:
 
     @classmethod
     def of(cls, wanted: int) -> "PageSize":
-        """Nothing is known yet."""
+        """Before the first response."""
         return cls(wanted, wanted)
 
     def observe(self, asked: int, received: int, behind: int | None) -> "PageSize":
         """After a response of *received* events to a request for *asked*.
 
-        *behind*: events that the total says lie from the offset on; None when no total is known.
+        *behind*: events from the offset on, by the total; None when no total is known.
         """
         longest = max(self.longest, received)
         if behind is not None and received >= behind:
-            return replace(self, longest=longest)  # the end: short by right
+            return replace(self, longest=longest)  # the last page may be short
         if received >= asked:
             grown = min(max(self.size, asked), self.wanted) if received == asked else received
             return replace(self, size=max(self.size, grown), seen=None, longest=longest)
@@ -44,14 +43,14 @@ class PageSize:
         return replace(self, seen=received, longest=longest)
 
     def is_full(self, received: int) -> bool:
-        """Whether a response of that length may have been cut where the API cuts."""
+        """Whether a response of that length may have been capped by the API."""
         return received >= min(self.size, self.longest)
 
     def ask(self, number: int) -> int:
         """The limit of request *number*."""
         return self.wanted if number % PROBE_EVERY == 0 else self.size
 
-    def refused(self, asked: int) -> "PageSize | None":
-        """After the API took no limit of *asked*; None: there is no smaller one to try."""
+    def smaller_than(self, asked: int) -> "PageSize | None":
+        """After the API rejected the limit *asked*; None if there is no smaller one to try."""
         smaller = next((size for size in COMMON_LIMITS if size < asked), None)
         return None if smaller is None else PageSize.of(smaller)

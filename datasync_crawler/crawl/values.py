@@ -1,4 +1,4 @@
-"""What the planner asks for, what comes back, and what the ledger says.
+"""The planner's values: requests, their outcomes, and facts of the ledger.
 
 Offsets and counts are in events. An offset of the ledger counts from the front of the set as it was
 when the pass began; `Ask.shift` is what has to be added to it now.
@@ -17,13 +17,13 @@ class Range:
 
     @property
     def stop(self) -> int:
-        """The first offset behind it."""
+        """The first offset behind the range."""
         return self.first + self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A range of a pass that isn't committed. `floor`: the nearest range before it begins there."""
+    """A range of a pass that isn't committed. `floor`: where the nearest range before it begins."""
 
     first: int
     stop: int
@@ -34,11 +34,11 @@ class Gap:
 class Ask:
     """One request.
 
-    `pass_no`: above 0, a range of that pass; below 0, a reading that checks others and belongs to
-    no pass. `first`, `count`: the range as the ledger will have it. `overlap`: events before
-    `first` that are asked for as well, compared and not stored. `seam`: the offset at which the
-    range before this one ends, where one is expected. `cursor`: asked for by cursor ("": from the
-    start). `redrive`: the rejections of these offsets are said anew.
+    `pass_no`: above 0, a range of that pass; below 0, a check, which belongs to no pass. `first`,
+    `count`: the range in the ledger. `overlap`: events before `first` that are requested as well,
+    compared and not stored. `seam`: where the range before this one ends, if there is one.
+    `cursor`: the cursor to use ("": from the start). `redrive`: replaces the rejections of these
+    offsets.
     """
 
     pass_no: int
@@ -52,12 +52,12 @@ class Ask:
 
     @property
     def offset(self) -> int:
-        """The offset that the API is asked for."""
+        """The offset in the request."""
         return max(self.first - self.overlap + self.shift, 0)
 
     @property
     def limit(self) -> int:
-        """The number of events that the API is asked for."""
+        """The number of events in the request."""
         return self.count + self.overlap
 
 
@@ -65,9 +65,9 @@ class Ask:
 class Page:
     """A response with events; those behind the overlap are committed.
 
-    `ids`: what each event of the response is known by, the overlap first. `new`: events that were
-    stored or rejected for the first time. `total`: what the API said of the set.
-    `cached_s`: the response may come from a cache and be as old as that, in seconds.
+    `ids`: the ids of all events of the response, the overlap first. `new`: events that were
+    stored or rejected for the first time. `total`: the API's total. `cached_s`: the response's
+    age in a cache, in seconds; 0.0 if it isn't from one.
     """
 
     ask: Ask
@@ -80,7 +80,7 @@ class Page:
 
     @property
     def stored(self) -> int:
-        """Events behind the overlap: what the ledger counts as received."""
+        """Events behind the overlap; the ledger's `received`."""
         return max(len(self.ids) - self.ask.overlap, 0)
 
     @property
@@ -91,7 +91,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """An answer without events: a page of none, 204, 404 or 416."""
+    """An answer without events: an empty page, 204, 404 or 416."""
 
     ask: Ask
     total: int | None = None
@@ -99,7 +99,7 @@ class Empty:
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """The page of another offset, which isn't stored again. `ignored`: no other ever came."""
+    """The page of another offset, which isn't stored again. `ignored`: all offsets brought it."""
 
     ask: Ask
     total: int | None = None
@@ -108,7 +108,7 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No usable answer after all tries; `cause` is a phrase for the user."""
+    """No usable answer after all retries; `cause` is a phrase for the user."""
 
     ask: Ask
     cause: str
@@ -116,7 +116,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class LimitRefused:
-    """The API takes no limit as large as that."""
+    """The API rejects this page size."""
 
     ask: Ask
 
@@ -130,7 +130,7 @@ class NoEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class CursorExpired:
-    """The API doesn't take this cursor any more."""
+    """The API doesn't accept this cursor any more."""
 
     ask: Ask
 
@@ -140,10 +140,10 @@ Outcome = Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint | CursorE
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A set that was proved complete in `pass_no`: its closed form.
+    """A set that was proved complete in `pass_no`.
 
-    `count`: events from head to tail, by the API's offsets. `short`: how many of them were ids that
-    the API serves more than once. `total`: what the API said last, None when it says nothing.
+    `count`: events from head to tail, by the API's offsets. `short`: how many of them are ids that
+    the API serves more than once. `total`: the API's last total, None if it gives none.
     `method`: seams, counts (numbered pages) or cursor.
     """
 
@@ -158,12 +158,12 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class LedgerState:
-    """What is known before the first request.
+    """The ledger before the first request.
 
-    `pass_no`: the newest pass (0: none); `checks`: the lowest number of a reading that checks (0:
-    none). `has_seams`: the rows of the newest pass say what came before them (those of version 0.1
-    don't). `last_total`: the API's total as the newest row of that pass had it. `width`: events
-    asked for with a numbered page of that pass.
+    `pass_no`: the newest pass (0: none); `checks`: the lowest number of a check (0: none).
+    `has_seams`: the rows of the newest pass have `before_id` (those of version 0.1 don't).
+    `last_total`: the API's total in the newest row of that pass. `width`: the page size of that
+    pass, where pages are numbered.
     """
 
     pass_no: int = 0
@@ -177,14 +177,14 @@ class LedgerState:
 
     @property
     def open_pass(self) -> int | None:
-        """A pass that can be gone on with."""
+        """The newest pass, if it can be resumed."""
         proved = self.proof.pass_no if self.proof else 0
         return self.pass_no if self.pass_no > proved and self.has_seams else None
 
 
 @dataclass(frozen=True, slots=True)
 class ChainEnd:
-    """The end of the farthest range of a pass, and the id of the last event in it."""
+    """Where the chain of a pass ends, and the id of its last event."""
 
     stop: int
     last_id: str
@@ -192,10 +192,10 @@ class ChainEnd:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A seam that nothing proves yet: the range behind it begins at `first`.
+    """A seam that isn't proved yet: the range behind it begins at `first`.
 
-    `left` and `right`: ids of the ranges on either side of it (their first and last events).
-    `same`: they share the event that they should, but that may be by chance.
+    `left` and `right`: the first and last ids of the ranges on either side of it. `same`: they
+    share the expected event, but the order isn't stable, so that it may be by chance.
     """
 
     first: int
@@ -206,11 +206,11 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A seam that is proved, though it isn't exact.
+    """A proved seam that isn't exact.
 
     `kind`: deep (the set moved by `depth` events), overlap (the order differs within less than half
     of the overlap), reread (a page around it was read again `readings` times), anchor (the front
-    page holds the head of what was proved before), base (that lies from here on).
+    page holds the head of the last proof), base (the last proof's set begins here).
     """
 
     first: int
@@ -223,11 +223,11 @@ class Joined:
 class PassFigures:
     """Sums over a pass and over the tables. `inexact`: seams that aren't exact, joined or not.
 
-    `deep`: how many events the set moved by at deep seams, in sum. `inserted`: events that were new
-    in this pass. `distinct`: ids stored and rejected in all. `totals`: the least and the greatest
-    total that its rows heard. `first_id`: the event at its front. `based`: what was proved before
-    is a part of it. `covered`: offsets in its chain. `again_behind`: events behind what was proved
-    before that were stored already.
+    `deep`: by how many events the set moved at deep seams, in sum. `inserted`: events that were new
+    in this pass. `distinct`: ids stored and rejected in all. `totals`: the smallest and the largest
+    total of its rows. `first_id`: the event at its front. `based`: it builds on the last proof.
+    `covered`: offsets in its chain. `again_behind`: events behind the last proof's set that were
+    stored already.
     """
 
     inexact: int = 0
@@ -245,11 +245,12 @@ class PassFigures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run has proved. `sentences`: what is missing and why, or what is to be known beside
-    the proof. `again`: another pass may settle it. `rerun`: the same command may do better later.
+    """The result of a pass or run. `sentences`: what is missing and why, or notes on the proof.
+    `again`: another pass may settle it. `rerun`: the same command may succeed later. `setup`:
+    something has to be set up first.
 
-    Of a complete set: `served`, events from front to end; `total`, what the API said of that;
-    `stored` and `rejected`, events in the tables.
+    Of a complete set: `served`, events from front to end; `total`, the API's; `stored` and
+    `rejected`, events in the tables.
     """
 
     complete: bool
@@ -260,3 +261,4 @@ class Verdict:
     total: int | None = None
     stored: int = 0
     rejected: int = 0
+    setup: bool = False

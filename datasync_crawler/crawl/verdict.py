@@ -1,4 +1,4 @@
-"""The verdict: whether the evidence proves that everything served is stored. Pure."""
+"""The verdict: whether a pass proves that everything served is stored. Pure."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from datasync_crawler.crawl.values import PassFigures, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a pass has shown.
+    """The evidence of one pass.
 
-    `served`: events from the front to the end as the API serves them, by offsets. `total`: what it
-    said then; None: nothing. `doubts`: seams that couldn't be joined. `missing`: what couldn't be
-    fetched, in words. `end` and `head`: seen. `short`: distinct ids fewer than the total that are
-    known to be the API's own doing. `is_second`: this pass read again what another one had read.
-    `has_seams`: pages overlap; else (numbered pages) only counts prove anything. `too_small`: the
-    page size, where the order isn't stable and a page may hold less than what moves about.
+    `served`: events from the front to the end, by the API's offsets. `total`: the API's, None if it
+    gives none. `doubts`: seams that couldn't be joined. `missing`: a sentence about what couldn't
+    be fetched. `end` and `head`: whether they were seen. `short`: ids that the API is known to
+    serve more than once. `is_second`: an earlier pass has read everything, too. `has_seams`: pages
+    overlap; else (numbered pages) counts are the proof. `too_small`: the page size, where it is too
+    small for an order that isn't stable.
     """
 
     figures: PassFigures
@@ -32,8 +32,21 @@ class Evidence:
 
     @property
     def left(self) -> int:
-        """Distinct ids fewer than the total."""
+        """By how much the total exceeds the distinct ids."""
         return 0 if self.total is None else max(self.total - self.figures.distinct, 0)
+
+
+def nothing_served(total: int | None, *, is_first: bool) -> Verdict:
+    """The first answer holds no event. *is_first*: nothing was ever read into this schema."""
+    if not total:
+        return Verdict(complete=False, sentences=("the API serves no events",), rerun=True)
+    said = f"the API counts {total:,} events, and its first answer holds none"
+    if is_first:
+        said += (
+            ": EVENTS_KEY doesn't name the list that they are in, or OFFSET_PARAM, LIMIT_PARAM or "
+            "QUERY_PARAMS ask for none. Look at an answer with scrapy fetch"
+        )
+    return Verdict(complete=False, sentences=(said,), rerun=not is_first, setup=is_first)
 
 
 def judge(e: Evidence) -> Verdict:
@@ -41,20 +54,20 @@ def judge(e: Evidence) -> Verdict:
     if e.missing:
         return Verdict(complete=False, sentences=(e.missing,), rerun=True)
     if e.figures.unbalanced:
-        said = (
+        sentence = (
             f"{e.figures.unbalanced} ranges of the ledger don't add up: somebody has changed the "
             "table checkpoint; crawl into a new DB_SCHEMA"
         )
-        return Verdict(complete=False, sentences=(said,))
+        return Verdict(complete=False, sentences=(sentence,))
     if moving := _moving(e):
         return Verdict(complete=False, sentences=(moving,), again=True, rerun=True)
     if e.total is not None and e.total > e.served:
-        said = (
+        sentence = (
             f"offsets {e.served}–{e.total - 1} are missing: the API counts {e.total:,} events, but "
             f"serves none behind the first {e.served:,}. If its total is an estimate, set "
             "TOTAL_KEY=none, and the end of the pages is what counts"
         )
-        return Verdict(complete=False, sentences=(said,))
+        return Verdict(complete=False, sentences=(sentence,))
     if uncounted := _uncounted(e):
         return Verdict(complete=False, sentences=(uncounted,), again=True, rerun=True)
     return Verdict(
@@ -68,7 +81,7 @@ def judge(e: Evidence) -> Verdict:
 
 
 def _moving(e: Evidence) -> str:
-    """Why the chain of seams isn't whole; "" when it is."""
+    """Why the chain of seams is broken; "" when it isn't."""
     if not e.end:
         return "the end of the set wasn't found: events moved while they were read"
     if not e.head:
@@ -80,15 +93,15 @@ def _moving(e: Evidence) -> str:
         )
     if e.too_small and e.total is None:
         return (
-            f"the API's order isn't stable, it says no total, and pages of {e.too_small} events "
+            f"the API's order isn't stable, it gives no total, and pages of {e.too_small} events "
             f"are too small to prove anything: set BULK_PAGE_SIZE to {3 * LEAST_WIDE} or more"
         )
     return ""
 
 
 def _uncounted(e: Evidence) -> str:
-    """Why distinct ids and total don't match; "" when they do, or when a second pass has brought
-    nothing new.
+    """Why the counts don't prove the set; "" when distinct ids match the total, or a second pass
+    has brought nothing new.
     """
     if e.is_second and e.figures.inserted == 0:
         return ""

@@ -36,7 +36,7 @@ _UNCOUNTED_EVENTS = _MOST_EVENTS * len(b'{"id":"a"},')  # bytes
 _UNCOUNTED_ITEMS = _MOST_EVENTS * len(b"1,")
 _UNCOUNTED_FRACTIONS = 4_000_000  # bytes; 112 MB of Decimals if they were all in one list
 # A timestamp that is a list or an object, or may be one under an escaped name.
-_NESTED_TIMESTAMP = re.compile(rb'"timestamp"\s*+:\s*+[\[{]|\\u00')
+_NESTED = rb'"%s"\s*+:\s*+[\[{]|\\u00'
 _LONGEST_NAME = 200  # characters of a requestId
 _REFUSALS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _Path = tuple[str, ...]
@@ -58,12 +58,15 @@ class PageFormat:
 
     An empty `events_key` means that the body is the list itself; a body that is a list is always
     taken as the list of events. An empty `total_key` or `next_key` means the usual places: top
-    level, `meta`, `pagination` or `links`.
+    level, `meta`, `pagination` or `links`. `id_field` and
+    `timestamp_field` name an event's own fields.
     """
 
     events_key: str = "data"
     total_key: str = ""
     next_key: str = ""
+    id_field: str = "id"
+    timestamp_field: str = "timestamp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,13 @@ class PageDecoder:
         self._events_path = _path(page_format.events_key)
         self._totals = (_path(page_format.total_key),) if page_format.total_key else _TOTALS
         self._next = _path(page_format.next_key)
-        self._strict = self._decoders(Event)
-        self._fractions = self._decoders(fields.FractionEvent)
-        self._integer_ids = self._decoders(fields.NumberedEvent)
+        names = fields.Names(page_format.id_field, page_format.timestamp_field)
+        self._reader = fields.Reader(names)
+        self._nested_timestamp = re.compile(_NESTED % re.escape(names.timestamp.encode()))
+        self._id_refused, self._timestamp_refused = f".{names.id}`", f".{names.timestamp}`"
+        self._strict = self._decoders(names.struct(Event))
+        self._fractions = self._decoders(names.struct(fields.FractionEvent))
+        self._integer_ids = self._decoders(names.struct(fields.NumberedEvent))
         self._raws = self._decoders(msgspec.Raw)
 
     def decode(self, body: bytes, most_events: int = _MOST_EVENTS) -> WirePage:
@@ -174,11 +181,11 @@ class PageDecoder:
 
     def _other_page(self, body: bytes, refusal: str) -> tuple[Sequence[Event], Any]:
         """The first way for numeric timestamps with a fraction and for numeric ids."""
-        if not refusal.endswith((".timestamp`", ".id`")):
+        if not refusal.endswith((self._timestamp_refused, self._id_refused)):
             raise msgspec.ValidationError(refusal)
-        if len(body) > _UNCOUNTED_FRACTIONS and _NESTED_TIMESTAMP.search(body):
+        if len(body) > _UNCOUNTED_FRACTIONS and self._nested_timestamp.search(body):
             raise msgspec.ValidationError("a timestamp that is a list or an object")
-        if refusal.endswith(".timestamp`"):
+        if refusal.endswith(self._timestamp_refused):
             try:
                 return _run(self._fractions, body)
             except msgspec.ValidationError:
@@ -198,7 +205,7 @@ class PageDecoder:
         rejections: list[Rejection] = []
         for index, raw in enumerate(raws):
             served = bytes(raw)
-            event = (fields.unstorable(served) if suspicious else None) or fields.read(served)
+            event = (fields.unstorable(served) if suspicious else None) or self._reader.read(served)
             if isinstance(event, Event):
                 events.append(event)
                 indexes.append(index)

@@ -21,7 +21,6 @@ _COLUMN_OF_TEXT = {
     "type": "type",
     "name": "name",
 }
-_KNOWN_FIELDS = frozenset(("id", "properties", "timestamp", "session", *_COLUMN_OF_TEXT))
 #: Largest event that is decoded as a whole, in bytes: its timestamp can hold 16,000 numbers.
 _MOST_AT_ONCE = 65_536
 #: Most fields of a larger event. A field of five bytes takes 20 times that in memory.
@@ -82,58 +81,95 @@ def nulls_to_none(events: list[Event]) -> None:
             event.session = _json(event.session)
 
 
-def read(served: bytes) -> Event | str:
-    """
-    The event in these bytes, or the reason why it can't be stored.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a server calls an event's id and its time."""
 
-    Takes five times as long as an event of a page that fits, and twelve times for one with a field
-    of another type, such as a number as name. A JSON null may remain (nulls_to_none).
-    """
-    large = len(served) > _MOST_AT_ONCE
-    if large and not scan.has_at_most(served, _MOST_FIELDS):
-        return f"event: more than {_MOST_FIELDS:,} fields"
-    try:
-        fields = _FIELDS.decode(served)
+    id: str = "id"
+    timestamp: str = "timestamp"
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Fields that have a column."""
+        return frozenset((self.id, "properties", self.timestamp, "session", *_COLUMN_OF_TEXT))
+
+    def struct(self, event: type[Event]) -> Any:
+        """*event* with these names on the wire: itself where they are the usual ones."""
+        if self == Names():
+            return event
+        own = msgspec.structs.fields(event)
+        renamed = {"id": self.id, "timestamp": self.timestamp}
+        return msgspec.defstruct(
+            event.__name__,
+            [
+                (one.name, one.type, *([] if one.required else [one.default]))
+                for one in own
+                if one.name in {*renamed, "session_id", "user_id"}
+            ],
+            bases=(event,),
+            rename={"session_id": "sessionId", "user_id": "userId", **renamed},
+            gc=False,
+        )
+
+
+class Reader:
+    """Reads events one by one, of a server with these names."""
+
+    def __init__(self, names: Names) -> None:
+        self._names, self._known = names, names.known
+        self._roomy = msgspec.json.Decoder(names.struct(_RoomyEvent), float_hook=exact)
+
+    def read(self, served: bytes) -> Event | str:
+        """
+        The event in these bytes, or the reason why it can't be stored.
+
+        Takes five times as long as an event of a page that fits, and twelve times for one with a
+        field of another type, such as a number as name. A JSON null may remain (nulls_to_none).
+        """
+        large = len(served) > _MOST_AT_ONCE
+        if large and not scan.has_at_most(served, _MOST_FIELDS):
+            return f"event: more than {_MOST_FIELDS:,} fields"
         try:
-            roomy = None if large else _ROOMY.decode(served)
+            fields = _FIELDS.decode(served)
+            try:
+                roomy = None if large else self._roomy.decode(served)
+            except msgspec.ValidationError:
+                roomy = None
+            if roomy is None:
+                return self._from_fields(fields)
+        except RecursionError:
+            return "event: nested too deeply"
         except msgspec.ValidationError:
-            roomy = None
-        if roomy is None:
-            return _from_fields(fields)
-    except RecursionError:
-        return "event: nested too deeply"
-    except msgspec.ValidationError:
-        return "event: not an object"
-    except msgspec.DecodeError:
-        return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
-    if isinstance(roomy.timestamp, _NESTED):
-        roomy.timestamp = ()  # rejected as a timestamp, and holds nothing
-    event = Event(*msgspec.structs.astuple(roomy))
-    if not fields.keys() <= _KNOWN_FIELDS:
-        event.extra = _object({key: fields[key] for key in fields if key not in _KNOWN_FIELDS})
-    return event
+            return "event: not an object"
+        except msgspec.DecodeError:
+            return "event: not valid JSON (NaN, Infinity, a lone surrogate or worse)"
+        if isinstance(roomy.timestamp, _NESTED):
+            roomy.timestamp = ()  # rejected as a timestamp, and holds nothing
+        event = Event(*msgspec.structs.astuple(roomy))
+        if not fields.keys() <= self._known:
+            event.extra = _object({key: fields[key] for key in fields if key not in self._known})
+        return event
 
-
-def _from_fields(fields: dict[str, msgspec.Raw]) -> Event | str:
-    event_id = _id(fields.pop("id", None))
-    if isinstance(event_id, _Unusable):
-        return event_id.reason
-    timestamp = fields.pop("timestamp", _NULL)
-    try:
-        instant = () if _is_nested(timestamp) else _ANYTHING.decode(timestamp)
-    except msgspec.ValidationError:
-        return "timestamp: a number of too many digits"
-    return Event(
-        id=event_id,
-        properties=_json(fields.pop("properties", _NULL)),
-        timestamp=instant,
-        session=_json(fields.pop("session", _NULL)),
-        **{
-            column: _column_text(fields.pop(name, _NULL))
-            for name, column in _COLUMN_OF_TEXT.items()
-        },
-        extra=_object(fields) if fields else None,
-    )
+    def _from_fields(self, fields: dict[str, msgspec.Raw]) -> Event | str:
+        event_id = _id(fields.pop(self._names.id, None))
+        if isinstance(event_id, _Unusable):
+            return event_id.reason
+        timestamp = fields.pop(self._names.timestamp, _NULL)
+        try:
+            instant = () if _is_nested(timestamp) else _ANYTHING.decode(timestamp)
+        except msgspec.ValidationError:
+            return "timestamp: a number of too many digits"
+        return Event(
+            id=event_id,
+            properties=_json(fields.pop("properties", _NULL)),
+            timestamp=instant,
+            session=_json(fields.pop("session", _NULL)),
+            **{
+                column: _column_text(fields.pop(name, _NULL))
+                for name, column in _COLUMN_OF_TEXT.items()
+            },
+            extra=_object(fields) if fields else None,
+        )
 
 
 def _is_nested(raw: msgspec.Raw) -> bool:
@@ -177,6 +213,5 @@ def _object(fields: dict[str, msgspec.Raw]) -> msgspec.Raw:
 
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ROOMY = msgspec.json.Decoder(_RoomyEvent, float_hook=exact)
 _ANYTHING = msgspec.json.Decoder(float_hook=exact)
 _STRING = msgspec.json.Decoder(str)

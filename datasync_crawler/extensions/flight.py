@@ -1,7 +1,7 @@
-"""Which ranges are in flight, and how long answers take.
+"""Ranges in flight, and the latency of answers.
 
-Uses no settings. Listens to Scrapy's signals of requests and items; sets the stats `latency/…`.
-Others ask it for what it knows (`Flight.ranges`). Must not know what is planned: it looks on.
+Uses no settings. Handles Scrapy's signals of requests and items; sets the stats `latency/…`. Other
+components read `Flight.ranges`.
 """
 
 import time

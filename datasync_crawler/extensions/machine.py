@@ -1,19 +1,19 @@
-"""How much memory this process may take: the last resort of a crawl whose pages are too large."""
+"""The memory that this process may take, by the machine and its cgroups."""
 
 import re
 from pathlib import Path
 from typing import Final
 
-#: Of a limit that was set for this container or unit, and of a machine that others use, too.
+#: A cgroup's limit is for this container or unit; a machine's memory is shared with others.
 _SHARE_OF_CGROUP: Final = 0.8
 _SHARE_OF_MACHINE: Final = 0.5
 
 
 def memory_limit_mb(root: Path = Path("/")) -> int:
-    """MB after which a crawl had better end, before the kernel ends it; 0 where nothing is known.
+    """MB beyond which a crawl should end; 0 where no limit is known.
 
-    The least of what the machine has and what its cgroups allow (version 2 or 1). *root* is where
-    /proc and /sys are.
+    The smallest share of the machine's memory and of its cgroups' limits (version 2 or 1). /proc
+    and /sys are under *root*.
     """
     limits = [_SHARE_OF_CGROUP * limit for limit in _cgroup_limits(root)]
     found = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), re.MULTILINE)
@@ -23,14 +23,14 @@ def memory_limit_mb(root: Path = Path("/")) -> int:
 
 
 def _cgroup_limits(root: Path) -> list[int]:
-    """Bytes. Of version 2, those of all groups above count, too."""
+    """Bytes. In version 2, the limits of all parent groups apply as well."""
     files = [root / "sys/fs/cgroup/memory/memory.limit_in_bytes"]
     for line in _text(root / "proc/self/cgroup").splitlines():
         group = root / "sys/fs/cgroup" / line.split(":", 2)[-1].strip("/")
         groups = (group, *group.parents)
         files += [one / "memory.max" for one in groups if one.is_relative_to(root / "sys/fs")]
-    said = (_text(file).strip() for file in files)
-    return [int(limit) for limit in said if limit.isdigit()]
+    limits = (_text(file).strip() for file in files)
+    return [int(limit) for limit in limits if limit.isdigit()]
 
 
 def _text(file: Path) -> str:

@@ -1,7 +1,6 @@
 """The last resort against running out of memory: ends the crawl cleanly before the kernel does.
 
-What a response may cost is bounded where it comes in (transport, decompression, core.wire); this
-is for what nobody has thought of.
+The memory of a response is bounded in `handlers.transport` and `handlers.decompression`.
 """
 
 from pathlib import Path
@@ -15,14 +14,14 @@ _STATM: Final = Path("/proc/self/statm")
 
 
 class MemoryLimit(MemoryUsage):
-    """Takes the place of Scrapy's MemoryUsage. Settings: MEMUSAGE_…; 0 MB is no limit.
+    """Replaces Scrapy's MemoryUsage. Settings: MEMUSAGE_…; 0 MB is no limit.
 
-    Asks for the crawl's end by `signals.stop_requested`. Stats: memusage/….
+    Sends `signals.stop_requested`. Stats: memusage/….
     """
 
     def get_virtual_size(self) -> int:
-        """Bytes in memory now. Scrapy's own figure is a peak, and begins with the peak of the
-        process that has started this one (getrusage after fork and exec).
+        """Bytes in memory now. Scrapy's own figure (getrusage) is a peak that includes that of the
+        parent process.
         """
         try:
             pages = int(_STATM.read_text().split()[1])

@@ -1,4 +1,4 @@
-"""Stopping: tells everybody that waits, and closes the crawl for those who may not.
+"""Stopping: announces that the crawl is closing, and closes it when a component requests that.
 
 Uses no settings. Sends `signals.stopping`, handles `signals.stop_requested`.
 """
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A stop that takes longer waits for a database that never answers, in seconds.
+#: Seconds. A stop that takes longer waits for a database that never answers.
 LONGEST_STOP_S: Final = 20.0
-#: How soon a closing crawl is noticed, in seconds. Scrapy announces it by no signal.
+#: Seconds between two checks whether the engine is closing: Scrapy has no signal for it.
 POLL_S: Final = 0.1
 
 
 class StopControl:
-    """Watches the engine, and closes the crawl when a component asks for it."""
+    """Polls the engine, and closes the crawl on `stop_requested`."""
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
@@ -50,7 +50,7 @@ class StopControl:
 
     def _look(self) -> None:
         engine = self._crawler.engine
-        # No public attribute says that the engine is closing.
+        # Scrapy 2.19 has no public attribute for a closing engine.
         slot = engine._slot
         if engine._stopping or (slot is not None and slot.closing is not None):
             self._tell()
@@ -59,14 +59,14 @@ class StopControl:
         if not self._told:
             self._told = True
             self._crawler.signals.send_catch_log(signals.stopping)
-            # In good time the loop has ended by then. What is cut was committed or is a gap.
+            # Normally the loop has ended by then. A page that is cut off is committed or a gap.
             asyncio.get_running_loop().call_later(LONGEST_STOP_S, cut_all)
 
     def _stop_requested(self, reason: str, sentence: str) -> None:
         if self._closing is not None:
             return
         stats = self._crawler.stats
-        if self._told:  # it is ending, by a signal: what fails meanwhile is its last word
+        if self._told:  # already closing: the cause of the first failure is kept
             if stats.get_value("crawl/stop_sentence") is None:
                 stats.set_value("crawl/stop_sentence", sentence)
             return

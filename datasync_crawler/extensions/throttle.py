@@ -1,8 +1,8 @@
-"""AutoThrottle for an API: the number of requests in flight, not a delay between them.
+"""AutoThrottle for an API: sets the number of requests in flight instead of a delay.
 
 Settings: AUTOTHROTTLE_ENABLED, CONCURRENT_REQUESTS (the first number). Handles
-`signals.in_flight_limit_changed`. Stats: throttle/in_flight_limit. Must not delay anything nor
-decide how many: the rate limiter does both.
+`signals.in_flight_limit_changed`. Stats: throttle/in_flight_limit. The rate limiter
+decides the number and delays requests.
 """
 
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LatencyThrottle(AutoThrottle):
-    """Keeps the delay at 0 and has Scrapy hand over as many requests as may be in flight."""
+    """Keeps the delay at 0 and sets Scrapy's concurrency to the in-flight limit."""
 
     def __init__(self, crawler: "Crawler") -> None:
         super().__init__(crawler)
@@ -35,7 +35,7 @@ class LatencyThrottle(AutoThrottle):
 
     def _in_flight_limit_changed(self, limit: int) -> None:
         downloader = self.crawler.engine.downloader
-        # The slot of the next request may not be there yet: it takes the downloader's number.
+        # A slot that is created later takes the downloader's number.
         downloader.domain_concurrency = downloader.total_concurrency = limit
         for slot in downloader.slots.values():
             slot.delay = 0.0

@@ -1,4 +1,4 @@
-"""The last step before the wire: the download handler, and the gate where requests wait."""
+"""The download handler, and the gate where requests wait until they may be sent."""
 
 from datasync_crawler.handlers.wire import PacedDownloadHandler
 

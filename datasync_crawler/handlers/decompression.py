@@ -1,6 +1,6 @@
-"""Scrapy's decompression of bodies, with bounds on what is held at once.
+"""Scrapy's decompression of bodies, with a bound on the bytes held at once.
 
-Must not refuse what Scrapy takes: a body waits until there is room for it.
+A body waits until there is room for it; none that Scrapy would accept is rejected.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-#: Of bodies that wait, while one more is unpacked, whose size nobody knows before.
+#: Bytes of unpacked bodies that may wait when one more is unpacked, whose size isn't known before.
 _MOST_WAITING: Final = MOST_BYTES // 2
-#: Looks whether there is room: one collection a second at most, of about 50 ms.
+#: Waits of RETRY_S between two garbage collections: one a second, of about 50 ms.
 _COLLECT_EVERY: Final = 50
 
 
@@ -54,9 +54,9 @@ class BoundedDecompression(HttpCompressionMiddleware):
         return unpacked
 
     def _warn_unknown_encoding(self, response: "Response", encodings: list[bytes]) -> None:
-        """Scrapy's line, where a header of the API must not write lines of its own."""
-        said = [printable(name.decode("latin-1")).encode("ascii", "replace") for name in encodings]
-        super()._warn_unknown_encoding(response, said)
+        """Scrapy's warning, with control characters of the header escaped."""
+        names = [printable(name.decode("latin-1")).encode("ascii", "replace") for name in encodings]
+        super()._warn_unknown_encoding(response, names)
 
     def _waiting(self) -> int:
         unpacked = sum(len(response.body) for response in self._unpacked)
@@ -64,9 +64,9 @@ class BoundedDecompression(HttpCompressionMiddleware):
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Drops what the frames hold in which it was raised: up to 64 MB that had been unpacked.
+    """Clears the frames of a traceback, which may hold 64 MB of unpacked body.
 
-    A reference cycle keeps those alive until they are collected: 155 answers of 1.6 kB took 5.7 GB
+    A reference cycle keeps them until the next collection: 155 answers of 1.6 kB took 5.7 GB
     (Scrapy 2.19).
     """
     link: BaseException | None = error

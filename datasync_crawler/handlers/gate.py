@@ -1,7 +1,7 @@
-"""The gate: where every request waits until it may be sent. Carries out what the limiter decides.
+"""The gate: where every request waits until the limiter lets it be sent.
 
-Owns the queue and its timer. Must not decide when a request may go (`ratelimit` does), send it
-(`wire` does), nor write or say anything itself (`memory` and `told` do).
+Owns the queue and its timer. `ratelimit` decides when a request may go, `wire` sends it, `memory`
+stores what was learned, and `report` logs it and sets the stats.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from scrapy.exceptions import IgnoreRequest
 
 from datasync_crawler import signals
 from datasync_crawler.handlers.memory import Memory
-from datasync_crawler.handlers.told import Told, clock_time
+from datasync_crawler.handlers.report import LimiterReport, clock_time
 from datasync_crawler.ratelimit.limiter import Outcome
 
 if TYPE_CHECKING:
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class CrawlStopping(IgnoreRequest):
-    """The request wasn't sent, or was given up, because the crawl is closing.
+    """The request wasn't sent, or was cancelled, because the crawl is closing.
 
     Raised by the gate and the download handler.
     """
 
 
 class Gate:
-    """First come, first served; one pause holds all.
+    """First come, first served. A pause holds all requests.
 
     Settings: RATE_LIMIT, RATE_LIMIT_SHARE, RATE_LIMIT_MAX_WAIT, WORKERS, MAX_BYTES_IN_FLIGHT,
-    CONCURRENT_REQUESTS and CONCURRENT_REQUESTS_PER_DOMAIN (first and most in flight). Asks for the
-    crawl's end when the key is refused or a pause is too long.
+    CONCURRENT_REQUESTS and CONCURRENT_REQUESTS_PER_DOMAIN (first and most in flight). Sends
+    `stop_requested` on a 401, on a 403 that isn't a rate limit's, and when a pause is too long.
     """
 
     def __init__(self, crawler: "Crawler", app: "App") -> None:
@@ -46,33 +46,33 @@ class Gate:
         self._queue: deque[asyncio.Future[float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._in_flight_limit: int | None = None  # as the others know it
-        self._told = Told(crawler.stats, app.config.without_key)
+        self._in_flight_limit: int | None = None  # as last announced
+        self._report = LimiterReport(crawler.stats, app.config.without_key)
         self._memory = Memory(self._limiter, app)
         crawler.signals.connect(self._stopping, signals.stopping)
         crawler.signals.connect(self._memory.close, scrapy_signals.spider_closed)
 
-    # --- one request's way ------------------------------------------------------------------------
+    # --- one request ------------------------------------------------------------------------------
 
     async def acquire(self) -> float:
-        """Waits until the next request may go out; returns the moment (monotonic s) it was let go.
+        """Waits until the next request may be sent; returns that moment in monotonic seconds.
 
-        Every one must end in `answered` or `failed`. Raises CrawlStopping.
+        Each must be followed by `answered` or `failed`. Raises CrawlStopping.
         """
         await self._memory.recalled()
         if self._closed:
             raise CrawlStopping("the crawl is closing")
         permit: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._queue.append(permit)
-        self._let_out()
+        self._release()
         try:
             sent_at = await permit
         except asyncio.CancelledError:
-            # Let out and cancelled before it could say so: its place is free again.
+            # Released, but cancelled before the caller could send: the permit is unused.
             if permit.done() and not permit.cancelled() and permit.exception() is None:
                 self._unused(permit.result())
             raise
-        if self._closed:  # between being let out and getting here
+        if self._closed:  # between the release and here
             self._unused(sent_at)
             raise CrawlStopping("the crawl is closing")
         return sent_at
@@ -82,12 +82,12 @@ class Gate:
         self._wake()
 
     def failed(self, sent_at: float) -> None:
-        """No answer came to the request let go at *sent_at*."""
+        """The request sent at *sent_at* got no answer."""
         self._limiter.failed(time.monotonic(), sent_at)
         self._wake()
 
     def answered(self, response: "Response", sent_at: float) -> Outcome:
-        """An answer came to the request let go at *sent_at*; returns what it means."""
+        """The request sent at *sent_at* was answered; returns what the answer means."""
         now = time.monotonic()
         headers = {
             name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
@@ -96,8 +96,8 @@ class Gate:
         outcome = self._limiter.answered(
             now, time.time(), response.status, headers, response.body, sent_at=sent_at
         )
-        self._told.answered(outcome.messages, self._limiter, now)
-        self._tell_in_flight_limit()
+        self._report.answered(outcome.messages, self._limiter, now)
+        self._announce_in_flight_limit()
         if outcome.kind == "unauthorized":
             self._stop(
                 "unauthorized",
@@ -108,7 +108,7 @@ class Gate:
         self._wake()
         return outcome
 
-    def _tell_in_flight_limit(self) -> None:
+    def _announce_in_flight_limit(self) -> None:
         limit = self._limiter.in_flight_limit.limit(self._waiting_bytes())
         if limit != self._in_flight_limit:
             self._in_flight_limit = limit
@@ -116,8 +116,8 @@ class Gate:
 
     # --- the queue --------------------------------------------------------------------------------
 
-    def _let_out(self) -> None:
-        """Lets out as many as the limiter allows, and comes back when it says so."""
+    def _release(self) -> None:
+        """Releases as many requests as the limiter allows, and sets the timer for the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -126,22 +126,22 @@ class Gate:
                 self._queue.popleft()
                 continue
             now = time.monotonic()
-            decision = self._limiter.ask(now, self._waiting_bytes())
-            pause_s = self._told.decided(decision, self._limiter, now)
+            decision = self._limiter.try_acquire(now, self._waiting_bytes())
+            pause_s = self._report.decided(decision, self._limiter, now)
             if decision.delay_s > 0:
                 self._memory.paused(pause_s)
-                self._timer = asyncio.get_running_loop().call_later(decision.delay_s, self._let_out)
+                self._timer = asyncio.get_running_loop().call_later(decision.delay_s, self._release)
                 self._check_wait(now)
                 return
             self._queue.popleft().set_result(now)
 
     def _wake(self) -> None:
-        """Something changed: ask again, soon."""
+        """Asks the limiter again, in the loop's next turn."""
         if self._queue:
-            asyncio.get_running_loop().call_soon(self._let_out)
+            asyncio.get_running_loop().call_soon(self._release)
 
     def _waiting_bytes(self) -> int:
-        """Bodies that are being parsed or wait for their commit."""
+        """Bytes of bodies that are being parsed or wait for their commit."""
         slot = self._crawler.engine.scraper.slot
         return 0 if slot is None else slot.active_size
 
@@ -167,7 +167,7 @@ class Gate:
     # --- the end ----------------------------------------------------------------------------------
 
     def _stop(self, reason: str, sentence: str) -> None:
-        self._closed = True  # not one request more, whatever the engine still has
+        self._closed = True  # the engine may still hold requests
         self._crawler.signals.send_catch_log(
             signals.stop_requested, reason=reason, sentence=sentence
         )

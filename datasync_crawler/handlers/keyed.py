@@ -1,4 +1,4 @@
-"""The download handler of the commands that look at single pages (commands/looking.py)."""
+"""The download handler of commands that fetch single pages (commands/looking.py)."""
 
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class KeyedHandler(BoundedHandler):
-    """Adds the key to a copy of what goes to the API's own origin. Settings: API_*."""
+    """Adds the key to a copy of each request to the API's own origin. Settings: API_*."""
 
     lazy = True
 
     def __init__(self, crawler: "Crawler") -> None:
         super().__init__(crawler)
         config = App.of(crawler).config
-        self._key = config.api_key
+        self._credentials = {config.api_key_header: config.api_key}
         self._origin = urlsplit(config.api_base_url)[:2]
 
     async def download_request(self, request: "Request") -> "Response":
         """Scrapy's."""
         if urlsplit(request.url)[:2] == self._origin:
-            request = request.replace(headers={**request.headers, "X-API-Key": self._key})
+            request = request.replace(headers={**request.headers, **self._credentials})
         return await super().download_request(request)

@@ -1,6 +1,6 @@
-"""What the limiter knows, over a restart: read before the first request, written when all wait.
+"""The limiter's memory across restarts: read before the first request, written at each long pause.
 
-Owns the times at which it is written. A database that is away costs the memory, not the crawl.
+Owns when it is written. If the database can't be reached, the crawl goes on without it.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A pause of this length is written down when it begins, in seconds: a process that is killed
-#: during it must not run into the closed window again.
+#: Seconds. A pause of this length is stored when it begins, so that the run after a SIGKILL doesn't
+#: send into the closed window.
 WRITTEN_PAUSE_S: Final = 2.0
 
 
 class Memory:
-    """Reads once, writes when a pause begins or grows, and at the end."""
+    """Reads once; writes when a pause begins or grows, and when the spider closes."""
 
     def __init__(self, limiter: "Limiter", app: "App") -> None:
         self._limiter = limiter
@@ -35,14 +35,14 @@ class Memory:
         self._writing: asyncio.Task[None] | None = None
 
     async def recalled(self) -> None:
-        """Returns when the limiter knows what the run before knew. The database is open by then."""
+        """Waits until the limiter has what the last run stored. Needs an open database."""
         if self._recalling is None:
             self._recalling = asyncio.ensure_future(self._recall())
         if not self._recalling.done():
             await asyncio.shield(self._recalling)
 
     def paused(self, pause_s: float) -> None:
-        """All wait for so long from now."""
+        """All requests wait for *pause_s* from now."""
         now = time.monotonic()
         known_until = max(self._written_until, now)
         is_idle = self._writing is None or self._writing.done()
@@ -51,7 +51,7 @@ class Memory:
             self._writing = asyncio.ensure_future(self._write())
 
     async def close(self) -> None:
-        """The last word."""
+        """Writes once more, unless nothing was read."""
         if self._writing is not None:
             await self._writing
         if self._recalling is not None:
@@ -59,12 +59,12 @@ class Memory:
 
     async def _recall(self) -> None:
         try:
-            said = await run_in_thread(self._store.recall)
+            stored = await run_in_thread(self._store.recall)
         except STORE_ERRORS as error:
-            logger.warning("What was learned of the limits can't be read (%s).", error)
+            logger.warning("The stored rate limit couldn't be read (%s).", error)
             return
         for message in self._limiter.restore(
-            time.monotonic(), said.learned, age_s=said.age_s, paused_for_s=said.paused_for_s
+            time.monotonic(), stored.learned, age_s=stored.age_s, paused_for_s=stored.paused_for_s
         ):
             logger.info("%s", message)
 
@@ -74,4 +74,4 @@ class Memory:
         try:
             await run_in_thread(self._store.remember, learned, paused_for_s=pause_s)
         except STORE_ERRORS as error:
-            logger.warning("What was learned of the limits can't be written (%s).", error)
+            logger.warning("The learned rate limit couldn't be stored (%s).", error)

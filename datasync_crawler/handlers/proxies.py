@@ -1,7 +1,4 @@
-"""What goes through a proxy, and what is said of a way on which the key can be read.
-
-Proxies are those of the environment (http_proxy, https_proxy, no_proxy), as for any Scrapy project.
-"""
+"""Proxies of the environment (http_proxy, https_proxy, no_proxy); the warning about plain HTTP."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -22,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteProxyMiddleware(HttpProxyMiddleware):
-    """Takes the place of HttpProxyMiddleware: what is on this machine isn't asked through a proxy.
+    """Replaces HttpProxyMiddleware: addresses of this machine bypass the proxy.
 
-    Settings: HTTPPROXY_ENABLED, API_BASE_URL. Warns once of a key that travels unencrypted.
+    Settings: HTTPPROXY_ENABLED, API_BASE_URL. Warns once if the key travels unencrypted.
     """
 
     @classmethod
@@ -39,7 +36,7 @@ class RemoteProxyMiddleware(HttpProxyMiddleware):
     def process_request(
         self, request: "Request", spider: "Spider | None" = None
     ) -> "Request | Response | None":
-        """Scrapy's, but for this machine's own addresses; `proxy` in request.meta still counts."""
+        """Scrapy's, except for this machine's addresses; `proxy` in request.meta still applies."""
         if request.meta.get("proxy") is None and is_this_machine(
             urlsplit(request.url).hostname or ""
         ):
@@ -48,11 +45,11 @@ class RemoteProxyMiddleware(HttpProxyMiddleware):
 
 
 def unencrypted(base_url: str) -> str | None:
-    """What to say when the key travels where others can read it; None when it doesn't."""
+    """A warning when the key travels unencrypted to another machine, else None."""
     try:
         parts = urlsplit(base_url.strip())
         host = parts.hostname or ""
-    except ValueError:  # Config says so
+    except ValueError:  # Config reports it
         return None
     if parts.scheme != "http" or not host or is_this_machine(host):
         return None
@@ -65,7 +62,7 @@ def unencrypted(base_url: str) -> str | None:
 
 
 def proxy_of(url: str) -> str | None:
-    """The environment's proxy for an address: none for this machine's own."""
+    """The environment's proxy for an address; None for addresses of this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if is_this_machine(host) or proxy_bypass(host):

@@ -1,7 +1,7 @@
 """The check of a server's certificate, before the key is sent.
 
-A connection policy for Twisted's HTTP client that refuses whatever it can't verify. Must not decide
-whether certificates are verified (DOWNLOAD_VERIFY_CERTIFICATES), nor know what is sent.
+A connection policy for Twisted's HTTP client: a certificate that can't be verified ends the
+handshake. Used where DOWNLOAD_VERIFY_CERTIFICATES is on (`transport`).
 """
 
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Options(Protocol):
-    """What Scrapy's own policy says of versions and ciphers."""
+    """The part of Scrapy's own policy that gives versions and ciphers."""
 
     def _get_cert_options_kwargs(self) -> dict[str, Any]: ...
 
@@ -49,10 +49,10 @@ class VerifyingPolicy:
 class _FailClosed:
     """Twisted's options, with its check of the name replaced.
 
-    Twisted 26.10 catches service-identity's VerificationError alone. Anything else that this raises
-    (26.1: CertificateError for a certificate without a usable subjectAltName, for `DNS:*` and for
-    `DNS:*.com`; ValueError for an extension that can't be parsed) is logged there, and the
-    certificate of a trusted authority is accepted for every host.
+    Twisted 26.10 catches only service-identity's VerificationError. It logs anything else that
+    service-identity 26.1 raises, and then accepts the certificate of a trusted authority for every
+    host: CertificateError (no usable subjectAltName, `DNS:*`, `DNS:*.com`) and ValueError (an
+    extension that can't be parsed).
     """
 
     def __init__(self, options: "ClientTLSOptions") -> None:

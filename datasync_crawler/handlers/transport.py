@@ -1,7 +1,6 @@
-"""Scrapy's HTTP/1.1 handler with bounds: whose certificate is good, how much is read at once.
+"""Scrapy's HTTP/1.1 handler with verified certificates and bounds on headers and bodies.
 
-Owns what a connection may cost before there is a response: the check of certificates, the size of
-headers, and how many bytes of bodies are held. Must not know of keys, pages or rate limits.
+Must not know of keys, pages or rate limits.
 """
 
 import asyncio
@@ -22,19 +21,19 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from twisted.internet.interfaces import IAddress
 
-#: Bodies are held up to this many bytes, those that wait for their commit included. A page takes
-#: up to five times its body until it is stored: pages of 60 MB make the process 500 MB. More pages
-#: of 1.7 MB than fit here take turns, and are as quick: the database is the bottleneck by then.
+#: Bytes of bodies held at most, those that wait for their commit included. A page takes up to five
+#: times its body until it is stored: with pages of 60 MB the process takes 500 MB. Pages of 1.7 MB
+#: are as fast with this bound as without: the database is the bottleneck by then.
 MOST_BYTES: Final = 64 * 1024 * 1024
-#: Of one response, interim ones (1xx) included. Servers themselves take 8 to 64 kB from a client.
+#: Of one response, interim ones (1xx) included. Servers accept 8 to 64 kB from a client.
 MOST_HEADER_BYTES: Final = 65_536
 MOST_HEADER_LINES: Final = 500
-#: Between two looks whether a connection that isn't read may go on, in seconds.
+#: Seconds between two checks whether a paused connection may be read again.
 RETRY_S: Final = 0.02
 
 
 class BoundedHandler(HTTP11DownloadHandler):
-    """Takes the place of HTTP11DownloadHandler. Setting: DOWNLOAD_VERIFY_CERTIFICATES."""
+    """Replaces HTTP11DownloadHandler. Setting: DOWNLOAD_VERIFY_CERTIFICATES."""
 
     def __init__(self, crawler: "Crawler") -> None:
         super().__init__(crawler)
@@ -44,12 +43,12 @@ class BoundedHandler(HTTP11DownloadHandler):
 
 
 class TooManyHeaders(Exception):
-    """Raised while a response's headers are read, instead of reading on for ever."""
+    """The headers of a response exceed the bounds. Raised by the parser."""
 
 
 class Room:
-    """Whether there is room in memory for more of a body. Nothing is lost where there is none:
-    the connection isn't read for a while, and the server waits (TCP flow control).
+    """The memory that is left for bodies. Where there is none, connections aren't read for a while,
+    and the server waits (TCP flow control).
     """
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -57,7 +56,7 @@ class Room:
         self.connections: WeakSet[_Connection] = WeakSet()
 
     def is_left_for(self, connection: "_Connection") -> bool:
-        """The connection that holds most may go on, so that one always gets through."""
+        """Whether *connection* may be read. The one that holds most may: so one always ends."""
         held = [other.held for other in self.connections]
         waiting = bytes_waiting(self._crawler)
         if sum(held) + waiting <= MOST_BYTES:
@@ -73,7 +72,7 @@ def bytes_waiting(crawler: "Crawler") -> int:
 
 
 class _Parser(_LenientHTTPClientParser):
-    """Counts what it is given until the body begins."""
+    """Counts header lines and bytes."""
 
     header_lines = 0
     header_bytes = 0
@@ -100,31 +99,31 @@ class _Connection(_LenientHTTP11ClientProtocol):
 
     @property
     def held(self) -> int:
-        """Bytes of the response that is under way."""
+        """Bytes of the response that is being read."""
         return 0 if self.state in {"QUIESCENT", "CONNECTION_LOST"} else self._received
 
     def request(self, request: Any) -> Any:
-        """Twisted's: sends it and gives a Deferred of the response."""
+        """Twisted's: sends a request; returns a Deferred of the response."""
         self._received = 0
         response = super().request(request)
-        # Scrapy 2.19 replaces the parser's class in this way, too: Twisted has no other.
+        # Twisted has no other way to set the parser; Scrapy 2.19 does the same.
         assert self._parser is not None
         self._parser.__class__ = _Parser
         return response
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802 - Twisted's
-        """Twisted's: up to 64 kB have come."""
+        """Twisted's, with up to 64 kB a call."""
         self._received += len(data)
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         if self.held and not self._room.is_left_for(self):
             self.transport.pauseProducing()  # type: ignore[union-attr]
-            asyncio.get_running_loop().call_later(RETRY_S, self._go_on)
+            asyncio.get_running_loop().call_later(RETRY_S, self._resume_if_room)
 
-    def _go_on(self) -> None:
+    def _resume_if_room(self) -> None:
         if self.state == "CONNECTION_LOST":
             return
         if self.held and not self._room.is_left_for(self):
-            asyncio.get_running_loop().call_later(RETRY_S, self._go_on)
+            asyncio.get_running_loop().call_later(RETRY_S, self._resume_if_room)
             return
         self.transport.resumeProducing()  # type: ignore[union-attr]
 

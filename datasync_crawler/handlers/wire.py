@@ -1,8 +1,7 @@
-"""The download handler's wrapper: sends what the gate lets go.
+"""The download handler: waits at the gate, adds the API key, sends.
 
-It waits at the gate, adds the API key, and gives up when the crawl closes. The key is added here
-and nowhere earlier, to a copy: a request with the key in it would be pickled into JOBDIR and
-follow redirects. Must not pace, parse bodies or retry.
+The key is added here, to a copy: a request that holds it would be pickled into JOBDIR and follow
+redirects. Must not pace, parse bodies or retry.
 """
 
 import asyncio
@@ -19,25 +18,23 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-#: A download under way when the crawl is told to stop may still take so long, in seconds.
+#: Seconds that downloads in flight still have when the crawl stops.
 STOP_GRACE_S: Final = 1.5
-#: The API's own header for the key (api.md).
-KEY_HEADER: Final = "X-API-Key"
 
 
 class PacedDownloadHandler:
     """Settings: API_BASE_URL, API_KEY or API_KEY_FILE, and the gate's.
 
-    Sets request.meta["limited"], whether the answer was the rate limit's, for the retry middleware.
+    Sets request.meta["limited"] for the retry middleware: whether the answer was the rate limit's.
     """
 
-    lazy = True  # of the schemes, only the API's gets a handler, and so a gate
+    lazy = True  # else each scheme would get a handler, and so a gate of its own
 
     def __init__(self, crawler: "Crawler") -> None:
         app = App.of(crawler)
         self._inner = BoundedHandler(crawler)
         self._gate = Gate(crawler, app)
-        self._key = app.config.api_key
+        self._header = {app.config.api_key_header: app.config.api_key}
         self._origin = _origin(app.config.api_base_url)
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
@@ -48,9 +45,9 @@ class PacedDownloadHandler:
         return cls(crawler)
 
     async def download_request(self, request: "Request") -> "Response":
-        """Waits until the gate lets it go, sends, and tells the gate what came.
+        """Sends when the gate allows it, and passes the answer to the gate.
 
-        Raises CrawlStopping when the crawl closes meanwhile, and whatever Scrapy's handler raises.
+        Raises CrawlStopping when the crawl closes, and whatever Scrapy's handler raises.
         """
         sent_at = await self._gate.acquire()
         sent = request.replace(headers={**request.headers, **self._credentials(request)})
@@ -66,7 +63,7 @@ class PacedDownloadHandler:
             raise
         finally:
             self._downloads.discard(download)
-        # Latency is measured on the copy; AutoThrottle and the stats read it from the original.
+        # Scrapy writes the latency to the copy; the stats read it from the original.
         request.meta.update(sent.meta)
         request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
         return response
@@ -78,12 +75,12 @@ class PacedDownloadHandler:
     def _credentials(self, request: "Request") -> dict[str, str]:
         if _origin(request.url) != self._origin:
             return {}
-        return {KEY_HEADER: self._key}
+        return self._header
 
     def _stopping(self) -> None:
-        asyncio.get_running_loop().call_later(STOP_GRACE_S, self._give_up_downloads)
+        asyncio.get_running_loop().call_later(STOP_GRACE_S, self._cancel_downloads)
 
-    def _give_up_downloads(self) -> None:
+    def _cancel_downloads(self) -> None:
         for download in self._downloads:
             download.cancel()
 

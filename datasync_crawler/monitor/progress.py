@@ -396,7 +396,7 @@ def rows(outcome: Outcome) -> list[tuple[str, str]]:
 
 def verdict(outcome: Outcome) -> list[str]:
     """The summary's last word. Never says "complete" of a run that isn't proved."""
-    if outcome.complete and outcome.reason == "finished":
+    if outcome.complete and outcome.reason in {"finished", "too_many_rejected"}:
         proof = "proved against the API's total"
         if outcome.total_found:
             proof = "read to its end, as the API says no reliable total"

@@ -94,6 +94,8 @@ class Run:
             return "crashed" if self.silent_s >= CRASHED_AFTER_S else "running"
         if self.complete and self.finish_reason == "finished":
             return "complete"
+        if self.complete and self.finish_reason == "too_many_rejected":
+            return "complete, with too many rejected"
         return f"not complete ({self.finish_reason})"
 
 
@@ -171,7 +173,10 @@ def proof_lines(figures: Figures) -> list[str]:
     if f.running:
         lines.append("A crawl is running: these are the figures of this instant.")
     if not wrong:
-        lines.append(f"COMPLETE: every offset below {total} is committed, and all of it is there.")
+        rejected = f", with {f.rejected_now:,} rejected" if f.rejected_now else ""
+        lines.append(
+            f"COMPLETE{rejected}: every offset below {total} is committed, and all of it is there."
+        )
         lines += _asides(f)
     else:
         lines.append("NOT COMPLETE:")

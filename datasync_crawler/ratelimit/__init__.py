@@ -1,4 +1,4 @@
-"""When the next request may go out: answers in, decisions out.
+"""Decides when the next request may be sent, from the answers so far.
 
-Pure: clock, random source and answers are passed in; nothing is sent, logged or slept here.
+Pure: clock, random source and answers are passed in; nothing here sends, logs or sleeps.
 """

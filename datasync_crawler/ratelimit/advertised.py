@@ -1,7 +1,7 @@
-"""The limits that a server's headers state: each with what is left, and until when.
+"""The limits that a server's headers advertise: what is left of each, and when it resets.
 
-Owns what is known of their present windows and of how the server rounds their ends. Knows nothing
-of pauses, nor of limits that no header states.
+Owns their current windows and how the server rounds their ends. Knows nothing of pauses, nor of
+unadvertised limits.
 """
 
 import math
@@ -12,101 +12,99 @@ from typing import Final
 from datasync_crawler.ratelimit.headers import Quota, RateLimitInfo
 from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 
-# Headers without a usable reset: the wait after the last of a quota, doubled each time it was
-# short, that is, refused.
+# Without a usable reset: the wait once a quota is spent, doubled with each refusal after it.
 _BLIND_WAIT_S: Final = 1.0
 _LONGEST_BLIND_WAIT_S: Final = 60.0
-# After a window's end, for the answers of requests that may have gone into either.
+# The wait after a window's end for answers to requests that may have counted in either window.
 _STRAGGLERS_S: Final = 2.0
-# A wait for an answer, not for a time.
+# The wait where only an answer can change the decision.
 _ASK_AGAIN_S: Final = 1.0
-# After a wrong guess of a window's end, it is taken as said, and a second more, for so many
-# windows; each time for more, up to.
+# Windows for which resets are taken as stated, plus a second, after the learned length proved
+# wrong: 4 at first, four times as many with each mistake, at most 64.
 _DOUBTED_WINDOWS: Final = 4
 _MOST_DOUBTED_WINDOWS: Final = 64
-# A server that gives every answer's quota another name isn't remembered without end.
+# Bounds memory for a server that gives each answer's quota another name.
 _MOST_QUOTAS: Final = 16
 
 
 class AdvertisedLimit:
-    """One quota's present window, as answers state it.
+    """One quota's current window, by the answers.
 
-    `closed_until` is never earlier than the true end, as far as that can be known: a reset in
-    whole seconds may have been rounded down, so a second is added, until the length of the
-    window is known: no window ends later than one length after any moment within it. The
-    earliest end that any answer of the window allows is the one that holds.
+    `closed_until` is the latest possible end: a reset in whole seconds may have been rounded down,
+    so a second is added. Once the window's length is known, it bounds the end: no window ends later
+    than one length after any moment within it. Of several answers the earliest such end counts.
     """
 
     def __init__(self) -> None:
         self.limit: int | None = None
-        # The least that an answer said since one that surely is later than those before it: its
-        # request went out after they had come. Answers overtake each other.
+        # Answers overtake each other, so this is the least of them since the last one whose request
+        # was sent after the earlier answers had come.
         self.remaining: int | None = None
         self.closed_until: float | None = None  # monotonic s
-        self._length_s: float | None = None  # as the server says, or as learned
+        self._length_s: float | None = None  # as stated, or learned
         self._first_reset_s: float | None = None  # at a window's beginning
         self._longest_reset_s = 0.0
         self._least_used_reset_s = 0.0
         self._refills = False
-        self._told_at = 0.0  # when the answer came that `remaining` is from
+        self._stated_at = 0.0  # when the answer with `remaining` came
         self._blind_waits = 0
-        self._doubted = 0  # windows for which resets are taken as said
+        self._doubted = 0  # windows for which resets are taken as stated
         self._mistakes = 0
 
     def learn(
         self, quota: Quota, *, now: float, sent_at: float, probe: bool, refused: bool
     ) -> None:
-        """Take in what an answer said that arrived `now` to a request sent at `sent_at`.
+        """Takes in an answer's quota, that came `now` to a request sent at `sent_at`.
 
-        `probe`: that went alone because the window before was thought to be over.
+        `probe`: the request was sent alone, because the window before should have ended.
         """
         first = self.remaining is None or self.closed_until is None
         fresh = first or probe or self._is_over(now, sent_at, quota)
-        newer = fresh or sent_at >= self._told_at
+        newer = fresh or sent_at >= self._stated_at
         self._learn_kind(quota)
         self._longest_reset_s = max(self._longest_reset_s, quota.reset_in_s or 0.0)
         if fresh:
             self._learn_length(quota)
             self._doubted = max(0, self._doubted - 1)
         self.limit = self.limit if quota.limit is None else quota.limit
-        said = self._count_left(quota, fresh=fresh)
-        in_force = newer or self.remaining is None or said < self.remaining
+        left = self._count_left(quota, fresh=fresh)
+        in_force = newer or self.remaining is None or left < self.remaining
         if in_force:
-            self.remaining, self._told_at = said, now
+            self.remaining, self._stated_at = left, now
         self._move_end(self._latest_end(quota, now), now - sent_at, fresh=fresh, may_rise=in_force)
         self._wait_blindly(now, refused=refused)
 
     def mistaken(self) -> None:
-        """Refused after the end that was made of the resets: take them as said for a while."""
+        """A probe after the computed end was refused: take resets as stated for a while."""
         self._mistakes += 1
         self._doubted = min(_DOUBTED_WINDOWS**self._mistakes, _MOST_DOUBTED_WINDOWS)
 
     def wait_s(self, now: float, in_flight: int, times: CountedTimes) -> float:
-        """Seconds until one more may go out, those in flight counted."""
+        """Seconds until one more may be sent, those in flight counted."""
         if self.remaining is None or self.remaining > in_flight:
             return 0.0
         opens_at = self.opens_at(in_flight, times)
         if opens_at is None:
             return _ASK_AGAIN_S
-        # What is left may be spent by those in flight: their answers tell, soon.
+        # Requests in flight may have spent what is left; their answers come soon.
         grace_s = _STRAGGLERS_S if self.remaining > 0 else 0.0
         return max(0.0, opens_at + grace_s - now)
 
     def opens_at(self, in_flight: int, times: CountedTimes) -> float | None:
-        """The end of the window, or when enough of our own requests have left it, if sooner, and if
-        it was ours alone that had filled it.
+        """The end of the window, or an earlier moment at which enough of our own requests have left
+        it: in a sliding window that no other client has filled.
         """
         length_s = self.length_s
         if self.closed_until is None or length_s is None or self.limit is None:
             return self.closed_until
         oldest = times.last(self.limit - in_flight)
-        if oldest is None or oldest + length_s <= self._told_at:
+        if oldest is None or oldest + length_s <= self._stated_at:
             return self.closed_until
         return min(self.closed_until, oldest + length_s)
 
     @property
     def length_s(self) -> float | None:
-        """How long a window is, if that is known and hasn't misled just now."""
+        """The window's length, if it is known and not in doubt."""
         return None if self._doubted or self._refills else self._length_s
 
     @property
@@ -116,8 +114,8 @@ class AdvertisedLimit:
         return Limit(self.limit, length_s) if self.limit and length_s else None
 
     def _is_over(self, now: float, sent_at: float, quota: Quota) -> bool:
-        """Whether this answer speaks of a later window than the one we know: it was sent after
-        that one's end, or it is a straggler that says that what was to come is spent already.
+        """Whether this answer is about a later window: its request was sent after the known end, or
+        it came after that end and states that nothing is left.
         """
         over_at = math.inf if self.closed_until is None else self.closed_until
         return sent_at >= over_at or (now >= over_at and quota.remaining == 0)
@@ -125,22 +123,22 @@ class AdvertisedLimit:
     def _move_end(
         self, ends_at: float | None, travel_s: float, *, fresh: bool, may_rise: bool
     ) -> None:
-        """The earliest end that an answer allows, until an answer in force speaks of another."""
+        """Takes the earlier end, unless an answer in force is about another window."""
         if self.closed_until is None or ends_at is None or fresh:
             self.closed_until = ends_at
             return
-        # Rounding and the way back move an end by up to a second and the answer's travel.
+        # Rounding and latency move an end by up to a second plus the latency.
         is_another = may_rise and ends_at > self.closed_until + 1.0 + travel_s
         self.closed_until = ends_at if is_another else min(self.closed_until, ends_at)
 
     def _count_left(self, quota: Quota, *, fresh: bool) -> int:
-        """What is left; we count ourselves when there is a limit and its end, but no count."""
+        """Requests left; counted here when the answer states limit and reset only."""
         if quota.remaining is not None:
             return quota.remaining
         return max(0, ((self.limit if fresh else self.remaining) or 0) - 1)
 
     def _wait_blindly(self, now: float, *, refused: bool) -> None:
-        """Nothing left, and no word on until when."""
+        """Sets an end where nothing is left and no reset is stated."""
         if self.remaining:
             self._blind_waits = 0
         elif self.closed_until is None:
@@ -149,7 +147,7 @@ class AdvertisedLimit:
             self.closed_until = now + min(wait_s, _LONGEST_BLIND_WAIT_S)
 
     def _latest_end(self, quota: Quota, now: float) -> float | None:
-        """The latest moment at which the window of this answer can end."""
+        """The latest possible end of this answer's window."""
         length_s = self.length_s
         if quota.reset_in_s is None:
             return None if length_s is None else now + length_s
@@ -162,11 +160,10 @@ class AdvertisedLimit:
         return now + end_in_s
 
     def _learn_length(self, quota: Quota) -> None:
-        """Two windows that begin with about the same round number of seconds left are that long.
+        """Learns the length from two windows whose first resets are close to one round number.
 
-        Said "20" can mean 20 s, or 20.9 s rounded down; "19" and "20.6" (epoch seconds) are
-        then 20 as well. Nobody sets a window of 21 s. Should it be wrong, it costs one 429, after
-        which it is doubted.
+        "20" can be 20 s, or 20.9 s rounded down; with epoch seconds, "19" and "20.6" are 20 s as
+        well. Windows of 21 s don't occur in practice. A wrong length costs one 429 (`mistaken`).
         """
         if quota.window_s is not None:
             self._length_s = quota.window_s
@@ -183,9 +180,7 @@ class AdvertisedLimit:
             self._length_s = None
 
     def _learn_kind(self, quota: Quota) -> None:
-        """A reset that moves away as requests are spent is a bucket's, when it will be full:
-        then the next token comes long before.
-        """
+        """Detects a token bucket: its reset, when it is full, moves away as tokens are spent."""
         if not quota.limit or quota.remaining is None or quota.reset_in_s is None:
             return
         if quota.remaining >= quota.limit - 1:
@@ -195,7 +190,7 @@ class AdvertisedLimit:
 
 
 def _nearest_round(seconds: float) -> float | None:
-    """The length that people would set which is less than a second away: 2, 5, 10, 15."""
+    """The usual window length (2, or a multiple of 5) less than a second away, else None."""
     for length_s in (2.0, 5.0 * round(seconds / 5)):
         if length_s > 0 and abs(seconds - length_s) < 1.0:
             return length_s
@@ -203,9 +198,9 @@ def _nearest_round(seconds: float) -> float | None:
 
 
 class AdvertisedLimits:
-    """All quotas of one server. All of them hold: the one that makes us wait the longest decides.
+    """All quotas of one server. All of them apply; the longest wait decides.
 
-    A policy without a count (`RateLimit-Policy` alone) is kept by counting our own requests.
+    For a policy without a count (`RateLimit-Policy` alone) our own requests are counted.
     """
 
     def __init__(self, times: CountedTimes) -> None:
@@ -214,18 +209,18 @@ class AdvertisedLimits:
         self._quotas: dict[str, AdvertisedLimit] = {}
         self._policies: dict[str, Limit] = {}
         self._resets_in_ms: bool | None = None  # None: not known
-        self._last_reset: tuple[float, float] | None = None  # when it came, as a number
+        self._last_reset: tuple[float, float] | None = None  # time and number
 
     def learn(
         self, info: RateLimitInfo, *, now: float, sent_at: float, probe: bool, refused: bool
     ) -> None:
-        """What an answer said. Of a refusal's quotas only those that answers without a refusal have
-        stated, too: another one is a limit that shares the fields, and is learned.
+        """Takes in an answer's quotas. Of a refusal's quotas only those that successes have stated
+        as well: another one is a second limit that uses the same fields, and is learned.
         """
         if info.quotas:
             self.source = info.source
-        for said in info.quotas:
-            quota = self._in_seconds(said, now)
+        for stated in info.quotas:
+            quota = self._in_seconds(stated, now)
             if refused and not self.states(quota):
                 continue
             if quota.remaining is None and quota.reset_in_s is None:
@@ -237,36 +232,36 @@ class AdvertisedLimits:
                 limit.learn(quota, now=now, sent_at=sent_at, probe=probe, refused=refused)
         if len(self._policies) > _MOST_QUOTAS:
             self._policies.clear()
-        if probe and not refused:  # what it doesn't state any more is forgotten
+        if probe and not refused:  # quotas that aren't stated any more are dropped
             names = {quota.name for quota in info.quotas}
             self._quotas = {name: q for name, q in self._quotas.items() if name in names}
             self._policies = {name: p for name, p in self._policies.items() if name in names}
 
     def states(self, quota: Quota) -> bool:
-        """Whether answers without a refusal have stated this quota, by name and limit."""
+        """Whether successes have stated this quota, by name and limit."""
         known = self._quotas.get(quota.name)
         return known is not None and (known.limit is None or quota.limit in {None, known.limit})
 
     def explain(self, info: RateLimitInfo, now: float, in_flight: int) -> bool:
-        """Whether a refusal is of a stated quota: it says so, or there is nothing left of one."""
+        """Whether a stated quota caused a refusal: the answer names it, or one is spent."""
         spent = info.spent
         return self.wait_s(now, in_flight) > 0 if spent is None else self.states(spent)
 
     def mistaken(self, info: RateLimitInfo) -> None:
-        """A probe after a window's end was refused by it."""
+        """A probe after the computed end of a window was refused."""
         spent = info.spent
         for name, limit in self._quotas.items():
             if spent is None or spent.name == name:
                 limit.mistaken()
 
     def wait_s(self, now: float, in_flight: int) -> float:
-        """Seconds until one more may go out."""
+        """Seconds until one more may be sent."""
         waits = [quota.wait_s(now, in_flight, self._times) for quota in self._quotas.values()]
         waits += [self._times.wait_s(p, now, in_flight) for p in self._policies.values()]
         return max(waits, default=0.0)
 
     def is_over(self, in_flight: int) -> bool:
-        """A quota is spent and its window past: what the next one holds, a probe has to tell."""
+        """Whether a quota is spent and its window past, so that a probe has to be sent."""
         return any(
             quota.remaining is not None
             and quota.remaining <= in_flight
@@ -275,15 +270,13 @@ class AdvertisedLimits:
         )
 
     def per_window(self) -> Iterator[Limit]:
-        """Each limit with its window, as far as that is known."""
+        """The limits whose windows are known."""
         yield from (limit for quota in self._quotas.values() if (limit := quota.per_window))
         yield from self._policies.values()
 
     @property
     def slowest(self) -> AdvertisedLimit | None:
-        """The one that lets the fewest through in the long run; the one with the least left, where
-        windows aren't known.
-        """
+        """The quota with the lowest rate; where windows aren't known, that with the least left."""
 
         def rank(quota: AdvertisedLimit) -> tuple[float, float]:
             limit = quota.per_window
@@ -292,8 +285,8 @@ class AdvertisedLimits:
         return min(self._quotas.values(), key=rank, default=None)
 
     def _in_seconds(self, quota: Quota, now: float) -> Quota:
-        """A reset without a unit: milliseconds fall by a thousand a second. Until that is known,
-        the shorter one is believed: it costs a refusal, the longer one could cost hours.
+        """The quota with its reset in seconds. Milliseconds fall by a thousand a second; until two
+        answers show that, milliseconds are assumed: a mistake costs one 429 instead of hours.
         """
         if not quota.may_be_ms or quota.reset_in_s is None:
             return quota

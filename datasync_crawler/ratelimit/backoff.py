@@ -1,19 +1,16 @@
-"""How long to wait before trying again what has failed.
-
-Owns the arithmetic only: it doesn't sleep, count attempts or decide what is worth a retry.
-"""
+"""Exponential backoff: arithmetic only."""
 
 from collections.abc import Callable
 
-# 2**1000 is still a float; far below it every cap has long been reached.
+# 2**1000 is still a float.
 _LARGEST_EXPONENT = 1000
 
 
 def delay_s(attempt: int, *, base_s: float, cap_s: float, random: Callable[[], float]) -> float:
     """Seconds to wait before attempt number `attempt` + 1: exponential, capped, with equal jitter.
 
-    The ceiling is `base_s` x 2^(attempt - 1), at most `cap_s`; the wait is drawn from the upper
-    half of it, so that many waiting clients spread out and none comes back at once. `random`
+    The ceiling is `base_s` x 2^(attempt - 1), at most `cap_s`; the wait is drawn from its upper
+    half. `random`
     gives numbers in [0, 1). Raises ValueError for an attempt below 1 or for a base or cap that
     isn't above zero.
     """

@@ -1,11 +1,11 @@
-"""What one response says about rate limits: status, header fields and body in, one value out.
+"""Reads one response's rate-limit information: status, header fields and body in, one value out.
 
-Owns every spelling that servers use. Remembers nothing and decides nothing. A value that makes no
-sense is left out and named in `RateLimitInfo.nonsense`, never replaced by a guess.
+Owns every spelling that servers use. An invalid value is left out and named in
+`RateLimitInfo.nonsense`, never replaced by a guess.
 
 Sources: RFC 9110 §5.6.7 and §10.2.3 (dates, Retry-After), RFC 9651 (structured fields),
 draft-ietf-httpapi-ratelimit-headers (`RateLimit`, `RateLimit-Policy`, and the fields of its early
-versions), and the fields of GitHub, GitLab, Kong, Azure, Discord and others as they are met.
+versions), and the fields of GitHub, GitLab, Kong, Azure, Discord and others.
 """
 
 import json
@@ -18,15 +18,15 @@ from typing import Any, Final
 
 import http_sf
 
-#: Longer than this is a mistake, not a limit, in seconds. It also tells seconds from epoch times.
+#: Seconds. A longer wait is invalid; it also separates seconds from epoch times.
 LONGEST_S: Final = 10 * 365 * 86_400.0
-#: Statuses whose Retry-After and body speak of our rate.
+#: Statuses whose Retry-After and body are about a rate limit.
 REFUSALS: Final = frozenset({403, 429, 503})
 _EPOCH_S = (1e9, 1e11)
 _EPOCH_MS = (1e12, 1e14)
-# A reset just past is a window that ended while its answer travelled.
+# A reset in the past by less than this: the window ended while the answer was on its way.
 _JUST_PAST_S = 2.0
-# From here on a reset that names no unit may be milliseconds.
+# A reset without a unit from this on may be milliseconds.
 _MAYBE_MS = 1000.0
 _LARGEST_BODY = 65_536
 
@@ -40,34 +40,34 @@ _RETRY_AFTER_MS = ("retry-after-ms", "x-ms-retry-after-ms")
 class Quota:
     """One limit as one answer states it: `remaining` of `limit` requests until the reset.
 
-    None: it isn't said. `name` tells the limits of one server apart. `may_be_ms`: the reset named
-    no unit and is so large that it may be milliseconds.
+    None: not stated. `name` tells the limits of one server apart. `may_be_ms`: the reset has no
+    unit and is so large that it may be milliseconds.
     """
 
     name: str = ""
     limit: int | None = None
     remaining: int | None = None
     reset_in_s: float | None = None
-    reset_is_whole: bool = True  # said in whole seconds: the truth is up to a second away
+    reset_is_whole: bool = True  # in whole seconds, so up to a second off
     may_be_ms: bool = False
     window_s: float | None = None
 
     @property
     def is_countable(self) -> bool:
-        """Whether there is something to count requests by."""
+        """Whether requests can be counted against it."""
         has_end = self.reset_in_s is not None or self.window_s is not None
         return self.remaining is not None or (self.limit is not None and has_end)
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitInfo:
-    """Everything that one response says about limits."""
+    """The limits that one response states."""
 
-    quotas: tuple[Quota, ...] = ()  # those that can be counted by
+    quotas: tuple[Quota, ...] = ()  # countable ones
     retry_after_s: float | None = None
     concurrency: int | None = None  # requests in flight at most
     fields: tuple[str, ...] = ()  # names of the fields that were used
-    nonsense: tuple[str, ...] = ()  # "name: value" of what was ignored
+    nonsense: tuple[str, ...] = ()  # "name: value" of invalid fields
 
     @property
     def source(self) -> str:
@@ -84,7 +84,7 @@ class RateLimitInfo:
 def read_info(
     status: int, headers: Mapping[str, str], body: bytes, *, server_epoch_s: float
 ) -> RateLimitInfo:
-    """Everything that one response says. `headers` have lower-case names.
+    """Reads a response. `headers` have lower-case names.
 
     `server_epoch_s` is the server's clock, for dates and epoch times.
     """
@@ -102,12 +102,12 @@ def read_info(
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: it goes into log lines."""
+    """The text with control characters escaped, for log lines."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class _Reader:
-    """Collects, for one response, which fields were used and which were nonsense."""
+    """Parses the fields of one response; collects which were used and which were invalid."""
 
     def __init__(self, headers: Mapping[str, str], server_epoch_s: float) -> None:
         self.headers = headers
@@ -116,12 +116,12 @@ class _Reader:
         self.nonsense: list[str] = []
 
     def reject(self, name: str, value: object) -> None:
-        said = f"{name}: {printable(str(value)[:60])}"
-        if said not in self.nonsense:
-            self.nonsense.append(said)
+        field = f"{name}: {printable(str(value)[:60])}"
+        if field not in self.nonsense:
+            self.nonsense.append(field)
 
     def number(self, name: str, value: object) -> float | None:
-        """The non-negative number in `value`; anything else is noted as nonsense."""
+        """The non-negative number in `value`; anything else is rejected."""
         if value is None:
             return None
         text = str(value).strip()
@@ -145,14 +145,14 @@ class _Reader:
         """An HTTP date or an ISO 8601 date as epoch seconds."""
         for parse in (parsedate_to_datetime, datetime.fromisoformat):
             try:
-                said = parse(text.strip())
-                return (said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp()
+                date = parse(text.strip())
+                return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
             except (ValueError, OverflowError, IndexError, TypeError):
                 continue
         return None
 
     def seconds_left(self, name: str, value: object) -> tuple[float | None, bool, bool]:
-        """Seconds from now of a reset; whether it was said in whole seconds; whether it may be
+        """A reset's seconds from now, whether it is in whole seconds, whether it may be
         milliseconds.
         """
         text = "" if value is None else str(value).strip()
@@ -177,8 +177,8 @@ class _Reader:
         return max(0.0, seconds), whole, may_be_ms
 
     def items(self, name: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """The items of a structured list, each with its parameters. One that can't be read is
-        nonsense and doesn't spoil the others, nor does a blank before a semicolon.
+        """The items of a structured list, each with its parameters. An invalid item is rejected by
+        itself; a blank before a semicolon is accepted.
         """
         field = re.sub(r"\s+;", ";", self.headers.get(name, ""))
         for part in re.findall(r'(?:"[^"]*"|[^,"])+', field):
@@ -189,7 +189,7 @@ class _Reader:
 
 
 def _with_unit(quota: Quota, retry_after_s: float | None) -> Quota:
-    """A reset that may be milliseconds, as what the window or Retry-After shows it to be."""
+    """Decides by the window or Retry-After whether a reset is in milliseconds."""
     if not quota.may_be_ms or quota.reset_in_s is None:
         return quota
     as_ms_s = quota.reset_in_s / 1000
@@ -208,7 +208,7 @@ def _with_unit(quota: Quota, retry_after_s: float | None) -> Quota:
 
 
 def _quotas(reader: _Reader) -> tuple[list[Quota], int | None]:
-    """The quotas in the fields, and how many requests may be in flight."""
+    """The quotas in the fields, and the limit of concurrent requests."""
     if "ratelimit" in reader.headers:
         if re.search(r"\bremaining\s*=", reader.headers["ratelimit"]):
             return _combined(reader), None
@@ -238,8 +238,8 @@ def _has_family(headers: Mapping[str, str], name: str) -> bool:
 def _structured(reader: _Reader) -> tuple[list[Quota], int | None]:
     """`"default";r=50;t=30` with `"default";q=100;w=60`: states and policies, by their names.
 
-    A policy that counts something else than requests is left out, with its state; one that counts
-    concurrent requests says how many may be in flight.
+    A policy that doesn't count requests is left out, with its state; one that counts concurrent
+    requests limits those in flight.
     """
     policies = {str(name): pairs for name, pairs in reader.items("ratelimit-policy")}
     quotas, concurrency, stated = [], None, set()
@@ -277,7 +277,7 @@ def _structured(reader: _Reader) -> tuple[list[Quota], int | None]:
 
 
 def _combined(reader: _Reader) -> list[Quota]:
-    """`limit=100, remaining=50, reset=5` in one field, of the drafts in between."""
+    """`limit=100, remaining=50, reset=5` in one field, of the middle drafts."""
     pairs = dict(re.findall(r'([a-z]+)\s*=\s*"?([^;,"\s]+)', reader.headers["ratelimit"].lower()))
     reset_in_s, whole, _ = reader.seconds_left("ratelimit", pairs.get("reset"))
     quota = Quota(
@@ -356,7 +356,7 @@ def _per_unit(reader: _Reader, name: str) -> Iterator[Quota]:
 
 
 def _checked(reader: _Reader, name: str, quota: Quota) -> Quota:
-    """Never more left than the limit. A limit of 0 is no limit: some servers fill every field with
+    """Caps `remaining` at the limit. A limit of 0 is no limit: some servers fill every field with
     0 where they have none.
     """
     if quota.limit == 0:
@@ -373,8 +373,8 @@ def _checked(reader: _Reader, name: str, quota: Quota) -> Quota:
 
 
 def _retry_after(reader: _Reader, body: bytes) -> float | None:
-    """Seconds to wait: milliseconds where they are said, Retry-After as number or date, else the
-    body's word.
+    """Seconds to wait: from a field in milliseconds, else Retry-After (number or date), else the
+    body.
     """
     for name in _RETRY_AFTER_MS:
         value_ms = reader.number(name, reader.headers.get(name))
@@ -389,13 +389,13 @@ def _retry_after(reader: _Reader, body: bytes) -> float | None:
 
 
 def _retry_after_field(reader: _Reader, text: str) -> float | None:
-    # Date and Retry-After are cut to whole seconds alike: held against a better clock, the wait
-    # would be over too soon.
+    # Date and Retry-After are both cut to whole seconds; against a finer clock the wait would end
+    # too early.
     at = None if _NUMBER.fullmatch(text.strip()) else reader.epoch_s(text)
     if at is None:
         return reader.seconds_left("retry-after", text)[0]
-    said_at = reader.epoch_s(reader.headers.get("date", ""))
-    left_s = at - (reader.server_epoch_s if said_at is None else said_at)
+    answered_at = reader.epoch_s(reader.headers.get("date", ""))
+    left_s = at - (reader.server_epoch_s if answered_at is None else answered_at)
     if not -_JUST_PAST_S <= left_s <= LONGEST_S:
         reader.reject("retry-after", text)
         return None
@@ -404,13 +404,13 @@ def _retry_after_field(reader: _Reader, text: str) -> float | None:
 
 
 def _body_retry_after(reader: _Reader, body: bytes) -> float | None:
-    """`rateLimit.retryAfter`, or `retryAfter` or `retry_after` at the top."""
+    """`rateLimit.retryAfter`, or `retryAfter` or `retry_after` at the top level."""
     if not 0 < len(body) <= _LARGEST_BODY:
         return None
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return None  # an HTML page of a load balancer: it says nothing about the limit
+        return None  # for instance an HTML page of a load balancer
     if not isinstance(answer, dict):
         return None
     nested = answer.get("rateLimit")

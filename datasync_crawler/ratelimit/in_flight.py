@@ -1,26 +1,26 @@
-"""How many requests may be in flight: the smallest of four limits, one number.
+"""The number of requests that may be in flight: the smallest of four limits. Pure.
 
-Pure. From latency it follows TCP Vegas (Brakmo and Peterson, 1994), with room for answers that take
-longer because we are busy ourselves: more in flight than the server, the network and we can work on
-only queue, and every answer takes longer. What queues is in flight x (1 - shortest / present time).
+The limit by latency follows TCP Vegas (Brakmo and Peterson, 1994): beyond what the server, the
+network and we can process, requests only queue. The queue is estimated as in flight x (1 - shortest
+/ current latency), with a tolerance for the time that we are busy ourselves.
 """
 
 import math
 from typing import Final
 
-#: Answers may take so many times the shortest before it counts as a queue.
+#: Latency up to this multiple of the shortest doesn't count as a queue.
 _TOLERANCE: Final = 1.5
-#: Weight of one answer in the present time; of the largest body, what an answer leaves of it.
+#: Weight of one answer in the current latency; decay of the largest body per answer.
 _WEIGHT: Final = 0.2
 _SIZE_KEPT: Final = 0.98
 
 
 class InFlightLimit:
-    """The smallest of: `most` (WORKERS), what latency says helps, what the server allows at the
-    same time, and what memory allows (`max_bytes` of bodies, in flight and waiting).
+    """The smallest of: `most` (WORKERS), the limit by latency, the server's limit of concurrent
+    requests, and memory (`max_bytes` of bodies, in flight and waiting).
 
-    From latency it begins at `first` and isn't less: where answers are quick, how long they take
-    says more of our own work than of a queue.
+    The limit by latency starts at `first` and never falls below it: where answers are fast, their
+    latency is mostly our own processing.
     """
 
     def __init__(self, *, first: int, most: int, max_bytes: int) -> None:
@@ -28,14 +28,14 @@ class InFlightLimit:
         self.by_server: int | None = None
         self._most = max(1, most)
         self._max_bytes = max_bytes
-        self._largest_bytes = 0.0  # of the bodies seen; it fades
+        self._largest_bytes = 0.0  # of the bodies seen; it decays
         self._shortest_s = math.inf
-        self._present_s = 0.0
+        self._current_s = 0.0
         self._since_change = 0
         self._is_reached = False  # by the last request that went out
 
     def limit(self, waiting_bytes: int = 0) -> int:
-        """Requests in flight at most, 1 or more; `waiting_bytes`: bodies that wait to be stored."""
+        """Requests in flight at most, 1 or more; `waiting_bytes`: bodies not stored yet."""
         most = self.by_latency if self.by_server is None else min(self.by_latency, self.by_server)
         if self._largest_bytes:
             room = (self._max_bytes - waiting_bytes) / self._largest_bytes
@@ -43,25 +43,25 @@ class InFlightLimit:
         return max(1, most)
 
     def sent(self, in_flight: int) -> None:
-        """A request went out, the `in_flight`-th."""
+        """Records that a request was sent; `in_flight` includes it."""
         self._is_reached = in_flight >= self.by_latency
 
     def answered(self, took_s: float, size: int) -> None:
-        """A page came, `took_s` after it was asked for, of `size` bytes.
+        """Takes in a page of `size` bytes that came `took_s` after its request.
 
-        The limit moves by one, and only while it is reached: else answers say nothing of it. At the
-        start it grows with each answer: twice as many in a round trip. Before it shrinks again, so
-        many answers have to come: only then they tell what a change did.
+        The limit moves by one, and only while it is reached: otherwise latency isn't caused by it.
+        It grows with each answer, so it doubles per round trip. It shrinks only after as many
+        answers as are in flight: earlier ones don't show the effect of the last change.
         """
         self._largest_bytes = max(float(size), self._largest_bytes * _SIZE_KEPT)
         took_s = max(took_s, 1e-6)
-        self._present_s += (took_s - self._present_s) * (_WEIGHT if self._present_s else 1.0)
-        # Never forgotten: forgetting takes the queue that we made for the way, and adds to it.
+        self._current_s += (took_s - self._current_s) * (_WEIGHT if self._current_s else 1.0)
+        # Never reset: a new minimum would contain our own queue, and the limit would grow on it.
         self._shortest_s = min(self._shortest_s, took_s)
         self._since_change += 1
-        usual_s = min(_TOLERANCE * self._shortest_s, self._present_s)
-        queued = self.by_latency * (1 - usual_s / self._present_s)
-        # A few queued keep everybody busy: the root of the number, more with many than with few.
+        usual_s = min(_TOLERANCE * self._shortest_s, self._current_s)
+        queued = self.by_latency * (1 - usual_s / self._current_s)
+        # A short queue keeps the server busy; the square root scales it with the limit.
         few = math.sqrt(self.by_latency)
         if queued < few and self._is_reached:
             self._move(1)

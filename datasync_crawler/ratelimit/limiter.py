@@ -1,8 +1,7 @@
-"""The one authority on sending: may a request go out now, and if not, when to ask again.
+"""The rate limiter: decides whether a request may be sent now, and if not, when to ask again.
 
-Owns the order of things: pause, probe, requests in flight, and then every limit that is known:
-stated by the user, advertised by the server, learned from refusals. All hold at the same time; the
-one that makes us wait the longest paces. Doesn't sleep, log or send: decisions are returned.
+Owns the order of the checks: pause, probe, requests in flight, then every known limit: stated by
+the user, advertised by the server, learned from 429s. All of them apply; the longest wait decides.
 
 All `now` are monotonic seconds; `wall` is epoch seconds, for dates where an answer has none.
 """
@@ -21,15 +20,15 @@ from datasync_crawler.ratelimit.messages import Messages
 from datasync_crawler.ratelimit.refusals import Refusals
 from datasync_crawler.ratelimit.stated import StatedLimits
 
-# Below what clocks tell apart, the caller would ask again at the same moment for ever.
+# A shorter wait may be below the clock's resolution, and the caller would spin.
 _SHORTEST_WAIT_S: Final = 0.001
-# What waits for an answer, not for a time, is told to ask again after this at the latest.
+# The wait where only an answer can change the decision.
 _ASK_AGAIN_S: Final = 1.0
-# A probe that hangs may do so for the download's whole time-out: after this another one goes.
+# A probe may hang until the download's time-out; after this wait another one is sent.
 _PROBE_PATIENCE_S: Final = 10.0
-# Of the times at which requests were counted, so many at most are kept for the next run.
-_MOST_HANDED_ON: Final = 1_000
-_REMEMBERED: Final = "remembered from the run before"
+# Request times kept for the next run, at most.
+_MOST_REMEMBERED_TIMES: Final = 1_000
+_REMEMBERED: Final = "remembered from the last run"
 
 Kind = Literal["ok", "limited", "unauthorized", "failed"]
 Reason = Literal["", "in flight", "probe", "pause", "limit"]
@@ -37,7 +36,7 @@ Reason = Literal["", "in flight", "probe", "pause", "limit"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """May it go out? `delay_s` 0.0: yes, and it is counted as sent."""
+    """Whether a request may be sent. `delay_s` 0.0: yes, and it counts as sent."""
 
     delay_s: float
     reason: Reason
@@ -45,9 +44,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an answer meant, and what there is to say of it.
+    """What an answer means, and the log messages about it.
 
-    limited: all wait, no retry is used up; unauthorized: 401 and 403, the key; failed: 5xx.
+    limited: all requests pause, no retry is used up; unauthorized: 401, or 403 that isn't a rate
+    limit's; failed: 5xx.
     """
 
     kind: Kind
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Our share of what the slowest limit lets through in its present window, as far as known."""
+    """Our share of the slowest limit's current window; None where not known."""
 
     limit: int | None
     remaining: int
@@ -66,7 +66,7 @@ class Budget:
 
 
 class Limiter:
-    """One for each API key. `limits`: those that the user states; `share`: ours of every limit."""
+    """One per API key. `limits`: stated by the user; `share`: our part of each limit."""
 
     def __init__(
         self,
@@ -83,19 +83,19 @@ class Limiter:
         self._stated = StatedLimits(limits, share, self._times)
         self._advertised = AdvertisedLimits(self._times)
         self._learned = LearnedLimit(self._times)
-        self._learned_from: int | None = None  # the limit that a refusal stated when it taught us
+        self._learned_from: int | None = None  # the limit that the 429 stated
         self._refusals = Refusals(random)
         self._probe = _Probe()
         self._clock = ServerClock()
         self._messages = Messages()
         self._max_wait_s = max_wait_s
 
-    # --- asking ----------------------------------------------------------------------------------
+    # --- sending ---------------------------------------------------------------------------------
 
-    def ask(self, now: float, waiting_bytes: int = 0) -> Decision:
-        """For each waiting request, at the moment of sending; which one goes is the caller's.
+    def try_acquire(self, now: float, waiting_bytes: int = 0) -> Decision:
+        """Whether the caller may send a request now, any of those that wait.
 
-        `waiting_bytes`: bodies that wait to be stored.
+        `waiting_bytes`: bytes of bodies that wait to be stored.
         """
         if now < self._refusals.paused_until:
             return _wait(self._refusals.paused_until - now, "pause")
@@ -116,12 +116,12 @@ class Limiter:
         return Decision(0.0, "")
 
     def cancelled(self, sent_at: float) -> None:
-        """A permit wasn't used; `sent_at`: the `now` of the `ask` that gave it."""
+        """Returns an unused permit; `sent_at`: the `now` of the `try_acquire` that gave it."""
         self._landed()
         self._probe.ended(sent_at)
 
     def _limits_wait_s(self, now: float) -> float:
-        """By what is stated and advertised."""
+        """Seconds to wait by the stated and advertised limits."""
         return max(
             self._stated.wait_s(now, self.in_flight, self._others()),
             self._advertised.wait_s(now, self.in_flight),
@@ -132,7 +132,7 @@ class Limiter:
         if self._learned.limit is not None:
             yield self._learned.limit
 
-    # --- being told ------------------------------------------------------------------------------
+    # --- answers ---------------------------------------------------------------------------------
 
     def answered(
         self,
@@ -144,8 +144,8 @@ class Limiter:
         *,
         sent_at: float,
     ) -> Outcome:
-        """An answer has come. `headers` have lower-case names; `sent_at`: the `now` of the `ask`
-        that let its request go.
+        """Takes in an answer. `headers` have lower-case names; `sent_at`: the `now` of the
+        `try_acquire` that let its request go.
         """
         epoch_s = self._clock.epoch_s(now, wall, headers.get("date"), sent_at=sent_at)
         info = read_info(status, headers, body, server_epoch_s=epoch_s)
@@ -170,20 +170,20 @@ class Limiter:
         return Outcome("unauthorized" if status in {401, 403} else "ok", tuple(messages))
 
     def failed(self, now: float, sent_at: float) -> None:
-        """No answer came: reset, time-out, cancelled on the way."""
+        """Takes in that no answer came: reset, time-out, cancelled."""
         self._landed()
         if self._probe.ended(sent_at):
             self._probe_failed(now, "no answer")
 
     def _landed(self) -> None:
         if self.in_flight == 0:
-            raise RuntimeError("an answer to a request that was never let go: call ask() first")
+            raise RuntimeError("an answer to a request that wasn't sent: call try_acquire() first")
         self.in_flight -= 1
 
     def _limited(
         self, now: float, sent_at: float, status: int, info: RateLimitInfo, *, probe: bool
     ) -> list[str]:
-        """All pause. What refused is an advertised limit, or one that is to be learned."""
+        """Pauses all requests. The limit that was exceeded is advertised, or has to be learned."""
         is_advertised = self._advertised.explain(info, now, self.in_flight - 1)
         if is_advertised and probe and self._refusals.count == 0:
             self._advertised.mistaken(info)
@@ -195,7 +195,7 @@ class Limiter:
             self._learned_from = info.spent.limit if info.spent else None
             self._refusals.teaches = True
         self._probe.is_due = True
-        why = info.source or "without a word on when to come back"
+        why = info.source or "no retry time given"
         self._refusals.pause(now, now + wait_s, f"HTTP {status}, {why}")
         return messages
 
@@ -228,26 +228,26 @@ class Limiter:
         if after is None:
             return []
         if not refused and self._learned_from is not None and self._learned_from == after.limit:
-            # A limit that had been lowered: now it is advertised.
+            # The learned limit is the advertised one, which had been lowered.
             self._learned = LearnedLimit(self._times)
             self._learned_from = None
         return self._messages.advertised(
             limit_before, after.limit, after.per_window, self._advertised.source
         )
 
-    # --- looking ---------------------------------------------------------------------------------
+    # --- state -----------------------------------------------------------------------------------
 
     def budget(self, now: float) -> Budget | None:
-        """Of the limit that lets the fewest through in the long run; None: none is known."""
+        """The budget by the limit with the lowest rate; None if no limit is known."""
         counted = [(limit, "RATE_LIMIT") for limit in self._stated.limits]
         if self._learned.limit is not None:
             counted.append((self._learned.limit, "learned from refusals"))
         limit, source = min(counted, key=lambda c: c[0].rate_per_s, default=(None, ""))
-        told = self._advertised.slowest
-        if told is not None and told.remaining is not None:
-            per_window = told.per_window
+        slowest = self._advertised.slowest
+        if slowest is not None and slowest.remaining is not None:
+            per_window = slowest.per_window
             if limit is None or (per_window and per_window.rate_per_s <= limit.rate_per_s):
-                return self._told_budget(told, told.remaining, now)
+                return self._advertised_budget(slowest, slowest.remaining, now)
         if limit is None:
             return None
         ours = self._stated.ours(limit.requests)
@@ -255,29 +255,29 @@ class Limiter:
         wait_s = self._times.wait_s(limit, now, self.in_flight)
         return Budget(ours, max(0, ours - used), wait_s, limit.window_s, source)
 
-    def _told_budget(self, told: AdvertisedLimit, remaining: int, now: float) -> Budget:
-        ours = None if told.limit is None else self._stated.ours(told.limit)
+    def _advertised_budget(self, limit: AdvertisedLimit, remaining: int, now: float) -> Budget:
+        ours = None if limit.limit is None else self._stated.ours(limit.limit)
         left = max(0, remaining - self.in_flight)
         return Budget(
             limit=ours,
             remaining=left if ours is None else min(left, ours),
-            reset_in_s=None if told.closed_until is None else max(0.0, told.closed_until - now),
-            window_s=told.per_window.window_s if told.per_window else None,
+            reset_in_s=None if limit.closed_until is None else max(0.0, limit.closed_until - now),
+            window_s=limit.per_window.window_s if limit.per_window else None,
             source=self._advertised.source,
         )
 
     @property
     def pause_reason(self) -> str:
-        """Why all pause; empty: they don't."""
+        """Why all requests pause; empty when they don't."""
         return self._refusals.reason
 
     @property
     def learned_limit(self) -> Limit | None:
-        """What refusals taught."""
+        """The limit learned from 429s and the like."""
         return self._learned.limit
 
     def paused_for_s(self, now: float) -> float:
-        """How long everything still waits, for a pause or a limit; 0.0: it doesn't."""
+        """Seconds until a pause and all limits let a request through."""
         return max(
             0.0,
             self._refusals.paused_until - now,
@@ -286,29 +286,29 @@ class Limiter:
         )
 
     def refused_for_s(self, now: float) -> float:
-        """How long every request has been refused."""
+        """Seconds since the first 429 (or the like) after the last success."""
         return self._refusals.lasted_s(now)
 
     def waits_too_long(self, now: float) -> float | None:
-        """The wait that is left, when it and what was waited since the first refusal in a row are
-        longer than `max_wait_s` together.
+        """The wait that is left, when it exceeds `max_wait_s` together with `refused_for_s`; else
+        None.
         """
         wait_s = self.paused_for_s(now)
         if wait_s > 0 and self._refusals.lasted_s(now) + wait_s > self._max_wait_s:
             return wait_s
         return None
 
-    # --- remembering -----------------------------------------------------------------------------
+    # --- over a restart --------------------------------------------------------------------------
 
     def snapshot(self, now: float) -> dict[str, object]:
-        """What the next run should know, beside the pause (`paused_for_s`), as JSON-able values.
+        """The state for the next run, without the pause (`paused_for_s`), as JSON values.
 
-        Those in flight are counted as let through: who is killed now hears of them no more.
+        Requests in flight count as let through: a killed process doesn't get their answers.
         """
         limit = self._learned.proven
-        longest = [*self._stated.limits, *self._others()]
-        window_s = max((limit.window_s for limit in longest), default=0.0)
-        ages_s = self._times.ages_s(now, younger_than_s=window_s, most=_MOST_HANDED_ON)
+        limits = [*self._stated.limits, *self._others()]
+        window_s = max((limit.window_s for limit in limits), default=0.0)
+        ages_s = self._times.ages_s(now, younger_than_s=window_s, most=_MOST_REMEMBERED_TIMES)
         return {
             "limit": None if limit is None else limit.requests,
             "window_s": None if limit is None else limit.window_s,
@@ -319,13 +319,13 @@ class Limiter:
     def restore(
         self, now: float, data: Mapping[str, object], *, age_s: float, paused_for_s: float
     ) -> tuple[str, ...]:
-        """Take up what `snapshot` gave `age_s` ago, and the pause; returns what there is to say.
+        """Restores a `snapshot` of `age_s` ago, and the pause; returns log messages.
 
-        What makes no sense is left out: the API tells anew.
+        Invalid values are ignored: the limits are learned again.
         """
         limit, window_s = _number(data.get("limit")), _number(data.get("window_s"))
         if limit is not None and window_s is not None and 1 <= limit < 1e9 and window_s > 0:
-            self._learned.believe(Limit(int(limit), window_s))
+            self._learned.start_from(Limit(int(limit), window_s))
         listed = data.get("ages_s")
         ages = map(_number, listed if isinstance(listed, list) else [])
         self._times.restore(now, [age + age_s for age in ages if age is not None and age >= 0])
@@ -336,10 +336,10 @@ class Limiter:
 
 
 class _Probe:
-    """One request that goes alone, since its answer decides about the others."""
+    """A request that is sent alone, because its answer decides about the others."""
 
     def __init__(self) -> None:
-        self.is_due = True  # the next request goes alone; so does the first of all
+        self.is_due = True  # the next request is a probe; the first one is, too
         self._sent_at: float | None = None
 
     def is_awaited(self, now: float) -> bool:
@@ -350,11 +350,11 @@ class _Probe:
             self._sent_at = now
 
     def ended(self, sent_at: float) -> bool:
-        """Whether the request sent then was the probe, or went out after it."""
-        was = self._sent_at is not None and sent_at >= self._sent_at
-        if was:
+        """Whether the request sent at *sent_at* was the probe, or was sent after it."""
+        is_probe = self._sent_at is not None and sent_at >= self._sent_at
+        if is_probe:
             self._sent_at = None
-        return was
+        return is_probe
 
 
 def _number(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""Limits as values: so many requests per window, and the times at which ours were counted."""
+"""Limits as values (requests per window), and the times at which our requests were counted."""
 
 import re
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from typing import Final, Self
 
 _FORM: Final = re.compile(r"([0-9]{1,9}) */ *([0-9]{1,9}(?:\.[0-9]{1,3})?)? *([smhd])", re.ASCII)
 _UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-#: Times kept. A limit of more requests than that a window is not held.
+#: Times kept. A limit of more requests per window can't be kept.
 _MOST_TIMES: Final = 65_536
 
 
@@ -42,36 +42,36 @@ class Limit:
 class CountedTimes:
     """When our requests were answered, in monotonic seconds.
 
-    An answer's time stands for the earlier moment at which the server counted its request, so that
-    nothing that is reckoned from it is too early.
+    The server counted a request before its answer arrived, so a wait computed from the answer's
+    time never ends too early.
     """
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=_MOST_TIMES)
 
     def add(self, at: float) -> None:
-        """An answer came."""
+        """Records the time of an answer."""
         self._times.append(at)
 
     def restore(self, now: float, ages_s: Iterable[float]) -> None:
-        """Requests of the run before, by how long ago they were answered."""
+        """Records requests of the last run, by how long ago they were answered."""
         self._times.extend(now - age_s for age_s in sorted(ages_s, reverse=True))
 
     def ages_s(self, now: float, *, younger_than_s: float, most: int) -> list[float]:
-        """How long ago the last ones were answered, oldest first."""
+        """Seconds since each of the last *most* answers, oldest first."""
         times = list(self._times)[-most:] if most else []
         return [now - at for at in times if now - at < younger_than_s]
 
     def last(self, number: int = 1) -> float | None:
-        """When the last but *number* - 1 was answered; None if there were fewer."""
+        """The time of the *number*-th answer from the end; None if there were fewer."""
         return self._times[-number] if 0 < number <= len(self._times) else None
 
     def count_since(self, at: float) -> int:
-        """How many were answered after *at*."""
+        """The number of answers after *at*."""
         return len(self._times) - bisect_right(self._times, at)
 
     def wait_s(self, limit: Limit, now: float, in_flight: int = 0) -> float:
-        """Seconds until one more request keeps the limit; those in flight are counted as now."""
+        """Seconds until one more request keeps the limit; those in flight count as sent now."""
         if in_flight >= limit.requests:
             return limit.window_s
         oldest = self.last(limit.requests - in_flight)

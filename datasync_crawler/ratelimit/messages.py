@@ -1,4 +1,4 @@
-"""What a person is told of limits: each thing once, until it changes."""
+"""Log messages about limits: each once, until the limit changes."""
 
 import math
 from collections.abc import Iterable
@@ -6,31 +6,31 @@ from typing import Final
 
 from datasync_crawler.ratelimit.limits import Limit
 
-# A learned limit that moves by less than this factor is the same one.
+# A learned limit whose rate changes by less than this factor isn't logged again.
 _SAME: Final = 1.5
-# An advertised one whose window is longer by more than this is another one.
+# An advertised limit is logged again when its window is longer by more than this factor.
 _LONGER: Final = 1.2
 
 
 class Messages:
-    """Remembers what was said."""
+    """Remembers which messages were given."""
 
     def __init__(self) -> None:
         self._nonsense: set[str] = set()
-        self._window_s = math.inf  # of the advertised limit, as it was said
+        self._window_s = math.inf  # of the advertised limit, as last logged
         self._learned_rate = 0.0
 
-    def nonsense(self, said: Iterable[str]) -> list[str]:
-        """The fields that made no sense, each the first time."""
-        new = [text for text in said if text.partition(":")[0] not in self._nonsense]
+    def nonsense(self, fields: Iterable[str]) -> list[str]:
+        """A message about invalid fields, once per field."""
+        new = [text for text in fields if text.partition(":")[0] not in self._nonsense]
         self._nonsense.update(text.partition(":")[0] for text in new)
-        return [f"Ignored, makes no sense: {'; '.join(new)}"] if new else []
+        return [f"Ignored invalid rate-limit fields: {'; '.join(new)}"] if new else []
 
     def advertised(
         self, before: int | None, after: int | None, per_window: Limit | None, source: str
     ) -> list[str]:
-        """A limit that headers state, when it is new or has changed, and when its window turns out
-        to be longer: the first one had begun before.
+        """A message when an advertised limit is new or has changed, or when its window turns out to
+        be longer: the first answer may come late in a window.
         """
         window_s = per_window.window_s if per_window else 0.0
         if after is None or (after == before and window_s <= _LONGER * self._window_s):
@@ -41,10 +41,10 @@ class Messages:
         return [f"Rate limit{change or ':'} {text} ({source})"]
 
     def learned(self, limit: Limit | None) -> list[str]:
-        """A limit that was learned from refusals, when it is new or has moved."""
+        """A message when a learned limit is new or has changed."""
         rate = 0.0 if limit is None else limit.rate_per_s
-        said = self._learned_rate
-        if limit is None or (said and said / _SAME < rate < said * _SAME):
+        last = self._learned_rate
+        if limit is None or (last and last / _SAME < rate < last * _SAME):
             return []
         self._learned_rate = rate
         return [f"Rate limit: {limit} (learned from refusals)"]

@@ -1,6 +1,6 @@
-"""Refusals in a row: which answers are a limit's, how long all wait, since when.
+"""The pause after answers of a rate limit (429, and 403 or 503 where they are one).
 
-Owns the pause. Knows nothing of limits.
+A *refusal* in this room is such an answer. Knows nothing of the limits themselves.
 """
 
 import math
@@ -10,40 +10,40 @@ from typing import Final
 from datasync_crawler.ratelimit.backoff import delay_s
 from datasync_crawler.ratelimit.headers import RateLimitInfo
 
-# A refusal is never answered at once, whatever Retry-After says; longer when it says so again. Not
-# longer than this: who says 1 s fifty times may mean it, and growth would cost an hour.
+# The shortest pause, whatever Retry-After says, and the shortest from the second one in a row on.
+# It doesn't grow further: a server that answers "1 s" fifty times may mean it.
 _SHORTEST_PAUSE_S: Final = 0.25
 _LONGEST_FLOOR_S: Final = 0.5
-# Refused without a word on when to come back: 1 s, growing by a third, at most a minute.
+# Without a retry time: 1 s, growing by a third, at most a minute.
 _BLIND_PAUSE_S: Final = 1.0
 _BLIND_SHARE: Final = 0.35
 _LONGEST_BLIND_PAUSE_S: Final = 60.0
 
 
 class Refusals:
-    """The pause for all, from the first refusal to the next request that is let through."""
+    """The pause of all requests, from the first refusal to the next success."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         self.paused_until = -math.inf
         self.reason = ""
-        self.count = 0  # pauses in a row that didn't end in a success
+        self.count = 0  # pauses in a row, without a success between
         self.since = 0.0  # the first of those
-        self.by_limit = False  # one of them was a limit's, not a failure
-        self.by_503 = False  # the last one was a limit's and said nothing
-        self.teaches = False  # one of them was of a limit that no header states
-        self.opens_at: float | None = None  # when the server said that it would open again
+        self.by_limit = False  # one of them came from a limit, not from a failed probe
+        self.by_503 = False  # the last one came from a 503 without a retry time
+        self.teaches = False  # one of them came from an unadvertised limit
+        self.opens_at: float | None = None  # the end of the pause by the server
         self._random = random
         self._paused_at = -math.inf
         self._unavailable = 0  # answers 503 in a row
-        self._says_503 = False  # the limit's refusals are 503 without a word on when to come back
+        self._says_503 = False  # the limit answers 503 without a retry time
 
     def is_limits(self, status: int, info: RateLimitInfo, *, probe: bool) -> bool:
-        """Whether an answer is a limit's, and so costs no retry.
+        """Whether an answer comes from a rate limit, and so uses up no retry.
 
-        403 is one where it says when to come back, or that nothing is left; else it is the key's.
-        503 is one where it says when to come back, and where several came in a row to requests that
-        went out side by side (nginx's limit_req says nothing else). One alone is a failure, until
-        a pause has helped; so is one to a request that went alone: nobody was too fast.
+        429 always does. 403 does with a retry time or a spent quota; otherwise the key is wrong.
+        503 does with a retry time, after a pause has helped against it, and when several come in
+        a row to concurrent requests (nginx's limit_req gives nothing else). A single 503, or one to
+        a probe, is a failure of the server.
         """
         self._unavailable = self._unavailable + 1 if status == 503 else 0
         says_when = info.retry_after_s is not None
@@ -56,9 +56,9 @@ class Refusals:
         return status == 429
 
     def limited(self, now: float, sent_at: float, info: RateLimitInfo, known_s: float) -> float:
-        """Refused by a limit: returns how long all wait. Refusals of one burst are one pause.
+        """Takes in a refusal; returns the pause in seconds. Refusals of one burst are one pause.
 
-        `known_s`: how long what is known of the limits makes us wait anyway.
+        `known_s`: the wait by the learned limit.
         """
         if not self.is_same_burst(sent_at):
             self._count(now)
@@ -66,40 +66,40 @@ class Refusals:
         self.by_503 = self._unavailable > 0 and info.retry_after_s is None
         spent = info.spent
         reset_s = None if spent is None else spent.reset_in_s
-        said_s = info.retry_after_s if reset_s is None else reset_s
-        self.opens_at = None if said_s is None else now + said_s
-        said_s = reset_s if info.retry_after_s is None else info.retry_after_s
-        if said_s is not None:
-            return max(_SHORTEST_PAUSE_S if self.count < 2 else _LONGEST_FLOOR_S, said_s)
+        opens_in_s = info.retry_after_s if reset_s is None else reset_s
+        self.opens_at = None if opens_in_s is None else now + opens_in_s
+        stated_s = reset_s if info.retry_after_s is None else info.retry_after_s
+        if stated_s is not None:
+            return max(_SHORTEST_PAUSE_S if self.count < 2 else _LONGEST_FLOOR_S, stated_s)
         if self.count == 1 and known_s > 0:
-            return max(_SHORTEST_PAUSE_S, known_s)  # as the belief has it
-        # A share of what we have waited already: the window's end is missed by that share at most.
+            return max(_SHORTEST_PAUSE_S, known_s)
+        # A share of the time already waited: the window's end is missed by that share at most.
         wait_s = max(_BLIND_PAUSE_S, _BLIND_SHARE * (now - self.since))
         wait_s = min(wait_s, _LONGEST_BLIND_PAUSE_S) * (1.0 + 0.1 * self._random())
         return max(wait_s, known_s)
 
     def probe_failed(self, now: float) -> float:
-        """A probe that didn't get through proves nothing: how long to wait for another."""
+        """Takes in a failed probe (no answer, or 5xx); returns the pause in seconds."""
         self._count(now)
         return delay_s(self.count, base_s=0.5, cap_s=10.0, random=self._random)
 
     def pause(self, now: float, until: float, reason: str) -> None:
-        """All wait until then, if that is later than so far."""
+        """Pauses all requests until *until*; never shortens a pause."""
         if until > self.paused_until:
             self._paused_at, self.paused_until, self.reason = now, until, reason
 
     def is_same_burst(self, sent_at: float) -> bool:
-        """Whether a request was under way already when the pause began."""
+        """Whether a request was already in flight when the pause began."""
         return sent_at <= self._paused_at
 
     def over(self) -> None:
-        """One was let through."""
+        """A request succeeded: the pauses are over."""
         self._says_503 = self._says_503 or self.by_503
         self.count, self.reason = 0, ""
         self.by_limit = self.by_503 = self.teaches = False
 
     def lasted_s(self, now: float) -> float:
-        """How long nothing was let through, for a limit."""
+        """Seconds since the first refusal after the last success; 0.0 if there was none."""
         return now - self.since if self.by_limit else 0.0
 
     def _count(self, now: float) -> None:

@@ -1,6 +1,6 @@
-"""The limits that the user states (RATE_LIMIT), and the share of any limit that is ours.
+"""The limits that the user states (RATE_LIMIT), and our share of every limit (RATE_LIMIT_SHARE).
 
-The server may lower them, never raise them: whatever it says, these hold as well.
+They apply beside the server's limits, so the server can lower them, but never raise them.
 """
 
 import math
@@ -10,7 +10,7 @@ from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 
 
 class StatedLimits:
-    """With a share below 1 requests go evenly, so that others on the same key get theirs."""
+    """With a share below 1 requests are spaced evenly, which leaves room for other clients."""
 
     def __init__(self, limits: Iterable[Limit], share: float, times: CountedTimes) -> None:
         self.limits = tuple(limits)
@@ -19,7 +19,7 @@ class StatedLimits:
         self._sent_at = -math.inf
 
     def wait_s(self, now: float, in_flight: int, others: Iterable[Limit]) -> float:
-        """Seconds until one more may go out, by ours; of all other limits by our share."""
+        """Seconds until one more may be sent, by the stated limits and our share of *others*."""
         waits = [self._times.wait_s(limit, now, in_flight) for limit in self.limits]
         if self._share < 1:
             rates = [limit.rate_per_s * self._share for limit in (*self.limits, *others)]
@@ -27,9 +27,9 @@ class StatedLimits:
         return max(0.0, *waits, 0.0)
 
     def sent(self, now: float) -> None:
-        """A request goes out."""
+        """Records that a request is sent."""
         self._sent_at = now
 
     def ours(self, requests: int) -> int:
-        """Of so many requests per window our share."""
+        """Our share of *requests* per window, at least 1."""
         return max(1, math.floor(requests * self._share))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import CloseSpider
 
 from datasync_crawler import signals
-from datasync_crawler.api import answers, statuses
+from datasync_crawler.api import answers, shapes, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
 from datasync_crawler.app import App
@@ -37,7 +38,7 @@ from datasync_crawler.crawl.values import (
     Verdict,
 )
 from datasync_crawler.errors import ConfigError, CrawlError
-from datasync_crawler.events.decoding import PageDecoder, PageFormat, WireError, WirePage
+from datasync_crawler.events.decoding import PageDecoder, WireError, WirePage
 from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
 from datasync_crawler.ratelimit.backoff import delay_s
@@ -92,12 +93,11 @@ class EventsSpider(scrapy.Spider):
     def _set_up(self, app: App) -> None:
         self._app, self.config = app, app.config
         config = app.config
-        self._decoder = PageDecoder(
-            PageFormat(config.events_key, config.total_key, config.next_key)
-        )
+        self._decoder = PageDecoder(config.page_format)
         self._addresses = Addresses.of(config)
         self._waiting = Waiting()
         self._repeats = RepeatWatch()
+        self._has_page = False
         self._pass_no = 0  # the run's first pass
         self._ledger = app.ledger()
         self._planning: asyncio.Future[Verdict] | None = None
@@ -203,7 +203,13 @@ class EventsSpider(scrapy.Spider):
         """Tells the stats. Raises CloseSpider unless everything is proved."""
         note(self.crawler.stats, verdict)
         if not verdict.complete:
-            raise CloseSpider("incomplete")
+            raise CloseSpider("configuration" if verdict.setup else "incomplete")
+        excess = shapes.too_many_rejected(
+            verdict.rejected, verdict.stored + verdict.rejected, self.config.max_rejected
+        )
+        if excess:
+            note(self.crawler.stats, replace(verdict, sentences=(excess, *verdict.sentences)))
+            raise CloseSpider("too_many_rejected")
 
     def _request(self, number: int, ask: Ask) -> scrapy.Request:
         return scrapy.Request(
@@ -216,7 +222,9 @@ class EventsSpider(scrapy.Spider):
 
     # --- responses --------------------------------------------------------------------------------
 
-    def parse(self, response: "Response", number: int = 0, ask: Ask | None = None) -> Any:
+    def parse(  # noqa: PLR0911
+        self, response: "Response", number: int = 0, ask: Ask | None = None
+    ) -> Any:
         """One response into one EventPage, a retry, or nothing but an outcome.
 
         Without *ask*: an address that somebody looks at with `scrapy parse`.
@@ -228,12 +236,19 @@ class EventsSpider(scrapy.Spider):
         try:
             wire = self._decoder.decode(response.body, max(LEAST_BOUND, 10 * ask.limit))
         except WireError as error:
+            elsewhere = [] if self._has_page else shapes.lists_elsewhere(response.body)
+            if elsewhere:
+                return self._misfit(number, ask, shapes.no_list(self.config.events_key, elsewhere))
             return self._again(response.request, error.reason, error.request_id)
         total = self._read_total(response, wire)
         problem = self._problem(response, wire, ask, total)
         if problem:
             return self._again(response.request, problem, wire.request_id)
         self._say_total(total)
+        if not self._has_page and wire.received:
+            self._has_page = True
+            if unusable := shapes.nothing_storable(wire, self.config.page_format):
+                return self._misfit(number, ask, unusable)
         page = self._page(response, wire, number, ask, total)
         is_range = ask.pass_no > 0 and ask.cursor is None
         if is_range and self._repeats.repeats(ask.offset, page.ids):
@@ -243,6 +258,11 @@ class EventsSpider(scrapy.Spider):
         else:
             self._waiting.resolve(number, _as_page(page) if wire.received else Empty(ask, total))
         return None
+
+    def _misfit(self, number: int, ask: Ask, sentence: str) -> None:
+        """The first answer has another shape than the settings say: trying again helps nobody."""
+        self._request_stop("configuration", sentence)
+        self._waiting.resolve(number, Failed(ask, sentence))
 
     def _problem(self, response: "Response", wire: WirePage, ask: Ask, total: int | None) -> str:
         """Why a well-formed page isn't taken as it is; "" when it is."""
@@ -263,7 +283,7 @@ class EventsSpider(scrapy.Spider):
         }
         return EventPage(
             ask=ask,
-            ids=answers.known_by(wire),
+            ids=answers.known_by(wire, self.config.id_field),
             events=wire.events[dropped:],
             indexes=indexes[dropped:],
             rejections=[one for one in wire.rejections if one.index >= ask.overlap],

@@ -1,7 +1,4 @@
-"""Requests that the planner waits for: the bridge between its `await` and Scrapy's callbacks.
-
-Must not know what a request is about.
-"""
+"""Requests that the planner awaits: the bridge between its `await` and Scrapy's callbacks."""
 
 import asyncio
 from collections import deque
@@ -11,7 +8,7 @@ from datasync_crawler.crawl.values import Ask, Failed, Outcome
 
 
 class Waiting:
-    """Each request has a number and a future; its outcome comes once, whatever happens to it."""
+    """Gives each request a number and a future, which is resolved once with its outcome."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -24,11 +21,11 @@ class Waiting:
 
     @property
     def are_alone(self) -> bool:
-        """Whether a single request is under way."""
+        """Whether exactly one request is in flight."""
         return len(self._futures) == 1
 
     async def fetch(self, ask: Ask) -> Outcome:
-        """For the planner: the outcome of a request."""
+        """For the planner: sends a request, returns its outcome."""
         self._last += 1
         number = self._last
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
@@ -42,16 +39,16 @@ class Waiting:
             self._asks.pop(number, None)
 
     def resolve(self, number: int, outcome: Outcome) -> None:
-        """For the spider: what became of a request."""
+        """For the spider: sets the outcome of a request."""
         future = self._futures.get(number)
         if future is not None and not future.done():
             future.set_result(outcome)
 
     async def next(self, planning: "asyncio.Future[Any]") -> tuple[int, Ask | None]:
-        """The next request to be sent, when there is room for it; (0, None): the plan has ended."""
+        """The next request, once there is room for it; (0, None) when *planning* has ended."""
         while True:
             while self._asked and self._asked[0][0] not in self._futures:
-                self._asked.popleft()  # the planner has given it up
+                self._asked.popleft()  # the planner has cancelled it
             if self._asked:
                 await self._until(self._room, planning)
                 self._room.clear()
@@ -64,9 +61,10 @@ class Waiting:
                 await self._until(self._more, planning)
 
     def room(self, *, is_idle: bool) -> bool:
-        """There is room for one. *is_idle*: and nothing is under way; what is twice so is lost.
+        """Lets the next request be sent. *is_idle*: Scrapy has nothing in flight.
 
-        Returns whether there is a request that may be lost.
+        A request that was sent, but is without an outcome at two idle calls in a row, has been
+        dropped: it fails. Returns whether there is one that may have been dropped.
         """
         self._room.set()
         queued = {number for number, _ in self._asked}

@@ -23,6 +23,11 @@ class EmbeddedTarget:
         """The target in words, for messages."""
         return f"embedded PostgreSQL, database {self.dbname}"
 
+    @property
+    def place(self) -> str:
+        """The same as an address."""
+        return f"embedded PostgreSQL {self.data_dir}/{self.dbname}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
@@ -36,6 +41,13 @@ class ServerTarget:
     def describe(self) -> str:
         """The target in words without any secret, for messages."""
         return " ".join(f"{name}={self.params[name]}" for name in _SHOWN if name in self.params)
+
+    @property
+    def place(self) -> str:
+        """The same as an address."""
+        host = self.params.get("host") or self.params.get("hostaddr") or "localhost"
+        port = f":{self.params['port']}" if "port" in self.params else ""
+        return f"PostgreSQL {host}{port}/{self.params.get('dbname', '')}"
 
 
 Target = EmbeddedTarget | ServerTarget

@@ -6,8 +6,6 @@ const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const SVG = "http://www.w3.org/2000/svg";
 // Nothing from the server for so long: it is gone, in milliseconds.
 const PATIENCE = 5000;
-// The share of rejections that needs somebody: MAX_REJECTED's default.
-const MOST_REJECTED = 0.01;
 const NEEDS = {
   unauthorized: "the key was refused", rate_limited: "the API asks for a long pause",
   incomplete: "events are missing", database_refused: "the database refused",
@@ -122,8 +120,8 @@ function ofRun(run) {
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
   }
   if (run.phase === "silent") return ["bad", "Needs you: the crawl has crashed", run.words];
-  if (run.phase === "complete") {
-    if (rejectedShare() <= MOST_REJECTED) return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
+  if (run.phase === "complete") return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
+  if (run.reason === "too_many_rejected") {  // MAX_REJECTED
     const share = (100 * rejectedShare()).toFixed(1);
     return ["bad", `Needs you: ${share} % of the events were rejected`,
       [...run.words, "The reasons are below. When the API is mended, “scrapy redrive” fetches them again."]];
@@ -222,7 +220,7 @@ function drawRun() {
   put("processes", String(running.length));
   put("hosts", running.length ? [...new Set(running.map((each) => each.host))].join(", ") : "no crawl is running");
   mark("gaps", "alert", run.gaps > 0 && !live);
-  mark("rejected", "alert", rejectedShare() > MOST_REJECTED);
+  mark("rejected", "alert", run.reason === "too_many_rejected");
   drawResponses(run);
 }
 

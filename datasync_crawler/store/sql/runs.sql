@@ -1,10 +1,15 @@
 -- Runs, their heartbeat and their samples. {schema} is replaced by the quoted name of DB_SCHEMA.
 
 -- name: name_source
--- The first run records the API of this schema.
+-- The first run records the API of this schema. One without a row of the ledger, such as a
+-- mistyped address, is replaced.
 INSERT INTO {schema}.source (api_base_url, pagination)
 VALUES (%(api_base_url)s, %(pagination)s)
-ON CONFLICT (singleton) DO NOTHING;
+ON CONFLICT (singleton) DO UPDATE
+SET api_base_url = excluded.api_base_url, pagination = excluded.pagination, total = NULL,
+    page_limit = NULL, overlap = 1
+WHERE source.api_base_url <> excluded.api_base_url
+  AND NOT EXISTS (SELECT 1 FROM {schema}.checkpoint);
 
 -- name: read_source
 SELECT api_base_url FROM {schema}.source;

@@ -173,7 +173,7 @@ def test_a_redrive_reads_from_the_start() -> None:
         (lambda page: Failed(page.ask, "HTTP 500"),
          "the page behind event 20 couldn't be fetched: HTTP 500"),
         (lambda page: LimitRefused(page.ask),
-         "the page behind event 20 couldn't be fetched: the API refuses every limit"),
+         "the page behind event 20 couldn't be fetched: the API rejects every page size"),
         (lambda page: Page(page.ask, page.ids, next_cursor="20", has_more=True),
          "the cursor leads to the same page again (behind event 20)"),
         (lambda page: Page(page.ask, page.ids, has_more=True),
@@ -198,7 +198,7 @@ def test_a_chain_that_breaks_is_said(change: object, sentence: str) -> None:
 
 
 def test_an_empty_feed_proves_nothing() -> None:
-    """Nor does a stored cursor that leads nowhere."""
+    """Nor does a stored cursor that brings no events."""
     verdict = read(Feed([]), CursorLedger())
     assert verdict.sentences == ("the API serves no events",)
     feed, ledger = Feed(events(30)), CursorLedger()

@@ -74,7 +74,7 @@ def test_an_api_that_takes_no_limit_at_all_is_said() -> None:
     server = Server(Random(1), 950, 100)
     verdict, _ = crawl(server, MemoryLedger(), change=most(5))
     assert not verdict.complete
-    assert "the API refuses every limit" in verdict.sentences[0]
+    assert "the API rejects every page size" in verdict.sentences[0]
 
 
 @pytest.mark.parametrize(

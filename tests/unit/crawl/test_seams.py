@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasync_crawler.crawl.seams import Joints, agree, compare, joined
+from datasync_crawler.crawl.seams import SeamMatcher, agree, compare, joined
 from datasync_crawler.crawl.values import Ask, Page
 
 ids = [f"e{number}" for number in range(400)]
@@ -57,17 +57,17 @@ def test_a_narrow_overlap_proves_no_disorder_calm() -> None:
 def test_pages_are_compared_as_their_neighbours_come(order: tuple[int, ...]) -> None:
     """In whatever order three pages come, both seams are compared once."""
     pages = [page(0, 100), page(100, 99, 1), page(199, 99, 1)]
-    joints = Joints()
-    found = [seam for place in order for seam in joints.add(pages[place])]
+    matcher = SeamMatcher()
+    found = [seam for place in order for seam in matcher.add(pages[place])]
     assert sorted((first, one.kind) for first, one in found) == [(100, "exact"), (199, "exact")]
 
 
 def test_what_is_remembered_of_pages_is_bounded() -> None:
     """A neighbour that never comes costs no memory for good."""
-    joints = Joints(most=3)
+    matcher = SeamMatcher(most=3)
     for number in range(1, 50):
-        joints.add(page(2 * number + 100, 10, 1))
-    assert len(joints._heads) == len(joints._tails) == 3
+        matcher.add(page(2 * number + 100, 10, 1))
+    assert len(matcher._heads) == len(matcher._tails) == 3
 
 
 def test_only_what_the_ledger_cant_see_is_written_down() -> None:

@@ -42,6 +42,6 @@ def test_a_limit_that_is_refused_is_lowered_to_what_is_common() -> None:
     """Down to ten, then there is no smaller one to try."""
     tried = []
     size: PageSize | None = PageSize.of(5000)
-    while size is not None and (size := size.refused(size.size)) is not None:
+    while size is not None and (size := size.smaller_than(size.size)) is not None:
         tried.append(size.size)
     assert tried == list(COMMON_LIMITS)

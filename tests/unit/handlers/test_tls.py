@@ -63,7 +63,8 @@ from datasync_crawler.commands import verify
 outcomes = {}
 for url in sys.argv[2:]:
     try:
-        outcomes[url] = asyncio.run(verify._get(url, SimpleNamespace(api_key=sys.argv[1])))[0]
+        config = SimpleNamespace(api_key=sys.argv[1], api_key_header="X-API-Key")
+        outcomes[url] = asyncio.run(verify._get(url, config))[0]
     except Exception as error:
         outcomes[url] = repr(error)
 print(json.dumps(outcomes))

@@ -79,7 +79,7 @@ def test_the_bursts_of_a_bucket_shrink() -> None:
 
 @pytest.mark.parametrize("style", ["retry-after", "none"])
 @pytest.mark.parametrize("name", COMMON)
-def test_whatever_is_untold_is_met_over_many_sizes(name: str, style: str) -> None:
+def test_whatever_is_unadvertised_is_met_over_many_sizes(name: str, style: str) -> None:
     """Limits from 1 to 100 and windows from 20 s to two minutes: no outlier, no storm."""
     rnd = random.Random(3)
     for seed in range(40):
@@ -119,7 +119,7 @@ def test_a_limit_that_changes_in_mid_crawl_is_followed(name: str, before: int, a
 
 
 @pytest.mark.parametrize(("style", "after"), [("retry-after", 5), ("retry-after", 20), ("none", 5)])
-def test_a_limit_that_changes_untold_is_found(style: str, after: int) -> None:
+def test_a_limit_that_changes_unadvertised_is_found(style: str, after: int) -> None:
     """Without headers too, down at once and up after a while, in bursts that shrink again."""
     limiter = Fixed(10, 20.0)
 
@@ -156,7 +156,7 @@ def test_a_time_in_which_nobody_asks_isnt_learned_as_slowness(
     assert result.seconds <= idle[1] + limiter.ideal_s(1000) * 2
 
 
-def test_a_window_that_shrinks_untold_is_found() -> None:
+def test_a_window_that_shrinks_unadvertised_is_found() -> None:
     """From one request in 30 s to one in a second: a single one more is refused for ever."""
     limiter = Fixed(1, 30.0)
 

@@ -1,7 +1,7 @@
-"""What others are told of the limiter: stats (times in epoch seconds) and log lines.
+"""The limiter's stats and log lines.
 
-Stats: rate_limit/…. A pause is a wait for the API that a person would notice: of SHORTEST_PAUSE_S
-and more in the stats, of LOGGED_PAUSE_S in the log, where it gets at most one line a minute.
+Stats: rate_limit/… (times in epoch seconds). A wait for the API counts as a pause from
+SHORTEST_PAUSE_S on. It is logged from LOGGED_PAUSE_S on, at most once a minute.
 """
 
 import logging
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: A pause gets a log line from this length on, in seconds; the next one so many seconds later.
+#: The shortest pause that is logged, and the time between two such lines, in seconds.
 LOGGED_PAUSE_S: Final = 10.0
 BETWEEN_LINES_S: Final = 60.0
 
 
-class Told:
-    """Knows only what it said last."""
+class LimiterReport:
+    """Sets the stats and logs the limiter's messages, pauses included."""
 
     def __init__(self, stats: "StatsCollector", without_key: Callable[[str], str]) -> None:
         self._stats = stats
@@ -34,9 +34,9 @@ class Told:
         self._logged_at = -math.inf
 
     def answered(self, messages: Iterable[str], limiter: "Limiter", now: float) -> None:
-        """What an answer taught."""
+        """Reports what an answer has changed."""
         for message in messages:
-            logger.info("%s", self._without_key(message))  # it quotes what the API has sent
+            logger.info("%s", self._without_key(message))  # it quotes the API
         stats, budget = self._stats, limiter.budget(now)
         stats.set_value("rate_limit/in_flight", limiter.in_flight)
         if budget is None:
@@ -50,7 +50,7 @@ class Told:
         stats.set_value("rate_limit/reset_at", reset_at)
 
     def decided(self, decision: "Decision", limiter: "Limiter", now: float) -> float:
-        """What was decided for the next request; returns the pause in seconds, 0.0 for none."""
+        """Reports a decision; returns the pause in seconds, 0.0 for none."""
         self._stats.set_value("rate_limit/in_flight", limiter.in_flight)
         if decision.reason not in {"pause", "limit"}:
             self._resumed(now)
@@ -69,7 +69,7 @@ class Told:
                 self._logged_at = now
                 wait_s, budget = decision.delay_s, limiter.budget(now)
                 if decision.reason == "limit" and budget is not None and budget.reset_in_s:
-                    # Answers under way may tell of a later window: waited for, but not said.
+                    # The wait has a margin for answers in flight; the line gives the window's end.
                     wait_s = min(wait_s, budget.reset_in_s)
                 logger.info("Paused for %.0f s, until %s: %s", wait_s, clock_time(wait_s), reason)
         return decision.delay_s if is_pause else 0.0
@@ -84,5 +84,5 @@ class Told:
 
 
 def clock_time(in_s: float) -> str:
-    """The local time so many seconds from now."""
+    """The local time *in_s* seconds from now."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(time.time() + in_s))

@@ -1,0 +1,228 @@
+"""The mistakes of the first hour: what is printed, to the word, and the exit status."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from crawling import PROJECT, crawl, environment
+from support_servers import Answer, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from databases import Database
+
+
+def serve(events: list[Any], key: str = "data", total: int | None = None) -> Any:
+    """A server that pages through *events*, under *key*."""
+
+    def answer(path: str, query: Mapping[str, str]) -> Answer | None:
+        if path != "/events/bulk":
+            return None
+        offset, limit = int(query["offset"]), int(query["limit"])
+        page = events[offset : offset + limit]
+        return {}, {key: page, "total": len(events) if total is None else total}
+
+    return serving(answer)
+
+
+def said(log: str) -> str:
+    """What stands behind the verdict."""
+    (line,) = [line for line in log.splitlines() if "NOT complete: " in line]
+    return line.partition("NOT complete: ")[2]
+
+
+def foreign(number: int) -> list[dict[str, Any]]:
+    return [
+        {"event_id": f"e{one}", "created_at": 1_769_541_612 + one, "kind": "x"}
+        for one in range(number)
+    ]
+
+
+def test_other_field_names_stop_the_first_page(database: Database) -> None:
+    """Nothing can be stored: exit 2 at once, with the fields that were seen and their settings;
+    with the settings the same crawl is complete.
+    """
+    with serve(foreign(50)) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        done = crawl(None, None, env=env)
+        assert done.status == 2, done.log
+        assert said(done.log) == (
+            "Nothing of the first page can be stored: 50 of 50 events are rejected (id: missing). "
+            "Their fields are event_id, created_at, kind. Set ID_FIELD (now id) to the one that "
+            "holds the id, and TIMESTAMP_FIELD (now timestamp) to the one that holds the time."
+        )
+        done = crawl(None, None, "-s", "ID_FIELD=event_id", env=env)
+        assert done.status == 2, done.log
+        assert "(timestamp: missing or null). Their fields are event_id, created_at, kind." in said(
+            done.log
+        )
+        mapped = ("-s", "ID_FIELD=event_id", "-s", "TIMESTAMP_FIELD=created_at")
+        done = crawl(None, None, *mapped, env=env)
+        assert done.status == 0, done.log
+    assert database.execute("SELECT count(*), min(extra::text) FROM events") == [
+        (50, '{"kind": "x"}')
+    ]
+
+
+def test_a_list_elsewhere_is_named(database: Database) -> None:
+    """EVENTS_KEY is wrong: exit 2 at once, with the place where a list stands."""
+    with serve(foreign(3), key="items") as url:
+        done = crawl(None, None, env={"API_BASE_URL": url, "API_KEY": "k", **database.environment})
+    assert (done.status, said(done.log)) == (
+        2,
+        (
+            "The first answer has no list at EVENTS_KEY (data). It has one at items: set "
+            "EVENTS_KEY to items."
+        ),
+    )
+
+
+def test_an_empty_first_answer_with_a_total_is_a_mistake(database: Database) -> None:
+    """Exit 2, with the total and the settings that may be wrong."""
+    with serve([], total=5000) as url:
+        done = crawl(None, None, env={"API_BASE_URL": url, "API_KEY": "k", **database.environment})
+    assert (done.status, said(done.log)) == (
+        2,
+        (
+            "the API counts 5,000 events, and its first answer holds none: EVENTS_KEY doesn't name "
+            "the list that they are in, or OFFSET_PARAM, LIMIT_PARAM or QUERY_PARAMS ask for none. "
+            "Look at an answer with scrapy fetch."
+        ),
+    )
+
+
+def test_too_many_rejections_are_no_success(database: Database) -> None:
+    """Complete, with their number, and exit status 1: of the crawl and of verify; with a higher
+    MAX_REJECTED it is 0.
+    """
+    events = [
+        {"id": f"e{one}" if one % 10 else None, "timestamp": 1_769_541_612 + one}
+        for one in range(100)
+    ]
+    sentence = (
+        "10 of 100 events are rejected, more than MAX_REJECTED (0.01) allows: scrapy status names "
+        "the reasons. Map the fields with ID_FIELD and TIMESTAMP_FIELD, or raise MAX_REJECTED."
+    )
+    with serve(events) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        done = crawl(None, None, env=env)
+        assert done.status == 1, done.log
+        assert "complete, with 10 rejected: proved against the API's total (100)" in done.log
+        assert f"INFO: {sentence}\n" in done.log
+        verified = subprocess.run(
+            [sys.executable, "-m", "scrapy", "verify"],
+            cwd=PROJECT, env={**environment(None, None), **env}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert (verified.returncode, verified.stdout.splitlines()[-1]) == (1, sentence)
+        assert "\nCOMPLETE, with 10 rejected: " in verified.stdout
+        done = crawl(None, None, "-s", "MAX_REJECTED=0.1", env=env)
+        assert done.status == 0, done.log
+
+
+def test_a_mistyped_first_address_is_replaced(database: Database) -> None:
+    """A source without a row of the ledger doesn't lock the schema; one with rows does."""
+    good = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(5)]
+    with serve([]) as wrong, serve(good) as right, serve(good) as other:
+        env = {"API_KEY": "k", **database.environment}
+        assert crawl(None, None, env={**env, "API_BASE_URL": wrong}).status == 1
+        assert crawl(None, None, env={**env, "API_BASE_URL": right}).status == 0
+        done = crawl(None, None, env={**env, "API_BASE_URL": other})
+        assert done.status == 2, done.log
+        assert f"holds the events of {right}, not of {other}" in said(done.log)
+
+
+def test_own_columns_and_views_survive(database: Database) -> None:
+    """A generated column and a view of the user's are there after the next run, with its rows."""
+    events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(5)]
+    with serve(events) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        assert crawl(None, None, env=env).status == 0
+        database.execute("ALTER TABLE events ADD size int GENERATED ALWAYS AS (length(id)) STORED")
+        database.execute("CREATE VIEW sizes AS SELECT sum(size) AS size FROM events")
+        events += [{"id": "later", "timestamp": 1_769_541_700}]
+        assert crawl(None, None, env=env).status == 0
+    assert database.execute("SELECT size FROM sizes") == [(15,)]
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("WORKRS", "WORKERS"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE"), ("DATABSE_URL", "DATABASE_URL"),
+     ("PAGE_SIZE", "BULK_PAGE_SIZE")],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["crawl", "status", "shell"])
+def test_a_misspelt_setting_is_refused(slip: str, meant: str, command: str) -> None:
+    """With -s, by every kind of command: exit 2, one line, nothing is done."""
+    args = ["crawl", "events"] if command == "crawl" else [command]
+    done = scrapy(*args, "-s", f"{slip}=3")
+    assert (done.returncode, done.stderr) == (
+        2, f"datasync-crawler: -s {slip} isn't a setting: did you mean {meant}?\n"
+    )  # fmt: skip
+
+
+def test_a_setting_of_the_users_own_is_none_of_ours() -> None:
+    """A name that is like none of ours is let through, as Scrapy does."""
+    done = scrapy("crawl", "events", "-s", "MY_PIPELINE_OPTION=3")
+    assert "API_BASE_URL isn't set" in done.stderr
+
+
+def test_a_slip_in_the_environment_is_refused_until_the_right_name_is_set() -> None:
+    """DATABSE_URL would have sent the rows to the embedded database."""
+    done = scrapy("status", env={"DATABSE_URL": "postgresql://u:secret@h/d"})
+    assert (done.returncode, done.stderr) == (
+        2,
+        (
+            "datasync-crawler: The environment sets DATABSE_URL, which isn't a setting: did you "
+            "mean DATABASE_URL? If it is another program's, set DATABASE_URL too, or unset "
+            "DATABSE_URL for this command.\n"
+        ),
+    )
+    both = {"DATABSE_URL": "x", "DATABASE_URL": "postgresql://u@127.0.0.1:1/d"}
+    assert "isn't a setting" not in scrapy("status", env=both).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("WORKRS", "did you mean WORKERS?"),
+     ("HTTPS_PROXY", "take it out, or set it in the environment if it is another program's."),
+     ("POSTGRES_IMAGE", None), ("COMPOSE_PROFILES", None), ("MAX_REJECTED", None)],
+)  # fmt: skip
+def test_an_unknown_name_in_dotenv_is_refused(
+    tmp_path: Path, name: str, way_out: str | None
+) -> None:
+    """What neither the crawler nor docker-compose.yml reads is a mistake."""
+    (tmp_path / "scrapy.cfg").write_text("[settings]\ndefault = datasync_crawler.settings\n")
+    file = tmp_path / ".env"
+    file.write_text(f"{name}=0.5\n")
+    done = scrapy("psql", "--help", folder=tmp_path)
+    wanted = f"datasync-crawler: {file} sets {name}, which isn't a setting: {way_out}\n"
+    assert (done.returncode, done.stderr) == ((2, wanted) if way_out else (0, ""))
+
+
+def test_the_first_line_says_where_events_come_from_and_go(database: Database) -> None:
+    """Address, server, database and schema; no key, no password."""
+    params = database.params
+    with serve([{"id": "a", "timestamp": 1_769_541_612}]) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "kanarienvogel", **database.environment}
+        done = crawl(None, None, env=env)
+    first = done.log.splitlines()[0]
+    assert f"{url} → PostgreSQL {params['host']}" in first
+    assert first.endswith(f"/{params['dbname']}, schema public")
+    assert "kanarienvogel" not in done.log
+
+
+def scrapy(
+    *args: str, env: Mapping[str, str] | None = None, folder: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """`scrapy` as somebody types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "scrapy", *args],
+        cwd=folder,
+        env={**environment(None, None), "PYTHONPATH": str(PROJECT), **(env or {})},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
