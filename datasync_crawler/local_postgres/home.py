@@ -1,13 +1,13 @@
 """The embedded PostgreSQL's directory and the account that it runs as.
 
-Knows the rules for root and for other users' directories, and nothing about starting or stopping
-(that is :mod:`.embedded`). It changes no mode of a directory that it didn't make, and works in no
-directory that another user owns or may write to.
+Owns the rules for root and for other users' directories. Must not start or stop a server
+(:mod:`.embedded` does), change the mode of a directory that it didn't make, or use a directory that
+another user owns or may write to.
 
 An ordinary user runs the server from the package's own files, with everything in ``DATA_DIR``.
 PostgreSQL refuses to run as root, and an account that root switches to may not be able to enter
 the project's directory (``/root`` is closed), so for root the cluster and a copy of the binaries
-are put into ``/var/lib/datasync-crawler``, and ``DATA_DIR/postgres/location`` says where.
+are in ``/var/lib/datasync-crawler``, and ``DATA_DIR/postgres/location`` holds the path.
 """
 
 from __future__ import annotations
