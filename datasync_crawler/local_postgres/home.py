@@ -113,7 +113,7 @@ def _make_dir(path: Path, mode: int) -> None:
 
 
 def _root_home(location: Path) -> Path:
-    """Root's home for a ``DATA_DIR``: where its ``location`` file says, or a new one.
+    """Root's home for a ``DATA_DIR``: the one in its ``location`` file, or a new one.
 
     The name is random, not derived from the path: a project that is moved keeps its rows, and one
     whose ``DATA_DIR`` was deleted begins anew.

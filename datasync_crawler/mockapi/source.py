@@ -135,7 +135,7 @@ def read_recording(path: Path) -> list[bytes]:
     Each event keeps its bytes as they are in the file.
 
     Raises:
-        ValueError: the file holds no list of events; the sentence says what was looked for.
+        ValueError: the file holds no list of events; the sentence names what was expected.
         OSError: the file can't be read.
 
     """
