@@ -29,7 +29,7 @@ class DatabaseRefused(CrawlError):
 
 
 class TablesMissing(DatabaseRefused):
-    """A table or column isn't there: no crawl yet, or not the crawler's. Raised by
+    """A table isn't there: no crawl yet, or another schema. Raised by
     `store.statements`.
     """
 

@@ -82,7 +82,7 @@ def parse(value: object) -> datetime:
             if shape in _WITHOUT_ZONE and len(value) == 19:
                 return datetime.fromisoformat(value + "Z")
         except ValueError:
-            pass  # the general rules know 24:00, and say what is wrong with the rest
+            pass  # the general rules handle 24:00 and give the reason for the rest
         # Python and PostgreSQL's JSON write UTC as +00:00.
         return parse(value[:-6] + "Z") if value[-6:] == "+00:00" else _parse_text(value)
     if type(value) is int:

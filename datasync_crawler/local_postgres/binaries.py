@@ -92,7 +92,7 @@ def copy_for_everybody(binaries: Binaries, state_dir: Path) -> Binaries:
             with suppress(FileExistsError, OSError):
                 draft.rename(final)
             if not final.exists():
-                draft.rename(final)  # say why
+                draft.rename(final)  # raises if it is still missing
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     check_directory(final)

@@ -1,7 +1,7 @@
 """The embedded PostgreSQL's cluster: its files, its password, its first superuser.
 
-Once for each home (:mod:`.home`), under the lock that its caller holds. Knows nothing of starting
-and stopping (:mod:`.embedded`), nor of tables.
+Made once per home (:mod:`.home`), under a lock that the caller holds. Must not start the server
+(:mod:`.embedded` does) or make tables.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Starts, joins and leaves an embedded PostgreSQL server.
+"""The embedded PostgreSQL server: a process starts, joins and leaves it here.
 
-One server per ``DATA_DIR``, on a port of 127.0.0.1, shared by every process that asks for it and
-stopped when the last of them has gone, however it went. The server's life is kept by
-:mod:`.postmaster`, its place by :mod:`.home`. Connects to nothing.
+One server per ``DATA_DIR`` listens on a port of 127.0.0.1, is shared by all processes that use it,
+and stops when the last of them has ended or was killed. :mod:`.postmaster` keeps it running,
+:mod:`.home` knows its directory. Must not connect to it.
 
-A launcher of our own, because those of the packages fail on a path with a space, leave servers
-behind after a killed client, and open closed parent directories to everybody.
+The packages' own launchers fail on a path with a space, leave servers running after a killed
+client, and make closed parent directories readable for everybody.
 """
 
 from __future__ import annotations

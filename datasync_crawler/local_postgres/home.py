@@ -1,13 +1,13 @@
 """The embedded PostgreSQL's directory and the account that it runs as.
 
-Knows the rules for root and for other users' directories, and nothing about starting or stopping
-(that is :mod:`.embedded`). It changes no mode of a directory that it didn't make, and works in no
-directory that another user owns or may write to.
+Owns the rules for root and for other users' directories. Must not start or stop a server
+(:mod:`.embedded` does), change the mode of a directory that it didn't make, or use a directory that
+another user owns or may write to.
 
 An ordinary user runs the server from the package's own files, with everything in ``DATA_DIR``.
 PostgreSQL refuses to run as root, and an account that root switches to may not be able to enter
 the project's directory (``/root`` is closed), so for root the cluster and a copy of the binaries
-are put into ``/var/lib/datasync-crawler``, and ``DATA_DIR/postgres/location`` says where.
+are in ``/var/lib/datasync-crawler``, and ``DATA_DIR/postgres/location`` holds the path.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _make_dir(path: Path, mode: int) -> None:
 
 
 def _root_home(location: Path) -> Path:
-    """Root's home for a ``DATA_DIR``: where its ``location`` file says, or a new one.
+    """Root's home for a ``DATA_DIR``: the one in its ``location`` file, or a new one.
 
     The name is random, not derived from the path: a project that is moved keeps its rows, and one
     whose ``DATA_DIR`` was deleted begins anew.

@@ -1,15 +1,15 @@
 """The keeper of one embedded PostgreSQL server: stops it when no process uses it any more.
 
-A small process of its own, started by :mod:`.embedded` and detached from whoever asked first: it
-is the server's parent, so it always knows whether the server lives, and it outlives users that are
-killed. Standard library and :mod:`.private` only, run with ``python -I -S`` (15 ms to start), and
-never imported by a user of the server.
+A small process, started by :mod:`.embedded` and detached from the first user. It is the server's
+parent, so it knows whether the server runs, and it outlives users that are killed. Standard library
+and :mod:`.private` only, run with ``python -I -S`` (15 ms to start), and never imported by a user
+of the server.
 
-Three lock files in the cluster's home tell the whole story, and the kernel frees them whatever
-happens to their holders:
+Three lock files in the cluster's home hold the state, and the kernel frees them when their holders
+end:
 
-- ``users.lock``, shared: one holder per user of the server. Whoever gets it *exclusively* knows
-  that nobody uses the server, and that nobody can begin to until it is let go.
+- ``users.lock``, shared: one holder per user of the server. A process that gets it *exclusively*
+  knows that the server has no user, and gets none until the lock is released.
 - ``server.lock``, exclusive: held by this process for its whole life.
 - ``start.lock``, exclusive: held by a user while it starts or joins (not touched here).
 """

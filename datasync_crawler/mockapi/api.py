@@ -1,7 +1,7 @@
-"""The DataSync API itself: a request comes in as a value, a reply goes out as a value.
+"""The mock API without HTTP: a function from a request value to a reply value.
 
-Owns keys, limits, paging, the cursor and the order in which faults step in. No HTTP and no clock of
-its own: the server passes both in.
+Owns keys, limits, paging, cursors and the order in which faults apply. Must not do I/O or read a
+clock: the server passes the time in.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEFAULT_LIMIT = 100
 
 
 class MockApi:
-    """The fake service, as `options` describe it.
+    """The mock API with the given `options`.
 
     Raises ValueError for an unknown fault and OSError for a recording that can't be read.
     """
@@ -59,11 +59,11 @@ class MockApi:
         """Requests with the right key that the rate limit let through."""
 
     def make_store(self) -> PageStore:
-        """Make what gives the events' bytes, by the options and the faults."""
+        """Builds the event source from the options and the faults."""
         return PageStore(self._source(), self.options.cache_mb * 1_000_000)
 
     def make_limiter(self) -> limits.Limiter | None:
-        """Make what counts requests, by the options."""
+        """Builds the rate limiter from the options."""
         chosen = self.options
         if chosen.rate_limit is None:
             return None
@@ -83,7 +83,7 @@ class MockApi:
         return RecordedEvents(read_recording(Path(self.options.replay)), newest_first=newest_first)
 
     def answer(self, request: ApiRequest, now_s: float) -> Reply:
-        """Answer one request to an events endpoint; `now_s` is monotonic."""
+        """Answers one request to an events endpoint; `now_s` is monotonic."""
         if request.header_key != self.options.api_key:
             return error_reply(401, "Unauthorized", "Invalid or missing API key", "UNAUTHORIZED")
         expires = self.options.key_expires_after
@@ -133,7 +133,7 @@ class MockApi:
         return min(limit, self.options.max_limit)
 
     def _offset(self, request: ApiRequest, now_s: float) -> int:
-        """Give the offset asked for; the regular endpoint knows only its cursor."""
+        """Returns the requested offset; the regular endpoint takes a cursor only."""
         if request.endpoint == "bulk":
             offset = _number(request, "offset", 0)
             if offset < 0:
@@ -165,7 +165,7 @@ class MockApi:
         if not page.spans or not page.has_more or self.options.shape != "full":
             return page
         place, ttl_s = offset + page.returned, self.options.cursor_ttl
-        # How many older events there are: the place survives growth at the newest end.
+        # The number of older events: it stays right when newer events are added.
         left = total - place if page.spans[-1].backwards else place - 1
         cursor = json.dumps({"exp": now_s + ttl_s, "left": left, "v": 2}, separators=(",", ":"))
         packed = base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""From parsed arguments to a running mock: shared by `scrapy mockapi` and `python -m`."""
+"""The mock's command line: shared by `scrapy mockapi` and `python -m`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve, and give the exit status: 0 told to end, 1 can't listen or read, 2 wrong options."""
+    """Serves; returns the exit status: 0 stopped, 1 can't listen or read, 2 wrong options."""
     try:
         chosen = options.from_arguments(arguments)
         if arguments.list_faults:
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    # Late: aiohttp takes 0.3 s to import, which a wrong option need not wait for.
+    # Imported late: aiohttp takes 0.3 s, which an error in the options doesn't need.
     from datasync_crawler.mockapi.server import run as serve  # noqa: PLC0415
 
     return serve(chosen)

@@ -1,11 +1,10 @@
-"""The generated data set: which event stands at which index.
+"""The generated data set: the event at each index, as JSON bytes.
 
-Owns the rule from (seed, index) to an event and renders events as JSON bytes. Must not know of
-offsets, totals, HTTP or faults.
+An event follows from (seed, index) alone. Must not know offsets, totals, HTTP or faults.
 
-Events are planned in blocks of 1,200, which is one hour at three seconds an event, so that a block
-shares one date prefix and one stretch of hash output. Rendering costs columns of the whole block,
-not a computation per event: the mock must stay cheaper than the crawler it feeds.
+Events are planned in blocks of 1,200 (an hour, at three seconds per event), which share a date
+prefix and hash output. A block is computed by columns, because the mock must be faster than the
+crawler.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _TYPE_SHARES = (
     ("purchase", 13),
 )
 TYPES = tuple(name for name, share in _TYPE_SHARES for _ in range(share))
-# The recorded page knows /home alone; five of the same length make a mixed-up row visible.
+# The recorded page has /home only; five paths of the same length make mixed-up rows visible.
 PAGES = ("/home", "/cart", "/help", "/docs", "/blog")
 _DEVICES = ("desktop", "mobile", "tablet")
 _BROWSERS = ("Chrome", "Safari", "Edge", "Firefox")

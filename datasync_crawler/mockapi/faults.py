@@ -1,11 +1,11 @@
-"""Faults: when one strikes, where it can step in, the register, and the few that are built in.
+"""Faults: their schedule, their hooks, the register, and the built-in ones.
 
 Owns the grammar `NAME:key=value,…` and the plug-ins: a module that `--plugin` names adds classes to
 the register with `@fault`, and may define `extend(server)`, which is called with the
 `server.MockServer` before it listens.
 """
 
-# What an overriding method does, its class says.
+# D102: the class documents its overriding methods.
 # ruff: noqa: D102
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """The schedule of a fault. Numbers of requests count from 1.
+    """The schedule of a fault. Requests are numbered from 1.
 
     `every` n-th request, or those whose range holds `offset`; from request `start` on, `burst`
     requests in a row, at most `times` in all.
@@ -40,7 +40,7 @@ class When:
     times: int | None = None
 
     def strikes(self, number: int, asked: range) -> bool:
-        """Say whether request `number`, which asked for the offsets `asked`, is struck."""
+        """Returns whether the fault applies to request `number` for the offsets `asked`."""
         if self.offset is not None and self.offset not in asked:
             return False
         start = self.start if self.start is not None else self.every or 1
@@ -51,30 +51,30 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault may look at: the request, the served set, its bytes."""
+    """What a fault can read: the request, the served set and its bytes."""
 
     request: ApiRequest
     sequence: EventSequence
     store: PageStore
 
     def spans(self, offset: int, count: int) -> tuple[Span, ...]:
-        """Give what stands at [offset, offset + count) for this request's endpoint."""
+        """Returns the events at [offset, offset + count) of this request's endpoint."""
         order = NEWEST_FIRST if self.request.endpoint == "regular" else None
         return tuple(self.sequence.spans(offset, count, order))
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A misbehaviour; its fields are the parameters that it takes."""
+    """A misbehaviour of the API; its fields are its parameters."""
 
     fault_name: ClassVar[str]
     default_when: ClassVar[When] = When(every=10)
     needs_generated: ClassVar[bool] = False
-    """Whether it makes events up, which a recording can't."""
+    """Whether it generates events, which a recording can't."""
 
     @classmethod
     def descriptions(cls) -> Iterator[tuple[str, str]]:
-        """Give what `--list-faults` shows: the name and the docstring as one line."""
+        """Returns what `--list-faults` shows: the name and the docstring as one line."""
         yield cls.fault_name, " ".join((cls.__doc__ or "").split())
 
     def on_source(self, source: GeneratedEvents) -> GeneratedEvents:
@@ -85,7 +85,7 @@ class Fault:
         """Change the served set before the page is cut."""
 
     def on_page(self, page: Page, scene: Scene) -> Page:
-        """Change what stands on the page, and what is said of it."""
+        """Change the page's events and its total, cursor and limit."""
         return page
 
     def on_reply(self, reply: Reply, scene: Scene) -> Reply:
@@ -98,7 +98,7 @@ REGISTER: dict[str, type[Fault]] = {}
 
 
 def fault(name: str, when: When = Fault.default_when) -> Callable[[FaultClass], FaultClass]:
-    """Enter a class into the register, in the place of one that has this name already."""
+    """Adds a class to the register, replacing one of the same name."""
 
     def enter(cls: FaultClass) -> FaultClass:
         cls.fault_name = name
@@ -110,7 +110,7 @@ def fault(name: str, when: When = Fault.default_when) -> Callable[[FaultClass], 
 
 
 class ArmedFault:
-    """A fault with its schedule; counts how often it struck."""
+    """A fault with its schedule and a count of its uses."""
 
     def __init__(self, spec: str, fault: Fault, when: When) -> None:
         self.spec = spec
@@ -119,7 +119,7 @@ class ArmedFault:
         self.struck = 0
 
     def strikes(self, number: int, asked: range) -> bool:
-        """Say whether this request is struck, and count it."""
+        """Returns whether it applies to this request, and counts it."""
         spent = self.when.times is not None and self.struck >= self.when.times
         if spent or not self.when.strikes(number, asked):
             return False
@@ -152,7 +152,7 @@ def parse_fault(spec: str) -> ArmedFault:
             raise ValueError(f"Fault {name} takes no {key!r}, only {', '.join([*own, *timing])}.")
     if schedule.get("every") == 0 or schedule.get("burst") == 0:
         raise ValueError(f"Fault {name}: every and burst count from 1.")
-    # A schedule that is given replaces the fault's own, but for `burst` and `times` alone.
+    # A given schedule replaces the fault's own, unless it is only `burst` or `times`.
     base = When() if schedule.keys() & {"every", "offset", "start"} else cls.default_when
     return ArmedFault(spec, cls(**params), replace(base, **schedule))  # type: ignore[arg-type]
 
@@ -183,7 +183,7 @@ def load_plugins(names: Iterable[str]) -> list[ModuleType]:
 
 
 def fault_list() -> str:
-    """Give the name and the description of each fault, a line each."""
+    """Returns the name and the description of each fault, one per line."""
     rows = [row for cls in REGISTER.values() for row in cls.descriptions()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {text}" for name, text in rows)

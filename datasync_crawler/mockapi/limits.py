@@ -1,7 +1,6 @@
-"""The mock's rate limiters and the headers that state the limit.
+"""The mock's rate limiters (fixed window, sliding window, token bucket) and their headers.
 
-Owns the arithmetic of fixed window, sliding window and token bucket, as the server sees them. No
-clock of its own: the time comes in with each call.
+Must not read a clock: each call passes the time in.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Verdict:
 
     @property
     def retry_after_s(self) -> float:
-        """How long a request that isn't allowed has to wait; zero for one that is."""
+        """Seconds that a rejected request has to wait; zero for an allowed one."""
         return 0.0 if self.allowed else self.reset_after_s
 
 
@@ -37,7 +36,7 @@ class Limiter(Protocol):
     limit: int
 
     def hit(self, now_s: float) -> Verdict:
-        """Count a request at `now_s` (monotonic) and say whether it is allowed."""
+        """Counts a request at `now_s` (monotonic) and decides on it."""
 
 
 class FixedWindow:
@@ -74,7 +73,7 @@ class SlidingWindow:
         allowed = len(self._allowed_at) < self.limit
         if allowed:
             self._allowed_at.append(now_s)
-        # A limit that was lowered: the next place is free when one fewer than it are left.
+        # After the limit was lowered, a request is allowed when fewer than `limit` are left.
         leaver = max(0, len(self._allowed_at) - self.limit)
         next_s = self._allowed_at[leaver] + self.window_s - now_s
         return Verdict(allowed, self.limit, max(0, self.limit - len(self._allowed_at)), next_s)
@@ -94,7 +93,7 @@ class TokenBucket:
         rate = self.limit / self.window_s
         self._tokens = min(self._tokens + (now_s - self._filled_at) * rate, float(self.limit))
         self._filled_at = now_s
-        # A wait computed in floats may end a hair early; that is not the client's fault.
+        # A wait computed in floats may end slightly early.
         allowed = self._tokens >= 1 - 1e-9
         if allowed:
             self._tokens = max(0.0, self._tokens - 1)
@@ -110,12 +109,12 @@ _LIMITERS: dict[str, type[FixedWindow | SlidingWindow | TokenBucket]] = {
 
 
 def make_limiter(kind: str, limit: int, window_s: float) -> Limiter:
-    """Make the limiter of that kind."""
+    """Builds the limiter of that kind."""
     return _LIMITERS[kind](limit, window_s)
 
 
 def rate_headers(verdict: Verdict, style: str, window_s: float) -> dict[str, str]:
-    """Give the headers that every response carries."""
+    """Returns the headers that every response carries."""
     reset_s = math.ceil(verdict.reset_after_s)
     if style == "full":
         return {

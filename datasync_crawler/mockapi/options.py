@@ -1,6 +1,6 @@
-"""The mock's options: names, defaults, help texts and limits, in one list for every reader.
+"""The mock's options: names, defaults, help texts and limits, in one list.
 
-Imports nothing heavy: the command line is built before anything is served.
+Must not import aiohttp, so that the command line starts quickly.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """All that can be set, checked. Names are the command line's, with underscores.
+    """All options, checked. Names are those of the command line, with underscores.
 
-    Raises ValueError for a value that can't be served; the sentence says what to set.
+    Raises ValueError for a wrong value, with a sentence that names what to set.
     """
 
     host: str = _option("127.0.0.1", "address to listen on")
@@ -106,7 +106,7 @@ class Options:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give the parser every option of the mock."""
+    """Adds every option of the mock to the parser."""
     for item in fields(Options):
         flag, text = "--" + item.name.replace("_", "-"), item.metadata["help"]
         if isinstance(item.default, tuple):
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def from_arguments(arguments: argparse.Namespace) -> Options:
-    """Turn parsed arguments into options.
+    """Builds options from parsed arguments.
 
     Raises:
         ValueError: a value that can't be served.

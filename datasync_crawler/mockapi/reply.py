@@ -1,7 +1,4 @@
-"""The values of one request: what is asked, the page to serve, the reply to send.
-
-Owns no behaviour but theirs.
-"""
+"""Values of one request to the mock: request, page and reply."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page before it is bytes: faults change it. A total of None is left out."""
+    """A page before it is rendered, which faults may change. A total of None is left out."""
 
     offset: int
     limit: int
@@ -61,7 +58,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What is sent, and how it ends."""
+    """A response and how it ends."""
 
     status: int
     body: tuple[Piece, ...] = ()
@@ -71,9 +68,9 @@ class Reply:
     delay_s: float = 0.0
     ending: Ending = "whole"
     send_bytes: int | None = None
-    """Bytes of the body that go out before the end; None is all of it."""
+    """Bytes of the body that are sent; None means all."""
     send: Sender | None = None
-    """Sends the reply in another way than the server's own."""
+    """Replaces the server's own way of sending."""
     faults: tuple[str, ...] = ()
 
     @property
@@ -87,18 +84,18 @@ class Reply:
 
 
 def json_reply(status: int, body: object, headers: Mapping[str, str] | None = None) -> Reply:
-    """Give a small JSON reply."""
+    """Builds a small JSON reply."""
     encoded = json.dumps(body, separators=(",", ":")).encode()
     return Reply(status, (encoded,), headers or {})
 
 
 def error_reply(status: int, error: str, message: str, code: str) -> Reply:
-    """Give an error as the service words them."""
+    """Builds an error reply in the API's wording."""
     return json_reply(status, {"error": error, "message": message, "code": code})
 
 
 def too_many_requests(wait_s: int, limit: int | None = None, *, is_told: bool = True) -> Reply:
-    """Give a 429 as the service words it; when to come back is in header and body if `is_told`."""
+    """Builds a 429 in the API's wording; with `is_told`, header and body hold the wait."""
     body: dict[str, object] = {
         "error": "Too Many Requests",
         "message": "Rate limit exceeded",

@@ -1,6 +1,6 @@
-"""Which event index stands at which offset, while the set grows.
+"""The order of the served set: the event index at each offset, while the set grows.
 
-Must not know what an event looks like.
+Must not know events' contents.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class EventSequence:
         self._total += count
 
     def spans(self, offset: int, limit: int, order: str | None = None) -> list[Span]:
-        """Give what stands at [offset, offset + limit) of the served order, less past the end."""
+        """Returns the spans at [offset, offset + limit) of the served order, up to the end."""
         offset = max(offset, 0)
         count = max(0, min(limit, self.total - offset))
         if (order or self.order) == OLDEST_FIRST:
@@ -45,5 +45,5 @@ class EventSequence:
         return [Span(span.first, span.count, backwards=True) for span in reversed(spans)]
 
     def _forward(self, start: int, count: int) -> list[Span]:
-        """Give places [start, start + count), counted from the oldest event."""
+        """Returns places [start, start + count), counted from the oldest event."""
         return [Span(start, count)] if count else []

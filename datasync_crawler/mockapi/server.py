@@ -1,6 +1,6 @@
-"""The mock on a socket: aiohttp in front of `api.MockApi`.
+"""The mock's HTTP server: aiohttp in front of `api.MockApi`.
 
-Owns listening, sending and the end of the process. Must not decide what is answered.
+Owns listening, sending and the end of the process. Must not decide replies: `api` does.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class MockServer:
             return web.Response(status=reply.status, body=whole, headers=headers)
         response = web.StreamResponse(status=reply.status, headers=headers)
         response.content_length = len(whole)
-        with contextlib.suppress(ConnectionResetError):  # the client may be the quicker one
+        with contextlib.suppress(ConnectionResetError):  # the client may have closed it first
             await response.prepare(request)
             await response.write(whole[: reply.send_bytes])
         end_connection(request, reset=reply.ending == "reset")
@@ -159,12 +159,13 @@ async def serve(options: Options) -> None:
     def watch_stdin() -> None:
         while os.read(0, 4096):
             pass
-        # The loop is closed when something else ended the mock in the same moment.
+        # The loop is closed if the mock was stopped otherwise at the same moment.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(stop.set)
 
     if options.stop_with_stdin:
-        # A thread, since epoll refuses /dev/null and files; a daemon, since nothing ends its read.
+        # A thread, because epoll fails for /dev/null and files; a daemon, because nothing ends its
+        # read.
         threading.Thread(target=watch_stdin, daemon=True).start()
     try:
         await stop.wait()
@@ -173,7 +174,7 @@ async def serve(options: Options) -> None:
 
 
 def run(options: Options) -> int:
-    """Serve, and give the exit status: 0 told to end, 1 can't listen or read, 2 wrong options."""
+    """Serves; returns the exit status: 0 stopped, 1 can't listen or read, 2 wrong options."""
     try:
         asyncio.run(serve(options))
     except ValueError as error:

@@ -1,7 +1,6 @@
-"""Where event bytes come from: the generated data set or a recorded response, in joined chunks.
+"""Sources of event bytes (generated or recorded), and pages cut from their rendered chunks.
 
-Owns the rendered chunks in memory and the slicing of pages out of them. Must not know of requests,
-limits or faults of responses.
+Owns the chunks in memory. Must not know requests, limits or faults.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ Piece = bytes | memoryview
 
 
 class EventSource(Protocol):
-    """Gives the bytes of the events of one block, by absolute index."""
+    """A source of the events' bytes, block by block."""
 
     block_events: int
     total: int | None
-    """Events there are, None when there is no end to them."""
+    """Number of events, None when it is unlimited."""
 
     def block(self, number: int) -> Sequence[bytes]:
-        """Give the events of block `number`, in index order."""
+        """Returns the events of block `number`, in index order."""
 
 
 class GeneratedEvents:
@@ -61,7 +60,7 @@ class RecordedEvents:
         self.total: int | None = len(events)
 
     def block(self, number: int) -> list[bytes]:
-        """Give the recorded events of the block, fewer in the last one."""
+        """Returns the recorded events of the block, fewer in the last one."""
         start = number * self.block_events
         return self._events[start : start + self.block_events]
 
@@ -75,7 +74,7 @@ class Chunk:
     """Bytes of the first n events, commas not counted."""
 
     def piece(self, start: int, stop: int) -> memoryview:
-        """Give events [start, stop) of the chunk, joined by commas, without a copy."""
+        """Returns events [start, stop) of the chunk, joined by commas, without a copy."""
         return self.body[self.ends[start] + start : self.ends[stop] + stop - 1]
 
 
@@ -89,7 +88,7 @@ class PageStore:
         self._chunks: OrderedDict[tuple[int, bool], Chunk] = OrderedDict()
 
     def pieces(self, spans: Iterable[Span]) -> list[Piece]:
-        """Give the events of the spans as few byte pieces, commas between events included."""
+        """Returns the events of the spans as few byte pieces, with commas between events."""
         found: list[Piece] = []
         size = self.source.block_events
         for span in spans:
@@ -133,10 +132,10 @@ class _Recording(msgspec.Struct):
 def read_recording(path: Path) -> list[bytes]:
     """Read the events of a recorded response (`{"data": […]}` or a bare list; .gz too).
 
-    Each event's bytes are cut out of the file, not written anew.
+    Each event keeps its bytes as they are in the file.
 
     Raises:
-        ValueError: the file holds no list of events; the sentence says what was looked for.
+        ValueError: the file holds no list of events; the sentence names what was expected.
         OSError: the file can't be read.
 
     """

@@ -292,7 +292,7 @@ def cut_all() -> None:
 
 
 def is_connection_lost(error: psycopg2.Error) -> bool:
-    """Whether *error* says that the connection (not the statement) has failed.
+    """Whether *error* means that the connection (not the statement) has failed.
 
     Without a SQLSTATE libpq noticed it. With one the server sent it: class 08, 57P01–57P05
     (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction), 25006 (a standby

@@ -1,35 +1,31 @@
-"""Stored events into a file, of one instant, in constant memory.
+"""Export of the stored events to a file, from one snapshot and in constant memory.
 
-Reads only. Owns the formats; must not decide where the file is nor what becomes of it when reading
-fails (`commands.export` does).
+Reads only. Owns the formats. Must not choose the file or remove it after an error:
+`commands.export` does.
 """
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import IO, Any, Final, Self
 
-import psycopg2
-
-from datasync_crawler.errors import CrawlError, DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.events.copyrows import COLUMNS
 from datasync_crawler.store import queries, schema
-from datasync_crawler.store.connection import (
-    Connector,
-    close_quietly,
-    describe,
-    is_connection_lost,
-)
+from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.store.statements import translating
 
 #: Rows of a Parquet row group, and fetched at once: 20 MB of events.
 GROUP_ROWS: Final = 50_000
 
-#: Is called with the number of rows that have been written since the last call.
+#: Called with the number of rows written since the last call.
 Advance = Callable[[int], None]
 
 
 class EventExport:
-    """A context: one connection, one snapshot. Raises what `Connector.connect` raises; each call
-    CrawlError, and what writing to the file raises.
+    """A context manager over one connection and one snapshot.
+
+    Entering it raises what `Connector.connect` raises; each call CrawlError, and what writing to
+    the file raises.
     """
 
     def __init__(self, connector: Connector, schema_name: str, since: datetime | None) -> None:
@@ -54,7 +50,7 @@ class EventExport:
         self._connector.release()
 
     def count(self) -> int:
-        """How many events there are to export."""
+        """The number of events to export."""
 
         def count(cursor: Any) -> int:
             cursor.execute(self._queries["count"], self._params)
@@ -75,14 +71,14 @@ class EventExport:
         return written
 
     def _copy(self, kind: str, cursor: Any, file: IO[bytes], advance: Advance) -> int:
-        """CSV or JSON Lines, in UTF-8, as the server makes them."""
+        """Writes CSV or JSON Lines in UTF-8, as formatted by the server."""
         statement = cursor.mogrify(self._queries[kind], self._params)
         cursor.copy_expert(statement, _Counted(file, advance))
         return int(cursor.rowcount)
 
     def _write_parquet(self, file: IO[bytes], advance: Advance) -> int:
         """Texts as strings, JSON as its text, the timestamp as an instant in microseconds, UTC."""
-        import pyarrow as pa  # noqa: PLC0415  # optional: the command has looked for it
+        import pyarrow as pa  # noqa: PLC0415  # optional: the command has checked for it
         from pyarrow import parquet  # noqa: PLC0415
 
         kinds = {"timestamp": pa.timestamp("us", tz="UTC")}
@@ -105,23 +101,14 @@ class EventExport:
 
     def _run(self, work: Callable[[Any], Any]) -> Any:
         try:
-            with self._connection.cursor() as cursor:
+            with translating(self._schema), self._connection.cursor() as cursor:
                 return work(cursor)
-        except psycopg2.errors.UndefinedTable:
+        except TablesMissing:
             raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.") from None
-        except psycopg2.Error as error:
-            if is_connection_lost(error):
-                raise DatabaseUnreachable(
-                    f"The database went away: {describe(error)}. Run this again when it is back."
-                ) from None
-            raise DatabaseRefused(
-                f"The database refuses to be read (schema {self._schema}): {describe(error)}. "
-                "Give this role the right to read all tables of that schema."
-            ) from None
 
 
 class _Counted:
-    """The one method that COPY needs. libpq hands over a row at a time."""
+    """A file with the `write` that COPY needs. libpq passes one row at a time."""
 
     EACH: Final = 1000
 

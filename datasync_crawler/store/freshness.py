@@ -1,21 +1,16 @@
-"""How old what is stored is: when the set was last proved complete, and the newest event.
+"""Freshness of the stored events: the time of the last proof, and the newest event.
 
 Reads only. Must not judge: `monitor.freshness` does.
 """
 
+from contextlib import closing
 from typing import Any
 
-import psycopg2
-
-from datasync_crawler.errors import DatabaseRefused, DatabaseUnreachable
+from datasync_crawler.errors import TablesMissing
 from datasync_crawler.monitor.freshness import Freshness
-from datasync_crawler.store import queries, schema
-from datasync_crawler.store.connection import (
-    Connector,
-    close_quietly,
-    describe,
-    is_connection_lost,
-)
+from datasync_crawler.store import schema
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.statements import Statements, translating
 
 
 def read_freshness(connector: Connector, schema_name: str) -> Freshness:
@@ -38,23 +33,13 @@ def read_newest_event(connector: Connector, schema_name: str) -> float | None:
 
 
 def _read(connector: Connector, schema_name: str, name: str) -> tuple[Any, ...] | None:
-    connection = connector.connect_to_read()
-    try:
-        connection.set_session(readonly=True, autocommit=True)
-        schema.refuse_strange_columns(connection, schema_name)
-        with connection.cursor() as cursor:
-            cursor.execute(queries.load("freshness", schema_name)[name])
-            return cursor.fetchone()
-    except psycopg2.errors.UndefinedTable:
-        return None
-    except psycopg2.Error as error:
-        if is_connection_lost(error):
-            raise DatabaseUnreachable(
-                f"The database went away: {describe(error)}. Run this again when it is back."
-            ) from None
-        raise DatabaseRefused(
-            f"The database refuses to be read (schema {schema_name}): {describe(error)}. Give this "
-            "role the right to read all tables of that schema."
-        ) from None
-    finally:
-        close_quietly(connection)
+    statements = Statements(("freshness",), schema_name, connector.connect_to_read)
+    with closing(statements):
+        connection = statements.open()
+        with translating(schema_name):
+            connection.set_session(readonly=True, autocommit=True)
+            schema.refuse_strange_columns(connection, schema_name)
+        try:
+            return statements.run(name)[0]
+        except TablesMissing:
+            return None

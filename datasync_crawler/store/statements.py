@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 from psycopg2.extras import execute_values
 
-from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
+from datasync_crawler.errors import CrawlError, DatabaseLost, DatabaseRefused, TablesMissing
 from datasync_crawler.store import queries
 from datasync_crawler.store.connection import close_quietly, describe, is_connection_lost
 
@@ -72,17 +72,26 @@ class Statements:
     def _cursor(self) -> "Iterator[Cursor]":
         connection = self.open()
         try:
-            with connection.cursor() as cursor:
+            with translating(self._schema), connection.cursor() as cursor:
                 yield cursor
-        except psycopg2.Error as error:
+        except CrawlError:
             close_quietly(connection)
-            raise translate(error, self._schema) from error
+            raise
+
+
+@contextmanager
+def translating(schema: str) -> "Iterator[None]":
+    """Raises our error for each of the driver's: see `translate`."""
+    try:
+        yield
+    except psycopg2.Error as error:
+        raise translate(error, schema) from error
 
 
 def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefused:
     """Our error for the driver's *error* in a statement on *schema*.
 
-    DatabaseLost when the connection failed, TablesMissing when a table or column isn't there, and
+    DatabaseLost when the connection failed, TablesMissing when a table isn't there, and
     DatabaseRefused for all else.
     """
     cause = describe(error)
@@ -92,7 +101,8 @@ def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefu
             "the same command again when the database answers."
         )
     if isinstance(error, psycopg2.errors.UndefinedTable | psycopg2.errors.UndefinedColumn):
-        return TablesMissing(
+        is_table = isinstance(error, psycopg2.errors.UndefinedTable)
+        return (TablesMissing if is_table else DatabaseRefused)(
             f"Schema {schema} lacks tables of the crawler, or they have another shape: {cause}. "
             "Check DB_SCHEMA, or run the crawl, which names what is wrong."
         )

@@ -12,7 +12,7 @@ from datasync_crawler.monitor.report import CRASHED_AFTER_S, MOST_NAMED, Figures
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
-from datasync_crawler.store.statements import Statements
+from datasync_crawler.store.statements import Statements, translating
 
 #: Reasons and runs that the status lists.
 MOST_REASONS: Final = 10
@@ -35,8 +35,9 @@ class ProofReader:
     def __enter__(self) -> Self:
         try:
             connection = self._statements.open()
-            connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-            schema.refuse_strange_columns(connection, self._schema)
+            with translating(self._schema):
+                connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+                schema.refuse_strange_columns(connection, self._schema)
         except BaseException:
             self.__exit__()
             raise

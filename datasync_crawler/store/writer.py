@@ -372,7 +372,7 @@ class Writer:
         )
 
     def _learn_total(self, cursor: "Cursor", pages: Sequence[EventPage]) -> int | None:
-        """Returns what `source` says of the total once this is committed."""
+        """Updates the total in `source`; returns its value after the commit."""
         total = pages[-1].total
         if total is None or total == self._total:
             return self._total
