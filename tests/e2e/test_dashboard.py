@@ -182,7 +182,7 @@ def test_markup_in_an_event_stays_text(
         MockServer("--replay", str(tmp_path / "page.json")) as mock,
         DashboardServer(database) as dashboard,
     ):
-        assert crawl(mock, database).status == 0
+        assert crawl(mock, database, "-s", "MAX_REJECTED=1").status == 0
         browser.open(dashboard.url)
         browser.wait(lambda: "window.pwned" in browser.text("rejections"), "not shown at all")
         assert HOSTILE.replace('"', '\\"') in browser.text("rejections")
