@@ -6,7 +6,7 @@ The same events, each load into a new database: raw COPY without an index, raw C
 key, and the crawl with everything on. Printed: rows a second over each million (of COPY by what it
 has read, of the crawl by the ledger's commits), the last million against the first, and the crawl's
 most memory. Before that, how soon a crawl with a million ranges in its ledger asks for the first
-hole: from the command, and from the first answer, which is what the planning takes.
+gap: from the command, and from the first answer, which is what the planning takes.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def crawl(bench: Bench) -> tuple[list[float], float]:
 
 
 def plan_first_hole(bench: Bench) -> tuple[float, float]:
-    """Seconds from the command, and from the first answer, to the request for the first hole."""
-    hole = MILLION // 2
+    """Seconds from the command, and from the first answer, to the request for the first gap."""
+    gap = MILLION // 2
     bench.mock.config(events=MILLION)
     bench.fresh()
     bench.execute(
@@ -91,7 +91,7 @@ def plan_first_hole(bench: Bench) -> tuple[float, float]:
     bench.execute(
         "INSERT INTO checkpoint (pass, first_offset, requested, received, inserted, duplicates,"
         " changed, rejected, run_id) SELECT 1, n, 1, 1, 1, 0, 0, 0, 0"
-        f" FROM generate_series(0, {MILLION - 1}) AS n WHERE n <> {hole}"
+        f" FROM generate_series(0, {MILLION - 1}) AS n WHERE n <> {gap}"
     )
     # The first page is known, else all new events at the front would be read.
     first = json.loads(bench.mock.get("/events/bulk", offset=0, limit=1)[1])["data"][0]["id"]
@@ -99,8 +99,8 @@ def plan_first_hole(bench: Bench) -> tuple[float, float]:
     began = time.time()
     run(["-m", "scrapy", "crawl", "events", *bench.crawl_args(1)], bench.environment())
     asked = [entry for entry in bench.mock.stats()["entries"] if entry["time"] > began]
-    for_hole = next(entry["time"] for entry in asked if entry["offset"] == hole)
-    return for_hole - began, for_hole - asked[0]["time"]
+    for_gap = next(entry["time"] for entry in asked if entry["offset"] == gap)
+    return for_gap - began, for_gap - asked[0]["time"]
 
 
 def rates(times: list[float]) -> list[float]:
@@ -129,7 +129,7 @@ def main() -> None:
     with opened(options.folder, events, []) as bench:
         command_s, plan_s = plan_first_hole(bench)
         print(
-            "A ledger of a million ranges, to the first hole's request: "
+            "A ledger of a million ranges, to the first gap's request: "
             f"{plan_s:.2f} s from the first answer, {command_s:.2f} s from the command"
         )
         if options.only_ledger:

@@ -5,7 +5,7 @@
 
 Everything in one run, in alternating rounds on one machine, each load into a fresh database: so the
 ratios hold where the figures don't. Rates count from the opening of the spider (or of the first
-connection) to the last commit and, for the crawl, the proof; a process's start is told apart. The
+connection) to the last commit and, for the crawl, the proof; a process's start is shown apart. The
 API is the mock, warmed, from memory; its own rate, with nothing behind it, stands in the table.
 """
 
@@ -122,7 +122,7 @@ class Bench:
     # --- one load each --------------------------------------------------------------------------
 
     def share(self, share: float, limit: int) -> int:
-        """Events of a load; the mock is told."""
+        """Events of a load; the mock is set to as many."""
         pages = max(2, round(self.events * share / limit))
         self.mock.config(events=pages * limit)
         return pages * limit

@@ -218,7 +218,7 @@ HTTPERROR_ALLOW_ALL = True  # the spider says what a status means
 TELNETCONSOLE_ENABLED = False
 REMOTE_CONTROL_ENABLED = False
 
-RETRY_TIMES = 8  # with backoff: about two minutes; then the range is a hole, tried again later
+RETRY_TIMES = 8  # with backoff: about two minutes; then the range is a gap, requested again later
 # Middleware and spider: the first wait between two tries of one page, and the longest, in seconds.
 RETRY_BACKOFF_BASE = 0.5
 RETRY_BACKOFF_CAP = 60.0

@@ -1,6 +1,6 @@
 """``scrapy db url`` and ``scrapy db serve``: the database for other programs.
 
-Owns how its address is told, and that the embedded server runs as long as it is served. Every
+Owns how its address is printed, and that the embedded server runs as long as it is served. Every
 ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
 """
 

@@ -31,7 +31,7 @@ _MOCK_STOP_S = 10.0
 # Settings that say where the events are.
 _LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
-# Runs a command that is told to stop (SIGTERM) when its parent dies, even by SIGKILL. The kernel's
+# Runs a command that gets SIGTERM when its parent dies, even by SIGKILL. The kernel's
 # own means (prctl 1, PR_SET_PDEATHSIG) survives exec, so a few lines before exec will do. Linux
 # only: elsewhere a killed `ingest` leaves a crawl that finishes or fails by itself.
 _TIED_TO_PARENT = """
@@ -96,7 +96,7 @@ class _Demonstration:
         self._extra = extra
         self._psql = psql
         self._crawl: subprocess.Popen[bytes] | None = None
-        self._told: signal.Signals | None = None
+        self._signal_sent: signal.Signals | None = None
 
     def run(self) -> int:
         """Returns the crawl's exit status; nothing that was started outlives this call."""
@@ -104,7 +104,7 @@ class _Demonstration:
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sig, self._told_to_stop)
+            signal.signal(sig, self._signal_sent_to_stop)
         _say(
             f"This is a demonstration: {self._events:,} made-up events, served by a mock API on "
             "this machine. To ingest a real API: run install -m 600 .env.example .env, set "
@@ -117,7 +117,7 @@ class _Demonstration:
             if url is None:
                 return 1
             status = self._run_crawl(url)
-        if self._told is None:
+        if self._signal_sent is None:
             _say(f"To look at the demonstration's events: {self._psql}")
         return status
 
@@ -154,7 +154,7 @@ class _Demonstration:
     def _run_crawl(self, url: str) -> int:
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
-        if self._told is not None:
+        if self._signal_sent is not None:
             return 1
         command = _crawl_command(self._extra)
         self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
@@ -163,7 +163,7 @@ class _Demonstration:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # else Ctrl-C would reach it twice, and twice means at once
         )
-        if self._told is not None:  # in the instant between
+        if self._signal_sent is not None:  # in the instant between
             self._crawl.send_signal(signal.SIGTERM)
         status = self._crawl.wait()
         return status if status >= 0 else 128 - status
@@ -174,8 +174,8 @@ class _Demonstration:
         A second Ctrl-C is a person who means that.
         """
         del frame
-        first = self._told is None
-        self._told = signal.Signals(number)
+        first = self._signal_sent is None
+        self._signal_sent = signal.Signals(number)
         if self._crawl is not None and (first or number == signal.SIGINT):
             self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 

@@ -1,1 +1,1 @@
-"""What a person is told: figures, summary, terminal panel, web page, metrics, health."""
+"""What a person sees: figures, summary, terminal panel, web page, metrics, health."""

@@ -1,4 +1,4 @@
-"""What the page is told: runs, figures and words out of what the database holds.
+"""What the page shows: runs, figures and words out of what the database holds.
 
 Pure: values in, JSON-able values out. Text of the API (raw events, reasons) stays text: the page
 puts it into text nodes alone. Must not read, serve or format for HTML.

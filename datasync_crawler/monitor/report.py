@@ -13,7 +13,7 @@ from datasync_crawler.monitor.progress import duration
 
 #: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
 CRASHED_AFTER_S: Final = 10.0
-#: Holes and rejections that a report names.
+#: Gaps and rejections that a report names.
 MOST_NAMED: Final = 5
 
 

@@ -78,7 +78,7 @@ class Dashboard:
         self.url = ""
 
     async def start(self) -> None:
-        """Listens. Raises OSError when the address can't be had."""
+        """Listens. Raises OSError when the address is taken or isn't this machine's."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/", self._page)
         app.router.add_get("/events", self._events, allow_head=False)  # it has no end

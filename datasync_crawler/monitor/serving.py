@@ -61,6 +61,6 @@ def server(config: Config) -> Dashboard:
 
 
 def sentence(error: OSError, config: Config) -> str:
-    """Why that address can't be had, and what to do."""
+    """Why the page can't listen at that address, and what to do."""
     port = DEFAULT_PORT if config.dashboard_port is None else config.dashboard_port
     return explain(error, config.dashboard_host, port)

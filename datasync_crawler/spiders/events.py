@@ -56,7 +56,7 @@ MOST_CHAOS_RETRIES: Final = 3
 LEAST_BOUND: Final = 100_000
 #: A request that is nowhere for so long was dropped, in seconds.
 LOST_AFTER_S: Final = 0.5
-#: A total that flips with each response is told so often.
+#: Log lines about a total that changes with each response.
 MOST_TOTALS_LOGGED: Final = 5
 
 
