@@ -96,7 +96,7 @@ class _Demonstration:
         self._extra = extra
         self._psql = psql
         self._crawl: subprocess.Popen[bytes] | None = None
-        self._signal_sent: signal.Signals | None = None
+        self._stop_signal: signal.Signals | None = None
 
     def run(self) -> int:
         """Returns the crawl's exit status; nothing that was started outlives this call."""
@@ -104,7 +104,7 @@ class _Demonstration:
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sig, self._signal_sent_to_stop)
+            signal.signal(sig, self._pass_signal_on)
         _say(
             f"This is a demonstration: {self._events:,} made-up events, served by a mock API on "
             "this machine. To ingest a real API: run install -m 600 .env.example .env, set "
@@ -117,7 +117,7 @@ class _Demonstration:
             if url is None:
                 return 1
             status = self._run_crawl(url)
-        if self._signal_sent is None:
+        if self._stop_signal is None:
             _say(f"To look at the demonstration's events: {self._psql}")
         return status
 
@@ -154,7 +154,7 @@ class _Demonstration:
     def _run_crawl(self, url: str) -> int:
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
-        if self._signal_sent is not None:
+        if self._stop_signal is not None:
             return 1
         command = _crawl_command(self._extra)
         self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
@@ -163,19 +163,19 @@ class _Demonstration:
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # else Ctrl-C would reach it twice, and twice means at once
         )
-        if self._signal_sent is not None:  # in the instant between
+        if self._stop_signal is not None:  # in the instant between
             self._crawl.send_signal(signal.SIGTERM)
         status = self._crawl.wait()
         return status if status >= 0 else 128 - status
 
-    def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def _pass_signal_on(self, number: int, frame: FrameType | None) -> None:
         """Pass it on once: a second signal would stop a Scrapy crawl uncleanly.
 
         A second Ctrl-C is a person who means that.
         """
         del frame
-        first = self._signal_sent is None
-        self._signal_sent = signal.Signals(number)
+        first = self._stop_signal is None
+        self._stop_signal = signal.Signals(number)
         if self._crawl is not None and (first or number == signal.SIGINT):
             self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
