@@ -261,9 +261,7 @@ class Writer:
                         changed[number] = changed.get(number, 0) + overwritten
         elif known < rows:
             inserted, _ = self._insert(cursor, "merge_keep", pages)
-            if (
-                known + sum(inserted) < rows
-            ):  # the same id twice in this batch, or in another writer's
+            if known + sum(inserted) < rows:  # an id twice in this batch, or another writer's
                 _, changed = self._compare(cursor)
         return [(inserted[number], changed.get(number, 0)) for number in range(len(pages))]
 
