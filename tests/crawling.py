@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[1]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Settings that a developer's own environment may hold and that must not reach a test's crawl.
-OURS = ("API_", "DB_", "DATABASE_URL", "WORKERS", "BULK_", "BATCH_", "DATA_DIR", "PG",
-        "DASHBOARD_")  # fmt: skip
+OURS = ("API_", "DB_", "DATABASE_URL", "MAX_REJECTED", "WORKERS", "BULK_", "BATCH_", "DATA_DIR",
+        "PG", "DASHBOARD_")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def environment(mock: MockServer | None, database: Database | None) -> dict[str,
     env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     env["PYTHONUNBUFFERED"] = "1"
     if mock is not None:
-        env |= {"API_BASE_URL": mock.url, "API_KEY": mock.key}
+        # Bad events are served on purpose; test_first_hour.py holds MAX_REJECTED's default.
+        env |= {"API_BASE_URL": mock.url, "API_KEY": mock.key, "MAX_REJECTED": "1"}
     if database is not None:
         env |= database.environment
     return env
