@@ -69,7 +69,7 @@ def main() -> None:
         (writer.Writer, "write", "writer"),
         (Progress, "_say", "panel or lines"),
         (Heartbeat, "_beat", "heartbeat"),
-        (RunLog, "_execute", "heartbeat, its thread"),
+        (RunLog, "beat", "heartbeat, its thread"),
         (Feed, "_read_all", "page"),
     ):
         setattr(owner, name, clocked(step, getattr(owner, name)))
