@@ -1,8 +1,8 @@
 """The download handler of commands that fetch single pages (commands/looking.py)."""
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from datasync_crawler.api.addresses import origin
 from datasync_crawler.app import App
 from datasync_crawler.handlers.transport import BoundedHandler
 
@@ -21,10 +21,10 @@ class KeyedHandler(BoundedHandler):
         super().__init__(crawler)
         config = App.of(crawler).config
         self._credentials = {config.api_key_header: config.api_key}
-        self._origin = urlsplit(config.api_base_url)[:2]
+        self._origin = origin(config.api_base_url)
 
     async def download_request(self, request: "Request") -> "Response":
         """Scrapy's."""
-        if urlsplit(request.url)[:2] == self._origin:
+        if origin(request.url) == self._origin:
             request = request.replace(headers={**request.headers, **self._credentials})
         return await super().download_request(request)

@@ -6,9 +6,9 @@ redirects. Must not pace, parse bodies or retry.
 
 import asyncio
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import urlsplit
 
 from datasync_crawler import signals
+from datasync_crawler.api.addresses import origin
 from datasync_crawler.app import App
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
 from datasync_crawler.handlers.transport import BoundedHandler
@@ -35,7 +35,7 @@ class PacedDownloadHandler:
         self._inner = BoundedHandler(crawler)
         self._gate = Gate(crawler, app)
         self._header = {app.config.api_key_header: app.config.api_key}
-        self._origin = _origin(app.config.api_base_url)
+        self._origin = origin(app.config.api_base_url)
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
 
@@ -73,7 +73,7 @@ class PacedDownloadHandler:
         await self._inner.close()
 
     def _credentials(self, request: "Request") -> dict[str, str]:
-        if _origin(request.url) != self._origin:
+        if origin(request.url) != self._origin:
             return {}
         return self._header
 
@@ -83,9 +83,3 @@ class PacedDownloadHandler:
     def _cancel_downloads(self) -> None:
         for download in self._downloads:
             download.cancel()
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Scheme, host and port of *url* (RFC 6454 §4)."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
