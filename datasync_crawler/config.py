@@ -5,6 +5,7 @@ alone (`settings.py` has read the environment and ``.env``). Must not open files
 nor connect to anything.
 """
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -134,6 +135,19 @@ class Config:
         if config.dashboard_port is not None:
             config.check_dashboard()
         return config
+
+    @property
+    def shared(self) -> dict[str, object]:
+        """What all processes of one crawl must have in common, by the settings' names."""
+        names = (
+            "pagination", "bulk_path", "cursor_path", "page_start", "events_key", "total_key",
+            "id_field", "timestamp_field", "on_duplicate",
+        )  # fmt: skip
+        query = "&".join(f"{name}={value}" for name, value in self.query_params)
+        return {
+            **{name.upper(): getattr(self, name) for name in names},
+            "QUERY_PARAMS": hashlib.sha256(query.encode()).hexdigest()[:16],  # it may hold a key
+        }
 
     @property
     def page_format(self) -> PageFormat:
