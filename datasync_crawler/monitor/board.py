@@ -10,10 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from datasync_crawler.monitor import progress
-from datasync_crawler.store.reader import Example, LedgerView, Run, RunLine, TableView
+from datasync_crawler.store.reader import (
+    SILENT_AFTER_S,
+    Example,
+    LedgerView,
+    Run,
+    RunLine,
+    TableView,
+)
 
-#: A run without a heartbeat for so long isn't running any more, in seconds. Ten beats.
-SILENT_AFTER_S: Final = 10.0
 #: Cells of the strip, at most.
 MOST_CELLS: Final = 500
 #: Points of a plot, about.

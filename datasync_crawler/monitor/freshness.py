@@ -2,14 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from datasync_crawler.monitor.progress import duration
+from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.store.reader import SILENT_AFTER_S
 
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
-_CRASHED_AFTER_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ def _at(when: float | None, now: float) -> str:
     if when is None:
         return "never"
     ago = f"{duration(now - when)} ago" if when <= now else "in the future"
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M:%S} UTC ({ago})"
+    return f"{utc(when)} ({ago})"
 
 
 def problems(
@@ -84,7 +82,7 @@ def _since(f: Freshness) -> str:
     if f.run_id is None:
         return "nothing has been crawled into this schema yet"
     if f.finished_at is None:
-        if (f.silent_s or 0.0) < _CRASHED_AFTER_S:
+        if (f.silent_s or 0.0) < SILENT_AFTER_S:
             return f"run {f.run_id} is under way"
         return (
             f"run {f.run_id} has sent no heartbeat for {duration(f.silent_s or 0.0)}: it has "

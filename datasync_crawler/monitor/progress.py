@@ -246,6 +246,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def utc(at: float) -> str:
+    """An instant in epoch seconds as text, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def bucket(seconds: float) -> str:
     """The name of the histogram's bucket that *seconds* falls into: its upper bound, or "inf"."""
     return next((f"{bound:g}" for bound in HISTOGRAM_S if seconds <= bound), "inf")

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from datasync_crawler.crawl.values import Range
-from datasync_crawler.monitor.progress import duration
+from datasync_crawler.monitor.board import phase
+from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.store.reader import RunLine
 
-#: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
-CRASHED_AFTER_S: Final = 10.0
 #: Gaps and rejections that a report names.
 MOST_NAMED: Final = 5
 
@@ -74,29 +74,21 @@ class ProofLine:
     proved_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run for the status; times in seconds, `started` as text in UTC."""
+def run_outcome(run: RunLine) -> str:
+    """How a run ended, in a word or two."""
+    state = phase(run)
+    if state in {"running", "complete"}:
+        return state
+    if state == "silent":
+        return "crashed"
+    if run.complete and run.finish_reason == "too_many_rejected":
+        return "complete, with too many rejected"
+    return f"not complete ({run.finish_reason})"
 
-    id: int
-    started: str
-    lasted_s: float
-    silent_s: float
-    finish_reason: str | None
-    complete: bool
-    inserted: int
-    rate: float
 
-    @property
-    def outcome(self) -> str:
-        """How it ended, in a word or two."""
-        if self.finish_reason is None:
-            return "crashed" if self.silent_s >= CRASHED_AFTER_S else "running"
-        if self.complete and self.finish_reason == "finished":
-            return "complete"
-        if self.complete and self.finish_reason == "too_many_rejected":
-            return "complete, with too many rejected"
-        return f"not complete ({self.finish_reason})"
+def _rate(run: RunLine) -> float:
+    """Events received per second."""
+    return run.received / run.lasted_s if run.lasted_s > 0 else 0.0
 
 
 def problems(figures: Figures) -> list[str]:
@@ -206,7 +198,7 @@ def proof_values(figures: Figures) -> dict[str, Any]:
 
 
 def status_lines(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
 ) -> list[str]:
     """What `scrapy status` says: *reasons* of rejections with numbers, *runs* newest first."""
     f = figures
@@ -223,24 +215,37 @@ def status_lines(
         *(f"              {number:,} × {reason}" for reason, number in reasons),
     ]
     if runs:
-        lines.append(f"rate          {runs[0].rate:,.0f} events/s in the last run")
+        lines.append(f"rate          {_rate(runs[0]):,.0f} events/s in the last run")
     lines.append(f"runs          {'the last of them:' if runs else 'none yet'}")
     lines += [
-        f"              {run.id}: {run.started}, {duration(run.lasted_s)}, {run.inserted:,} new, "
-        f"{run.outcome}"
+        f"              {run.id}: {utc(run.started_at)}, {duration(run.lasted_s)}, "
+        f"{run.inserted:,} new, {run_outcome(run)}"
         for run in runs
     ]
     return lines
 
 
 def status_values(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
 ) -> dict[str, Any]:
     """The status for `--json`."""
     return {
         **asdict(figures),
         "rejections": [{"reason": reason, "events": number} for reason, number in reasons],
-        "runs": [{**asdict(run), "outcome": run.outcome} for run in runs],
+        "runs": [
+            {
+                "id": run.id,
+                "started": utc(run.started_at),
+                "lasted_s": run.lasted_s,
+                "silent_s": run.silent_s,
+                "finish_reason": run.finish_reason,
+                "complete": run.complete,
+                "inserted": run.inserted,
+                "rate": _rate(run),
+                "outcome": run_outcome(run),
+            }
+            for run in runs
+        ],
     }
 
 
