@@ -120,7 +120,7 @@ def test_verify_without_a_word_from_the_api(database: Database) -> None:
             ("401:start=1", "the key is wrong"),
             (f"redirect:to={other.url},every=1", "HTTP 302"),
             ("html:every=1", "is no page"),
-            ("reset-before:every=1", "can't be asked"),
+            ("reset-before:every=1", "couldn't be fetched"),
         ):
             mock.config(fault=[fault])
             done = scrapy(mock, database, "verify")
