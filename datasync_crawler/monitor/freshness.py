@@ -1,4 +1,4 @@
-"""Whether a table is up to date: ages, bounds, and what is wrong, in sentences. Pure."""
+"""Whether a table is up to date: ages, bounds, and problems in sentences. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Times in epoch seconds by the database's clock; None: never, none. `run_id` and what follows:
-    the newest run; `silent_s`: since its last heartbeat.
+    """Times in epoch seconds by the database's clock; None: never. `run_id`, `finished_at`,
+    `finish_reason` and `silent_s` (since its last heartbeat) are the newest run's.
     """
 
     now: float = 0.0
@@ -34,7 +34,7 @@ def parse_age(text: str) -> float:
 
 
 def lines(f: Freshness) -> list[str]:
-    """What `scrapy status` says of it."""
+    """Its lines in `scrapy status`."""
     said = [f"last complete {_at(f.last_complete_at, f.now)}"]
     return said + [f"newest event  {_at(f.newest_event_at, f.now)}"] * (
         f.newest_event_at is not None
@@ -78,7 +78,7 @@ def problems(
 
 
 def _since(f: Freshness) -> str:
-    """What the newest run says of why nothing newer is complete."""
+    """Why no newer run is complete, from the newest run."""
     if f.run_id is None:
         return "nothing has been crawled into this schema yet"
     if f.finished_at is None:

@@ -1,7 +1,7 @@
-"""What is there, for a person and for a program: the proof's verdict, its report, the status.
+"""The reports of `scrapy verify` and `scrapy status`, as lines and as plain values.
 
-Pure: figures in, lines and plain values out. Owns what counts as complete when nobody crawls; must
-not read figures nor decide exit statuses beyond true or false.
+Pure: figures in. Owns what counts as complete while no crawl runs. Must not read figures or decide
+exit statuses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ MOST_NAMED: Final = 5
 class Figures:
     """Ledger and tables at one instant, in events unless a name says otherwise.
 
-    `total` is what the ledger is held against, None when it isn't known; `total_said_by` says
-    where that is from. `frontier`: below it all is committed. `gaps`: how many there are, the first
-    of them in `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates +
-    rejected. `rows` and `distinct` count `events`; `rejected_now` counts `rejected_events`, and
-    `rejections_astray` the ranges whose rejections aren't all there. `seams`: those of the newest
-    pass, by what joins them; "doubt": nothing does. `proof`: the newest one.
+    `total` is compared with the ledger, None when it isn't known; `total_said_by` names its source.
+    `frontier`: all offsets below it are committed. `gaps`: their number, the first of them in
+    `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
+    and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
+    the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
+    them; "doubt": nothing does. `proof`: the newest one.
     """
 
     source: str
@@ -60,8 +60,8 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class ProofLine:
-    """What a run has proved: `count` events from head to tail. `short`: of those that the API
-    counts, ids that it serves more than once. `proved_at`: text in UTC.
+    """A proof: `count` events from head to tail. `short`: how many fewer than the API's total,
+    because it serves ids more than once. `proved_at`: text in UTC.
     """
 
     pass_no: int
@@ -92,53 +92,60 @@ def _rate(run: RunLine) -> float:
 
 
 def problems(figures: Figures) -> list[str]:
-    """What speaks against "complete", each a sentence with its remedy; none: it is proved."""
-    f = figures
-    again = "Run the crawl again: it fetches just them."
-    found = []
-    if f.total is None:
+    """What contradicts "complete", each a sentence with its remedy; none: it is proved."""
+    found = [*_uncommitted(figures), *_inconsistent(figures)]
+    if doubts := figures.seams.get("doubt"):
         found.append(
-            "The API's total isn't known, so there is nothing to hold the ledger against: run the "
-            "crawl to its end."
+            f"{doubts:,} {_plural(doubts, 'seam')} between neighbouring ranges can't be joined: "
+            "events between them may be missing. Run the crawl again: it reads around them."
+        )
+    if not figures.is_proved and not found:
+        found.append(
+            "No run has proved this pass yet (front, end and count): run the crawl to its end."
+        )
+    return found
+
+
+def _uncommitted(f: Figures) -> list[str]:
+    sentence = ""
+    if f.total is None:
+        sentence = (
+            "The API's total isn't known, so the ledger can't be compared with it: run the crawl "
+            "to its end."
         )
     elif f.covered < f.total:
-        found.append(
-            f"{f.total - f.covered:,} of {f.total:,} offsets were never committed "
-            f"({_gaps(f)}). {again}"
+        sentence = (
+            f"{f.total - f.covered:,} of {f.total:,} offsets were never committed ({_gaps(f)}). "
+            "Run the crawl again: it fetches just them."
         )
+    return [sentence] if sentence else []
+
+
+def _inconsistent(f: Figures) -> list[str]:
+    """Where ledger and tables contradict each other: something else has changed them."""
+    found = []
     if f.unbalanced or f.received != f.inserted + f.duplicates + f.rejected:
         found.append(
             f"{f.unbalanced:,} ranges of the ledger don't add up (received is inserted + "
-            "duplicates + rejected): somebody has changed the table checkpoint. Crawl into a new "
-            "DB_SCHEMA."
+            "duplicates + rejected): the table checkpoint was changed. Crawl into a new DB_SCHEMA."
         )
     if f.distinct < f.inserted:
         found.append(
-            f"{f.inserted - f.distinct:,} stored events are gone: the ledger says that "
-            f"{f.inserted:,} were inserted, the table holds {f.distinct:,}. Somebody has deleted "
-            "them: restore them from a backup, or crawl into a new DB_SCHEMA."
+            f"{f.inserted - f.distinct:,} stored events are gone: the ledger counts {f.inserted:,} "
+            f"inserted ones, the table holds {f.distinct:,}. They were deleted: restore them from "
+            "a backup, or crawl into a new DB_SCHEMA."
         )
     elif f.distinct > f.inserted:
         found.append(
             f"The table holds {f.distinct - f.inserted:,} events that no crawl has inserted: "
-            f"{f.distinct:,}, and the ledger says {f.inserted:,}. Somebody else has written them."
+            f"{f.distinct:,}, and the ledger counts {f.inserted:,}. Another program wrote them."
         )
     if f.rows != f.distinct:
         found.append(f"{f.rows - f.distinct:,} rows repeat an id: events has lost its primary key.")
     if f.rejections_astray:
         found.append(
-            f"Of {f.rejections_astray:,} ranges not every rejection is in rejected_events: "
-            "somebody has deleted them. Crawl into a new DB_SCHEMA to have them again."
-        )
-    if f.seams.get("doubt"):
-        found.append(
-            f"{f.seams['doubt']:,} {_plural(f.seams['doubt'], 'seam')} between neighbouring ranges "
-            "can't be joined: events between them may be missing. Run the crawl again: it reads "
-            "around them."
-        )
-    if not f.is_proved and not found:
-        found.append(
-            "No run has proved this pass yet (front, end and count): run the crawl to its end."
+            f"Rejections of {f.rejections_astray:,} ranges are missing from rejected_events: they "
+            "were deleted. Crawl into a new DB_SCHEMA to have them again."
         )
     return found
 
@@ -177,12 +184,12 @@ def proof_lines(figures: Figures) -> list[str]:
 
 
 def _asides(f: Figures) -> list[str]:
-    """What is to be known beside the proof."""
+    """Notes beside the proof."""
     said = []
     if f.rejected_now:
         said.append(
-            f"{f.rejected_now:,} events couldn't be stored; scrapy status says why, scrapy redrive "
-            "fetches them again."
+            f"{f.rejected_now:,} events couldn't be stored: scrapy status lists the reasons, "
+            "scrapy redrive fetches them again."
         )
     assert f.total is not None  # else it isn't complete
     short = f.total - f.distinct - f.rejected_now
@@ -200,7 +207,7 @@ def proof_values(figures: Figures) -> dict[str, Any]:
 def status_lines(
     figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
 ) -> list[str]:
-    """What `scrapy status` says: *reasons* of rejections with numbers, *runs* newest first."""
+    """The lines of `scrapy status`; *reasons* of rejections with numbers, *runs* newest first."""
     f = figures
     total = "unknown" if f.total is None else f"{f.total:,}"
     lines = [
@@ -256,7 +263,7 @@ def _gaps(f: Figures) -> str:
 
 
 def _seams(f: Figures) -> str:
-    """Of the newest pass: how many are exact, joined in another way, or in doubt."""
+    """The seams of the newest pass: how many are exact, joined in another way, or in doubt."""
     names = {
         "exact": "exact",
         "deep": "deep (the set moved)",
@@ -286,7 +293,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _share(part: int, whole: int | None) -> str:
-    """A percentage that never says 100 of less than all."""
+    """A percentage; 100 only for all."""
     if not whole:
         return ""
     return f" ({min(100.0 * part / whole, 99.9 if part < whole else 100.0):.1f} %)"

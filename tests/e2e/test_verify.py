@@ -74,7 +74,7 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         ("INSERT INTO events (id) VALUES ('alien')", "1 events that no crawl has inserted"),
         ("DELETE FROM checkpoint WHERE first_offset = 399", "(1 gap: 399–597)"),
         ("DELETE FROM checkpoint WHERE first_offset >= 2190", "(1 gap: 2190–2999)"),
-        ("DELETE FROM rejected_events WHERE position = 99", "not every rejection"),
+        ("DELETE FROM rejected_events WHERE position = 99", "are missing from rejected_events"),
         ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
         (UNBALANCE,
          "1 ranges of the ledger don't add up"),

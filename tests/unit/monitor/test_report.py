@@ -56,7 +56,7 @@ def test_nothing_is_said_of_what_isnt_there():
         ({"distinct": 989, "rows": 989}, "1 stored events are gone"),
         ({"distinct": 991, "rows": 991}, "1 events that no crawl has inserted"),
         ({"rows": 991}, "1 rows repeat an id"),
-        ({"rejections_astray": 3}, "Of 3 ranges"),
+        ({"rejections_astray": 3}, "Rejections of 3 ranges"),
         ({"seams": {"exact": 7, "doubt": 2}}, "2 seams between neighbouring ranges"),
         ({"proof": None}, "No run has proved this pass yet"),
         ({"pass_no": 2}, "No run has proved this pass yet"),
