@@ -1,7 +1,6 @@
-"""What the demonstration is: a mock API and a database of its own, the same each time.
+"""The demonstration: a mock API and a database of its own, the same each time.
 
-Owns its names and the rule for when it is meant. Starts nothing (`commands.ingest` does). Commands
-import this late: every `scrapy …` start imports all commands.
+Owns its names and when it runs. Starts nothing (`commands.ingest` does).
 """
 
 from pathlib import Path
@@ -23,7 +22,7 @@ _CONFIGURED_BY: Final = ("API_BASE_URL", "API_KEY", "API_KEY_FILE", "DATABASE_UR
 def is_meant(settings: "BaseSettings") -> bool:
     """Whether nothing is configured: no .env, no API, no database server.
 
-    Half a configuration is a mistake to be told about, not a demonstration.
+    An incomplete configuration is an error, not a demonstration.
     """
     dotenv = Path(settings.get("PROJECT_DIR") or Path.cwd(), ".env")
     return not dotenv.exists() and not any(settings.get(name) for name in _CONFIGURED_BY)

@@ -1,7 +1,6 @@
-"""``scrapy verify``: holds ledger, table and the API's total against each other.
+"""``scrapy verify``: compares ledger, table and the API's total.
 
-Exit status: 0 all is there, 1 not, 2 a wrong setting. Every ``scrapy …`` start imports this module,
-so the rest is imported when the command was chosen.
+Exit status: 0 complete, 1 not, 2 an invalid setting.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import json
 import secrets
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from datasync_crawler.monitor.audit import Audit
     from datasync_crawler.monitor.report import Figures
 
-#: Waited for the API's answer, in seconds, and read of it at most, in bytes.
+#: Longest wait for a response in seconds, and its largest body in bytes.
 ANSWER_TIMEOUT_S: Final = 60
 MOST_BYTES: Final = 64 * 1024 * 1024
 #: Pages of one audit.
@@ -31,43 +30,32 @@ MOST_PAGES: Final = 100_000
 
 
 class Command(ConfiguredCommand):
-    """Print the proof, or what speaks against it."""
+    """Prints the proof, or the problems."""
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Prove that everything is there, or say what is missing (exit 0 or 1)"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy verify --help`."""
-        return (
-            "Holds ledger, table and the API's total against each other: no offset without its "
-            "committed range, received = inserted + duplicates + rejected, every inserted event "
-            "still there. Asks the API once for its total. Exit status: 0 complete, 1 not, 2 a "
-            "wrong setting."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Ours beside Scrapy's."""
-        super().add_options(parser)
-        parser.add_argument(
-            "--offline", action="store_true", help="use the last known total, don't ask the API"
-        )
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
-        parser.add_argument(
-            "--audit",
-            metavar="N",
-            help="fetch N pages at random again and compare each event with what is stored",
-        )
+    summary = "Prove that everything is there, or list what is missing (exit 0 or 1)"
+    description = (
+        "Compares ledger, table and the API's total: no offset without its committed range, "
+        "received = inserted + duplicates + rejected, every inserted event still stored. Sends "
+        "one request, for the API's total. Exit status: 0 complete, 1 not, 2 an invalid setting."
+    )
+    options: ClassVar[Options] = {
+        "--offline": {"action": "store_true", "help": "use the last known total, send no request"},
+        "--json": {"action": "store_true", "help": "print one JSON object"},
+        "--audit": {
+            "metavar": "N",
+            "help": "fetch N pages at random again and compare each event with the stored one",
+        },
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Print the report and set the exit status."""
+        """Prints the report and sets the exit status."""
         from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
         self.refuse(args)
         pages = _pages(opts.audit)
-        offline = opts.offline or self.is_demonstration  # its API has ended with it
+        offline = opts.offline or self.is_demonstration  # whose mock API has ended
         config = self.configured(require_api=not offline or bool(pages))
         figures, chain = _read(config, offline=offline, with_chain=opts.json)
         audited = _audit(config, figures.total or 0, pages) if pages else None
@@ -102,7 +90,7 @@ def _pages(text: str | None) -> int:
 
 
 def _audit(config: Config, total: int, pages: int) -> Audit:
-    """Fetches pages at random offsets below *total*, one by one as the limit allows."""
+    """Fetches pages at random offsets below *total*, one after another."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
@@ -130,7 +118,7 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
 
 
 async def _page(url: str, config: Config) -> bytes:
-    """One page's body; a refusal by the rate limit is waited for. Raises CrawlError."""
+    """One page's body, after the rate limit's pause if there is one. Raises CrawlError."""
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
 
     waited_s = 0.0
@@ -141,8 +129,10 @@ async def _page(url: str, config: Config) -> bytes:
         text = headers.get("Retry-After", "").strip()
         delay_s = float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 30.0
         if status not in {429, 503} or waited_s + delay_s > config.rate_limit_max_wait_s:
-            raise CrawlError(f"A page can't be fetched for the audit (HTTP {status}): try later.")
-        print(f"The API's rate limit: waiting {delay_s:.0f} s.", file=sys.stderr)
+            raise CrawlError(
+                f"A page couldn't be fetched for the audit (HTTP {status}): try later."
+            )
+        print(f"Rate limit reached: waiting {delay_s:.0f} s.", file=sys.stderr)
         await asyncio.sleep(delay_s)
         waited_s += delay_s
 
@@ -150,7 +140,9 @@ async def _page(url: str, config: Config) -> bytes:
 def _read(
     config: Config, *, offline: bool, with_chain: bool
 ) -> tuple[Figures, list[dict[str, Any]]]:
-    """Asks the API first: what is committed meanwhile only helps."""
+    """The figures and the chain. The API's total is read first: rows committed meanwhile are
+    only more.
+    """
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
     from datasync_crawler.handlers.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
@@ -161,7 +153,7 @@ def _read(
         print(f"datasync-crawler: {warning}", file=sys.stderr)
     if not offline:
         keep_pause(config.database, config.schema, config.api_key)
-    said = None if offline else asyncio.run(_ask(config))
+    now = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()
         if config.api_base_url and source != config.api_base_url:
@@ -169,17 +161,17 @@ def _read(
                 f"Schema {config.schema} holds the events of {source}, not of "
                 f"{config.api_base_url}: set DB_SCHEMA or API_BASE_URL to what is to be verified."
             )
-        said_by = "the last known" if offline else "the API says none now; the last known"
-        if said is not None:
-            total, said_by = said, "as the API says now"
+        origin = "the last known" if offline else "the API sends none now; the last known"
+        if now is not None:
+            total, origin = now, "as the API says now"
         chain = reader.chain() if with_chain else []
-        return reader.figures(source, total, said_by), chain
+        return reader.figures(source, total, origin), chain
 
 
 async def _ask(config: Config) -> int | None:
-    """The API's total, by one request for one event; None when it says none.
+    """The API's total, by one request for one event; None when it sends none.
 
-    A second request, by cursor, only where there is no bulk endpoint. Redirects aren't followed,
+    Where there is no bulk endpoint, a second request by cursor. Redirects aren't followed,
     certificates are verified. Raises CrawlError.
     """
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
@@ -193,7 +185,9 @@ async def _ask(config: Config) -> int | None:
         status, headers, body = await _get(regular, config)
     if status != 200:
         why = "the key is wrong or has expired" if status in {401, 403} else f"HTTP {status}"
-        raise CrawlError(f"The API doesn't say its total ({why}): try later, or use --offline.")
+        raise CrawlError(
+            f"The API's total couldn't be fetched ({why}): try later, or use --offline."
+        )
     return _largest(headers.get("X-Total-Count", ""), body, config)
 
 
@@ -224,12 +218,12 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
     except (aiohttp.ClientError, OSError, ValueError) as error:
         cause = config.without_key(str(error)) or type(error).__name__
         raise CrawlError(
-            f"The API can't be asked for its total ({cause}): try later, or use --offline."
+            f"The API's total couldn't be fetched ({cause}): try later, or use --offline."
         ) from None
 
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:
-    """The largest of header and body; what isn't a number doesn't count."""
+    """The largest total in header and body; None when neither is a number."""
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
 

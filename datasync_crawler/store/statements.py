@@ -21,7 +21,7 @@ from datasync_crawler.errors import (
     TablesMissing,
 )
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import close_quietly, describe, is_connection_lost
+from datasync_crawler.store.connection import close_quietly, cut, describe, is_connection_lost
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -93,14 +93,20 @@ class Statements:
         close_quietly(self._connection)
         self._connection = None
 
+    def cut(self) -> None:
+        """From another thread: ends a call that waits for a server that doesn't answer."""
+        cut(self._connection)
+
     @contextmanager
     def _cursor(self) -> "Iterator[Cursor]":
         connection = self.open()
         try:
             with translating(self._schema), connection.cursor() as cursor:
                 yield cursor
-        except CrawlError:
-            close_quietly(connection)
+        except CrawlError as error:
+            # Without a transaction a missing table leaves nothing behind.
+            if not (connection.autocommit and isinstance(error, TablesMissing)):
+                close_quietly(connection)
             raise
 
 

@@ -90,7 +90,7 @@ def test_a_secret_that_others_can_read_is_told(
             ("the field 'colour'", "id, session_id"),
         ),
         (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are UTF-8")),
-        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "an event a line")),
+        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "one event per line")),
         (["-s", "DOWNLOAD_DELAY=2"], ("DOWNLOAD_DELAY is set", "RATE_LIMIT", "WORKERS=1")),
         (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
         (["-a", f"API_KEY={CANARY}"], ("no argument 'API_KEY'", "-s NAME=value")),

@@ -129,7 +129,7 @@ def test_demonstration_then_nothing_new(stranger):
     """With nothing configured it says that it demonstrates, completes; a second run is idle."""
     status, output = stranger.run("--events", "20000")
     assert status == 0, output
-    assert "This is a demonstration: 20,000 made-up events" in output
+    assert "This is a demonstration: 20,000 generated events" in output
     assert "install -m 600 .env.example .env, set API_BASE_URL and API_KEY" in output
     assert "complete: proved against the API's total" in output
     assert "scrapy psql" in output
@@ -223,7 +223,7 @@ def test_busy_mock_port_is_said(stranger):
         status, output = stranger.run()
     assert status == 1
     said = output.splitlines()[-1]
-    assert f"mock API can't run on port {stranger.mock_port}" in said
+    assert f"mock API can't listen on port {stranger.mock_port}" in said
     assert "--mock-port" in said
     assert len(output.splitlines()) == 2  # the other says that it is a demonstration
 
