@@ -58,7 +58,7 @@ class Command(ConfiguredCommand):
         offline = opts.offline or self.is_demonstration  # whose mock API has ended
         config = self.configured(require_api=not offline or bool(pages))
         figures, chain = _read(config, offline=offline, with_chain=opts.json)
-        audited = _audit(config, figures.total or 0, pages) if pages else None
+        audited = _audit(config, figures, pages) if pages else None
         if opts.json:
             values = {**report.proof_values(figures), "chain": chain}
             if audited is not None:
@@ -89,24 +89,31 @@ def _pages(text: str | None) -> int:
     return int(text)
 
 
-def _audit(config: Config, total: int, pages: int) -> Audit:
-    """Fetches pages at random offsets below *total*, one after another."""
+def _audit(config: Config, figures: Figures, pages: int) -> Audit:
+    """Fetches pages at random offsets below the total, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.errors import ConfigError  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
+    if figures.is_by_cursor:
+        raise ConfigError(
+            "--audit fetches pages at random offsets, and this API is read by cursor. Leave it "
+            "out: scrapy redrive --all reads everything again and compares it."
+        )
     addresses = Addresses.of(config)
     decoder = PageDecoder(config.page_format)
     audited = Audit()
+    size = min(config.page_size, figures.page_size or config.page_size)
     for _ in range(pages):
-        offset = secrets.randbelow(max(1, total))
+        offset = secrets.randbelow(max(1, figures.total or 0))
         if addresses.numbered_from is not None:
-            offset -= offset % config.page_size
-        body = asyncio.run(_page(addresses.url(Ask(1, offset, config.page_size)), config))
+            offset -= offset % size
+        body = asyncio.run(_page(addresses.url(Ask(1, offset, size)), config))
         page = decoder.decode(body)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}

@@ -26,7 +26,8 @@ class Figures:
     `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
     and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
     the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
-    them; "doubt": nothing does. `proof`: the newest one.
+    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked for,
+    None when nothing is committed.
     """
 
     source: str
@@ -51,6 +52,12 @@ class Figures:
     seams: Mapping[str, int]
     proof: "ProofLine | None"
     running: bool
+    page_size: int | None = None
+
+    @property
+    def is_by_cursor(self) -> bool:
+        """Whether the set was proved by cursor: there is no page at an offset."""
+        return self.proof is not None and self.proof.method == "cursor"
 
     @property
     def is_proved(self) -> bool:

@@ -454,11 +454,11 @@ class EventsSpider(scrapy.Spider):
 
     def _is_reread(self, page: EventPage) -> bool:
         """Whether known events are in it by right: a reading that checks, the front of a pass after
-        the first, or another pass of the same run.
+        the first, or by cursor any page of it, or another pass of the same run.
         """
         if page.pass_no > 0 and not self._pass_no:
             self._pass_no = page.pass_no
-        is_front = page.pass_no > 1 and not page.first_offset
+        is_front = page.pass_no > 1 and (not page.first_offset or page.ask.cursor is not None)
         return page.pass_no < 0 or is_front or page.pass_no > self._pass_no
 
     def _page_lost(self, item: Any, exception: BaseException | None = None) -> None:

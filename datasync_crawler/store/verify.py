@@ -89,6 +89,7 @@ class ProofReader:
             rejected_now=sums[6],
             rejections_astray=self._statements.run("rejections_astray")[0][0],
             pass_no=newest,
+            page_size=self._statements.run("page_size", **{"pass": newest})[0][0],
             seams=self._seams(newest, exact),
             proof=ProofLine(*proofs[0]) if proofs else None,
             running=self._statements.run("is_running", silent_after_s=SILENT_AFTER_S)[0][0],

@@ -8,6 +8,11 @@ SELECT s.api_base_url,
        coalesce(s.total, (SELECT p.count FROM {schema}.proofs AS p ORDER BY p.pass DESC LIMIT 1))
 FROM {schema}.source AS s;
 
+-- name: page_size
+-- What the newest pass asked for, once it knew what the API serves; NULL: nothing is committed.
+SELECT coalesce(max(requested) FILTER (WHERE first_offset > 0), max(requested))
+FROM {schema}.checkpoint WHERE pass = %(pass)s;
+
 -- name: newest_pass
 SELECT greatest(coalesce(max(pass), 0), 0) FROM {schema}.checkpoint;
 
