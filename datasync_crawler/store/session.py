@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 import psycopg2
@@ -16,13 +17,12 @@ from datasync_crawler.errors import CrawlLocked, DatabaseRefused, SchemaConflict
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import (
     STORE_ERRORS,
-    TABLES_ONLY,
     Backend,
     Connector,
     close_quietly,
     execute,
 )
-from datasync_crawler.store.pooling import backend_pid, refuse_shared_backend
+from datasync_crawler.store.pooling import is_pooled
 from datasync_crawler.store.statements import Statements, translate
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ class Session:
         try:
             self._check_encoding(connection)
             self._check_writable(connection)
-            self._check_pooling(connection)
             self._lock(connection)
             self._backend = Backend.of(connection)
             connection.autocommit = False
@@ -106,7 +105,7 @@ class Session:
             self._connection = None
 
     def _check_encoding(self, connection: "Connection") -> None:
-        encoding = connection.info.parameter_status("server_encoding")
+        ((encoding,),) = execute(connection, "SHOW server_encoding")
         if encoding != "UTF8":
             raise DatabaseRefused(
                 f"This database's encoding is {encoding}, which can't hold every event. Make one "
@@ -120,15 +119,6 @@ class Session:
                 "Set DB_HOST or DATABASE_URL to a server that can be written to."
             )
 
-    def _check_pooling(self, connection: "Connection") -> None:
-        if connection.info.backend_pid == backend_pid(connection):
-            return  # the pid sent at the start is still right: no pooler
-        other = self.connector.connect_autocommit()
-        try:
-            refuse_shared_backend(connection, other)
-        finally:
-            close_quietly(other)
-
     def _alive(self, connection: "Connection") -> bool:
         try:
             execute(connection, "SELECT 1")
@@ -137,27 +127,29 @@ class Session:
         return True
 
     def _lock(self, connection: "Connection") -> None:
+        if is_pooled(connection):  # the lock would stay on a backend that serves others
+            return
         key = schema.advisory_key(self.schema, "crawl")
         deadline = time.monotonic() + self._lock_wait_s
         while execute(connection, "SELECT pg_try_advisory_lock(%s)", (key,)) != [(True,)]:
             if time.monotonic() >= deadline:
                 raise CrawlLocked(
                     f"Another crawl is running into schema {self.schema} of this database"
-                    f"{self._holder(connection)}. Wait for it to end, or give this one a "
+                    f"{self._holder()}. Wait for it to end, or give this one a "
                     "schema of its own with DB_SCHEMA."
                 )
             time.sleep(0.1)
 
-    def _holder(self, connection: "Connection") -> str:
+    def _holder(self) -> str:
         """The run that holds the lock, or "" when its row can't be read.
 
         The table may not have been made yet, and its owner hasn't been checked yet.
         """
-        statements = Statements(("runs",), self.schema, lambda: connection, reconnects=False)
+        statements = Statements(("runs",), self.schema, self.connector.connect_to_read)
         try:
-            execute(connection, TABLES_ONLY)
-            schema.refuse_strange_columns(connection, self.schema)
-            rows = statements.run("running")
+            with closing(statements):
+                schema.refuse_strange_columns(statements.open(), self.schema)
+                rows = statements.run("running")
         except STORE_ERRORS:
             return ""
         return "".join(

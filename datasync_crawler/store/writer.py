@@ -151,7 +151,6 @@ class Writer:
             with connection, connection.cursor() as cursor:
                 if self._backend is not None:
                     self._backend.end(connection)
-                cursor.execute("SET synchronous_commit = on")
                 cursor.execute(
                     self._ledger["committed_ranges"], {"ranges": tuple(page.key for page in pages)}
                 )
