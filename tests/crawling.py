@@ -102,6 +102,15 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None =
         time.sleep(0.02)
 
 
+def command(mock: MockServer, database: Database, *args: str) -> tuple[int, str]:
+    """Runs `scrapy` with *args*: its exit status and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", *args], cwd=PROJECT, env=environment(mock, database),
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
 def stored_events(database: Database) -> dict[str, Truth]:
     """All rows of `events`, in the form of the mock's truth."""
     rows = database.execute(

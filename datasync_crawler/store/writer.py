@@ -279,7 +279,10 @@ class Writer:
         times as long.
         """
         cursor.execute(self._events[statement])
-        new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
+        new = {event_id for (event_id,) in cursor.fetchall()}
+        if self._update and new:
+            cursor.execute(self._events["inserted_ids"], {"ids": list(new)})
+            new = {event_id for (event_id,) in cursor.fetchall()}
         left = set(new)
         inserted = []
         for page in reversed(pages) if self._update else pages:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import signal
-import subprocess
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
 from clusters import Cluster
-from crawling import PROJECT, assert_equals_truth, crawl, environment, start_crawl, until
+from crawling import assert_equals_truth, command, crawl, start_crawl, until
 from faults.truth import truths
 from mockserver import MockServer
 from poolers import UNTOUCHED, PgBouncer
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from databases import Database
 
 EVENTS = 20_000
 SETTINGS = ("-s", "BULK_PAGE_SIZE=200", "-s", "WORKERS=4", "-s", "DB_WRITERS=3")
@@ -43,14 +40,6 @@ def pooler(cluster: Cluster) -> Iterator[PgBouncer]:
     """A pool of two backends, fewer than a crawl has connections."""
     with PgBouncer(cluster, "transaction", pool_size=2) as running:
         yield running
-
-
-def command(mock: MockServer, database: Database, *args: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "scrapy", *args], cwd=PROJECT, env=environment(mock, database),
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_crawl_through_a_pooler_that_shares_backends(

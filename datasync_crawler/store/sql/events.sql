@@ -52,10 +52,10 @@ GROUP BY i.page;
 INSERT INTO {schema}.events ({columns})
 SELECT {columns} FROM pg_temp.datasync_incoming ORDER BY id COLLATE "C", ctid
 ON CONFLICT (id) DO NOTHING
-RETURNING id, true;
+RETURNING id;
 
 -- name: merge_update
--- The last row of each id wins (ON_DUPLICATE=update). xmax is 0 for a new row.
+-- The last row of each id wins (ON_DUPLICATE=update).
 INSERT INTO {schema}.events AS e ({columns})
 SELECT {columns} FROM (
     SELECT DISTINCT ON (id COLLATE "C") {columns}
@@ -69,7 +69,12 @@ SET session_id = excluded.session_id, user_id = excluded.user_id, type = exclude
 WHERE (e.session_id, e.user_id, e.type, e.name, e.properties, e."timestamp", e.session, e.extra)
     IS DISTINCT FROM (excluded.session_id, excluded.user_id, excluded.type, excluded.name,
                       excluded.properties, excluded."timestamp", excluded.session, excluded.extra)
-RETURNING id, xmax = 0;
+RETURNING id;
+
+-- name: inserted_ids
+-- Which of %(ids)s, all of them written by this transaction, are new: an updated row has an xmax.
+-- RETURNING can't say it, because in a partitioned table it has no system columns.
+SELECT id FROM {schema}.events WHERE id = ANY (%(ids)s) AND xmax = 0;
 
 -- name: clear_rejections
 -- A range fetched again replaces its rejections. execute_values fills %%s.
