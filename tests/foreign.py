@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent / "servers"
 HOME = HERE.parents[1] / ".datasync" / "servers"
 PYPI = (
     "django==5.2.19", "djangorestframework==3.18.3", "fastapi==0.165.0",
-    "fastapi-pagination==0.16.1", "sqlakeyset==2.0.1787969905", "sqlalchemy==2.1.9", "uvicorn==0.54.0", "datasette==0.65.5",
+    "fastapi-pagination==0.16.1", "sqlakeyset==2.0.1787969905", "sqlalchemy==2.1.9",
+    "uvicorn==0.54.0", "datasette==0.65.5",
 )  # fmt: skip
 NPM = {
     "json-server-0.17": {"json-server": "0.17.4"},

@@ -26,8 +26,8 @@ class Figures:
     `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
     and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
     the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
-    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked for,
-    None when nothing is committed.
+    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked
+    for, None when nothing is committed.
     """
 
     source: str

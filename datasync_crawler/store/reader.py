@@ -206,11 +206,9 @@ class DashboardReader:
         self._statements.cut()
 
     def _connect(self) -> "Connection":
-        connection = self._connector.connect_to_read()
+        connection = self._connector.connect_to_read(statement_timeout_ms=STATEMENT_TIMEOUT_MS)
         try:
-            connection.set_session(readonly=True, autocommit=True)
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            connection.autocommit = True
             schema.refuse_strange_columns(connection, self._schema)
         except BaseException:
             close_quietly(connection)

@@ -12,7 +12,6 @@ import psycopg2
 from datasync_crawler.errors import DatabaseRefused, SchemaConflict
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector, close_quietly, execute
-from datasync_crawler.store.pooling import backend_pid, refuse_shared_backend
 from datasync_crawler.store.statements import Statements, translate
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class Session:
         try:
             self._check_encoding(connection)
             self._check_writable(connection)
-            self._check_pooling(connection)
             connection.autocommit = False
             schema.migrate(connection, self.schema)
             connection.autocommit = True
@@ -51,7 +49,7 @@ class Session:
         return self.run_id
 
     def _check_encoding(self, connection: "Connection") -> None:
-        encoding = connection.info.parameter_status("server_encoding")
+        ((encoding,),) = execute(connection, "SHOW server_encoding")
         if encoding != "UTF8":
             raise DatabaseRefused(
                 f"This database's encoding is {encoding}, which can't hold every event. Make one "
@@ -64,15 +62,6 @@ class Session:
                 "This database is read-only: a standby, or default_transaction_read_only is on. "
                 "Set DB_HOST or DATABASE_URL to a server that can be written to."
             )
-
-    def _check_pooling(self, connection: "Connection") -> None:
-        if connection.info.backend_pid == backend_pid(connection):
-            return  # the pid sent at the start is still right: no pooler
-        other = self.connector.connect_autocommit()
-        try:
-            refuse_shared_backend(connection, other)
-        finally:
-            close_quietly(other)
 
     def _name_source(self, statements: Statements, api_base_url: str, pagination: str) -> None:
         statements.run("name_source", api_base_url=api_base_url, pagination=pagination)

@@ -37,7 +37,7 @@ class ProofReader:
         try:
             connection = self._statements.open()
             with translating(self._schema):
-                connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+                connection.set_session(isolation_level="REPEATABLE READ")
                 schema.refuse_strange_columns(connection, self._schema)
         except BaseException:
             self.__exit__()

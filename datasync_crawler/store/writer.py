@@ -152,7 +152,6 @@ class Writer:
             with connection, connection.cursor() as cursor:
                 if self._backend is not None:
                     self._backend.end(connection)
-                cursor.execute("SET synchronous_commit = on")
                 cursor.execute(
                     self._ledger["committed_ranges"], {"ranges": tuple(page.key for page in pages)}
                 )
@@ -299,7 +298,10 @@ class Writer:
         times as long.
         """
         cursor.execute(self._events[statement])
-        new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
+        new = {event_id for (event_id,) in cursor.fetchall()}
+        if self._update and new:
+            cursor.execute(self._events["inserted_ids"], {"ids": list(new)})
+            new = {event_id for (event_id,) in cursor.fetchall()}
         left = set(new)
         inserted = []
         for page in reversed(pages) if self._update else pages:
