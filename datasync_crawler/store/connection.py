@@ -49,8 +49,8 @@ _REFUSED: Final = re.compile(
     r"|does not support SSL|certificate|invalid \S+ value|invalid dsn|invalid port",
     re.IGNORECASE,
 )
-#: Both ends notice a vanished peer within about 20 s instead of two hours. Until the server does, its
-#: backend holds the keys of uncommitted rows, which another process may be about to store.
+#: Both ends notice a vanished peer within about 20 s instead of two hours. Until the server does,
+#: its backend holds the keys of uncommitted rows, which another process may be about to store.
 _KEEPALIVES: Final = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
