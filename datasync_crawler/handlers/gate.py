@@ -15,7 +15,7 @@ from scrapy.exceptions import IgnoreRequest
 from datasync_crawler import signals
 from datasync_crawler.handlers.memory import Memory
 from datasync_crawler.handlers.report import LimiterReport, clock_time
-from datasync_crawler.ratelimit.limiter import Outcome
+from datasync_crawler.ratelimit.decisions import Outcome
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
