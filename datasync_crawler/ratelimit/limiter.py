@@ -76,29 +76,29 @@ class Limiter:
             return _wait(self._refusals.paused_until - now, "pause")
         if self._probe.is_awaited(now):
             return Decision(_ASK_AGAIN_S, "probe")
-        if self._room(waiting_bytes) <= 0:
+        if self.room(waiting_bytes) == 0:
             return Decision(_ASK_AGAIN_S, "in flight")
         wait_s = max(self._limits_wait_s(now), self._learned.wait_s(now, self.in_flight))
         return _wait(wait_s, "limit") if wait_s > 0 else Decision(0.0, "")
 
     def sent(self, now: float) -> None:
         """Counts a request that `check` has let go."""
-        self._probe.sent(now, alone=self._goes_alone(now))
+        self._probe.sent(now, alone=self._is_alone(now))
         self._learned.sent(now, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
         self.in_flight_limit.sent(self.in_flight)
 
-    def room(self, now: float, waiting_bytes: int = 0) -> int:
-        """How many requests may go at once where `check` lets one go, limits aside."""
-        alone = self._probe.is_due or self._goes_alone(now)
-        return 1 if alone else int(self._room(waiting_bytes))
-
-    def _room(self, waiting_bytes: int) -> float:
+    def room(self, waiting_bytes: int = 0) -> int:
+        """How many more requests may be in flight."""
         most = min(self._learned.most_in_flight, self.in_flight_limit.limit(waiting_bytes))
-        return most - self.in_flight
+        return max(0, int(most) - self.in_flight)
 
-    def _goes_alone(self, now: float) -> bool:
+    def goes_alone(self, now: float) -> bool:
+        """Whether the next request is a probe or a trial."""
+        return self._probe.is_due or self._is_alone(now)
+
+    def _is_alone(self, now: float) -> bool:
         is_trial = self._learned.full_for_s(now) > 0
         return is_trial or self._advertised.is_over(self.in_flight)
 

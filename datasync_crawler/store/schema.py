@@ -22,8 +22,8 @@ ADDED: Final = {
     "checkpoint": ("before_id", "repeated", "total"),
     "source": ("overlap",),
     "rate_limits": (
-        "granted", "answered", "accepted", "grants", "limits", "remaining", "stated_at",
-        "resets_at", "blocked_until", "probed_at",
+        "granted", "answered", "accepted", "grants", "limits", "learned", "remaining",
+        "stated_at", "resets_at", "blocked_until", "probed_at",
     ),
 }  # fmt: skip
 

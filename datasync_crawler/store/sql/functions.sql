@@ -53,8 +53,7 @@ BEGIN
     quota.answered := least(
         quota.granted, quota.answered + coalesce((report->>'answered')::bigint, 0));
     IF report ? 'learned' THEN
-        quota.learnt := quota.learnt || jsonb_build_object(
-            'limit', report->'learned'->0, 'window_s', report->'learned'->1);
+        quota.learned := nullif(report->'learned', 'null');
     END IF;
     IF report ? 'paused_s' THEN
         quota.blocked_until := greatest(
@@ -178,14 +177,14 @@ BEGIN
         ) AS m;
     END IF;
     accepted := quota.accepted;
-    paused_s := coalesce(greatest(0, extract(epoch FROM quota.blocked_until - now_at)), 0);
-    IF quota.learnt->>'limit' IS NOT NULL THEN
-        learned := jsonb_build_array(quota.learnt->'limit', quota.learnt->'window_s');
+    learned := quota.learned;
+    IF quota.blocked_until IS NOT NULL THEN
+        paused_s := greatest(0, extract(epoch FROM quota.blocked_until - now_at));
     END IF;
     IF granted > 0 OR report IS NOT NULL THEN
         UPDATE {schema}.rate_limits AS l
         SET granted = quota.granted, answered = quota.answered, accepted = quota.accepted,
-            grants = quota.grants, limits = quota.limits, learnt = quota.learnt,
+            grants = quota.grants, limits = quota.limits, learned = quota.learned,
             remaining = quota.remaining, stated_at = quota.stated_at, resets_at = quota.resets_at,
             blocked_until = quota.blocked_until, probed_at = quota.probed_at
         WHERE l.key_hash = take_permits.key_hash;

@@ -108,9 +108,11 @@ CREATE TABLE {schema}.rate_limits (
     granted bigint NOT NULL DEFAULT 0,
     answered bigint NOT NULL DEFAULT 0,
     accepted bigint NOT NULL DEFAULT 0,
-    -- … the last grants as [epoch s, latency s, number], and the limits that were stated with them,
+    -- … the last grants as [epoch s, latency s, number], the limits that were stated with them, and
+    -- the learned limit, as [requests, window in s],
     grants jsonb NOT NULL DEFAULT '[]',
     limits jsonb,
+    learned jsonb,
     -- what the API's last answer said is left, when it was reported, and until when it holds,
     remaining integer,
     stated_at timestamptz,
