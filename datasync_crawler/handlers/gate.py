@@ -149,7 +149,9 @@ class Gate:
             self._permits.ask(0, self._waiting_bytes())
 
     def _decide(self, now: float) -> Decision:
-        decision = self._limiter.check(now, self._waiting_bytes())
+        decision = self._limiter.check(
+            now, self._waiting_bytes(), by_advertised=not self._quota.keeps_left
+        )
         return decision if decision.delay_s > 0 else self._quota.decide(now)
 
     def _wait(self, decision: Decision, now: float) -> None:

@@ -105,7 +105,12 @@ class AdvertisedLimit:
     @property
     def length_s(self) -> float | None:
         """The window's length, if it is known and not in doubt."""
-        return None if self._doubted or self._refills else self._length_s
+        return None if self.is_doubted else self._length_s
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the window's length, though known, doesn't say when it ends."""
+        return bool(self._doubted or self._refills)
 
     @property
     def per_window(self) -> Limit | None:

@@ -67,10 +67,11 @@ class Limiter:
             self.sent(now)
         return decision
 
-    def check(self, now: float, waiting_bytes: int = 0) -> Decision:
+    def check(self, now: float, waiting_bytes: int = 0, *, by_advertised: bool = True) -> Decision:
         """Whether the caller may send a request now, any of those that wait.
 
-        `waiting_bytes`: bytes of bodies that wait to be stored.
+        `waiting_bytes`: bytes of bodies that wait to be stored; `by_advertised`: False where the
+        shared row keeps what is left of advertised quotas.
         """
         if now < self._refusals.paused_until:
             return _wait(self._refusals.paused_until - now, "pause")
@@ -78,7 +79,11 @@ class Limiter:
             return Decision(_ASK_AGAIN_S, "probe")
         if self.room(waiting_bytes) == 0:
             return Decision(_ASK_AGAIN_S, "in flight")
-        wait_s = max(self._limits_wait_s(now), self._learned.wait_s(now, self.in_flight))
+        wait_s = max(
+            self._stated.wait_s(now, self.in_flight, self._by_server()),
+            self._advertised.wait_s(now, self.in_flight) if by_advertised else 0.0,
+            self._learned.wait_s(now, self.in_flight),
+        )
         return _wait(wait_s, "limit") if wait_s > 0 else Decision(0.0, "")
 
     def sent(self, now: float) -> None:
@@ -231,12 +236,9 @@ class Limiter:
         limits += [learned] if learned else []
         return limits + self._stated.spacing(self._by_server(), self.in_flight_limit.latency_s)
 
-    def left(self) -> tuple[int | None, float | None]:
-        """What is left of the advertised quota with the least left, and its reset (monotonic s)."""
-        quota = self._advertised.least
-        if quota is None:
-            return None, None
-        return quota.remaining, quota.opens_at(0, self._times)
+    def least_left(self) -> AdvertisedLimit | None:
+        """The advertised quota with the least left."""
+        return self._advertised.least
 
     def is_limited(self, now: float) -> bool:
         """Whether a limit is known, or a refusal not yet over."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from datasync_crawler.ratelimit.advertised import AdvertisedLimit
 from datasync_crawler.ratelimit.decisions import Decision
 from datasync_crawler.ratelimit.limiter import Limiter
 from datasync_crawler.ratelimit.limits import Limit
@@ -116,6 +117,11 @@ class SharedQuota:
 
     # --- requests --------------------------------------------------------------------------------
 
+    @property
+    def keeps_left(self) -> bool:
+        """Whether the row keeps what is left of advertised quotas."""
+        return self._row is not None and self._lost_since is None
+
     def decide(self, now: float) -> Decision:
         """Whether a request that the limiter lets go may be sent; `permit`: call `ask`."""
         hand = self._hand
@@ -191,9 +197,9 @@ class SharedQuota:
     def _few(self, waiting: int, limits: Sequence[Limit]) -> int:
         """How many of *waiting* a large limit grants at once, though they can't be sent at once."""
         sizes = [limit.requests for limit in limits]
-        left, _ = self._limiter.left()
-        if left is not None:
-            sizes.append(left)
+        left = self._limiter.least_left()
+        if left is not None and left.remaining is not None:
+            sizes.append(left.remaining)
         return min(waiting, int(_AT_ONCE * min(sizes, default=0)))
 
     def granted(self, now: float, answer: Granted) -> None:
@@ -248,7 +254,20 @@ class SharedQuota:
         if row is not None and learned != row.learned:
             report["learned"] = learned and [learned.requests, learned.window_s]
         if news.left_sent_at is not None:
-            report["remaining"], reset_at = limiter.left()
+            report |= _left(limiter.least_left(), now)
             report["sent_age_s"] = now - news.left_sent_at
-            report["reset_in_s"] = None if reset_at is None else reset_at - now
         return report
+
+
+def _left(quota: AdvertisedLimit | None, now: float) -> dict[str, Any]:
+    """What is left of an advertised quota, until when, and its window if that is known."""
+    if quota is None:
+        return {"remaining": None, "window": None}
+    ends_at, length_s = quota.closed_until, quota.length_s
+    left: dict[str, Any] = {"remaining": quota.remaining}
+    left["reset_in_s"] = None if ends_at is None else ends_at - now
+    if quota.limit and length_s:
+        left["window"] = [quota.limit, length_s]
+    elif quota.is_doubted:
+        left["window"] = None
+    return left

@@ -23,7 +23,7 @@ ADDED: Final = {
     "source": ("overlap",),
     "rate_limits": (
         "granted", "answered", "accepted", "grants", "limits", "learned", "remaining",
-        "stated_at", "resets_at", "blocked_until", "probed_at",
+        "stated_at", "resets_at", "advertised", "blocked_until", "probed_at",
     ),
 }  # fmt: skip
 

@@ -1,6 +1,27 @@
 -- Every function of the crawler, made when it is missing and replaced when it differs from this
 -- file (store.functions). {schema} is replaced by the quoted name of DB_SCHEMA.
 
+-- name: permits_used
+-- Of the grants, how many still count for a window, and in how many seconds fewer than *requests*
+-- do; NULL when fewer do already.
+CREATE FUNCTION {schema}.permits_used(
+    grants jsonb, now_s double precision, requests bigint, window_s double precision,
+    OUT used bigint, OUT full_s double precision
+) LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $used$
+    SELECT coalesce(sum(e.number), 0),
+        max(e.late_at + window_s - now_s) FILTER (WHERE e.newer >= requests)
+    FROM (
+        SELECT late_at, number,
+            sum(number) OVER (ORDER BY late_at DESC ROWS UNBOUNDED PRECEDING) AS newer
+        FROM (
+            SELECT least((g->>0)::float8, now_s) + (g->>1)::float8 AS late_at,
+                (g->>2)::bigint AS number
+            FROM jsonb_array_elements(grants) AS g
+        ) AS log
+        WHERE late_at > now_s - window_s
+    ) AS e
+$used$;
+
 -- name: take_permits
 -- Grants permits to send requests with one API key, over all processes (docs/rate-limits.md).
 CREATE FUNCTION {schema}.take_permits(
@@ -82,6 +103,9 @@ BEGIN
             quota.resets_at := least(quota.resets_at, resets_at);
         END IF;
         quota.stated_at := now_at;
+        IF report ? 'window' THEN
+            quota.advertised := nullif(report->'window', 'null');
+        END IF;
     END IF;
 
     -- A pause, or a spent quota: at its end one caller sends a probe, and the others wait for it.
@@ -92,6 +116,12 @@ BEGIN
         closed_until := coalesce(quota.resets_at, quota.stated_at + patience);
         IF quota.remaining > 0 THEN  -- an answer may show that some are left
             closed_until := closed_until + interval '2 seconds';
+        END IF;
+        IF quota.advertised IS NOT NULL THEN  -- in a sliding window the first grants leave it sooner
+            SELECT least(closed_until, now_at + make_interval(secs => u.full_s)) INTO closed_until
+            FROM {schema}.permits_used(
+                quota.grants, now_s, (quota.advertised->>0)::bigint,
+                (quota.advertised->>1)::float8) AS u;
         END IF;
     END IF;
     wait_s := 0;
@@ -121,19 +151,8 @@ BEGIN
         FROM jsonb_array_elements(in_force) AS l
     LOOP
         IF pair.requests >= 1 AND pair.window_s >= 0 THEN
-            SELECT coalesce(sum(e.number), 0),
-                max(e.late_at + pair.window_s - now_s) FILTER (WHERE e.newer >= pair.requests)
-            INTO used, full_s
-            FROM (
-                SELECT late_at, number,
-                    sum(number) OVER (ORDER BY late_at DESC ROWS UNBOUNDED PRECEDING) AS newer
-                FROM (
-                    SELECT least((g->>0)::float8, now_s) + (g->>1)::float8 AS late_at,
-                        (g->>2)::bigint AS number
-                    FROM jsonb_array_elements(quota.grants) AS g
-                ) AS log
-                WHERE late_at > now_s - pair.window_s
-            ) AS e;
+            SELECT u.used, u.full_s INTO used, full_s
+            FROM {schema}.permits_used(quota.grants, now_s, pair.requests, pair.window_s) AS u;
             room := least(room, pair.requests - used);
             wait_s := greatest(wait_s, full_s);
         ELSE
@@ -152,7 +171,8 @@ BEGIN
         END IF;
         quota.granted := quota.granted + granted;
         SELECT greatest(60, max((l->>1)::float8)) INTO longest_s
-        FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')) AS l;
+        FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')
+            || coalesce(jsonb_build_array(quota.advertised), '[]')) AS l;
         -- Beyond 64 entries, those in the same fiftieth of a window become one.
         SELECT jsonb_agg(jsonb_build_array(m.at, m.late_s, m.number) ORDER BY m.at)
         INTO quota.grants
@@ -185,7 +205,8 @@ BEGIN
         UPDATE {schema}.rate_limits AS l
         SET granted = quota.granted, answered = quota.answered, accepted = quota.accepted,
             grants = quota.grants, limits = quota.limits, learned = quota.learned,
-            remaining = quota.remaining, stated_at = quota.stated_at, resets_at = quota.resets_at,
+            remaining = quota.remaining, advertised = quota.advertised, stated_at = quota.stated_at,
+            resets_at = quota.resets_at,
             blocked_until = quota.blocked_until, probed_at = quota.probed_at
         WHERE l.key_hash = take_permits.key_hash;
     END IF;

@@ -113,10 +113,12 @@ CREATE TABLE {schema}.rate_limits (
     grants jsonb NOT NULL DEFAULT '[]',
     limits jsonb,
     learned jsonb,
-    -- what the API's last answer said is left, when it was reported, and until when it holds,
+    -- what the API's last answer said is left, when it was reported, until when it holds, and of
+    -- which limit, if its window is known,
     remaining integer,
     stated_at timestamptz,
     resets_at timestamptz,
+    advertised jsonb,
     -- the end of a refusal's pause, NULL once a request has succeeded, and when a probe was sent.
     blocked_until timestamptz,
     probed_at timestamptz
