@@ -66,7 +66,6 @@ class Permits:
                 logger.warning("The quota shared with other processes isn't available: %s", error)
             self._is_lost = True
             return False
-        logger.info("DBG %s -> %s", asked, answer)
         self._quota.granted(time.monotonic(), answer)
         self._is_lost = False
         return True
