@@ -18,7 +18,7 @@ from w3lib.url import file_uri_to_path
 
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import given, open_to_others
-from datasync_crawler.errors import ConfigError
+from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
 
@@ -66,19 +66,33 @@ class Command(ScrapyCrawl):
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
-        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
-        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _check
 
         try:
-            _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
-            refuse_secrets(self.settings, opts.spargs)
-            _check_arguments(opts.spargs)
-        except ConfigError as error:
+            with demonstration.lent(self.settings) as mock:
+                if mock is not None:
+                    print(
+                        "Nothing is configured: this is the demonstration, whose mock API serves "
+                        f"{mock.events:,} made-up events while this runs.",
+                        file=sys.stderr,
+                    )
+                self._crawl(args[0], opts.spargs)
+        except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             if self.settings.get("LOG_FILE"):  # under Scrapyd nobody looks at anything else
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
-            return
+
+    def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
+        """Raises CrawlError for what is wrong before the crawl has begun."""
+        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.config import Config  # noqa: PLC0415
+
+        assert self.settings is not None
+        assert self.crawler_process is not None
+        _check(spider, self.crawler_process.spider_loader.list(), self.settings)
+        refuse_secrets(self.settings, arguments)
+        _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
@@ -89,8 +103,8 @@ class Command(ScrapyCrawl):
                 "The export holds the events that this run fetches. scrapy export FILE writes all "
                 "that are stored."
             )
-        crawler = self._create_crawler(args[0])
-        self.crawler_process.crawl(crawler, **opts.spargs)
+        crawler = self._create_crawler(spider)
+        self.crawler_process.crawl(crawler, **arguments)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
 

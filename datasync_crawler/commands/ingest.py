@@ -1,7 +1,7 @@
 """``scrapy ingest``: what ``run-ingestion.sh`` runs. The configured API, or else a demonstration.
 
-Owns the frame around a crawl: what is said before and after it, the demonstration's mock API, and
-that nothing is left behind however it ends. Must not know how a crawl works: that is a process of
+Owns the frame around a crawl: what is said before and after it, and that nothing is left behind
+however it ends. Must not know how a crawl works: that is a process of
 its own, ``scrapy crawl events``. Every ``scrapy …`` start imports this module, so the rest is
 imported when the command was chosen.
 """
@@ -13,10 +13,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from datasync_crawler.commands.base import ConfiguredCommand
 
@@ -24,10 +22,11 @@ if TYPE_CHECKING:
     import argparse
     from types import FrameType
 
+    from scrapy.settings import BaseSettings
+
+    from datasync_crawler.commands.demonstration import Mock
     from datasync_crawler.config import Config
 
-_MOCK_GREETING = "mock API listening on "
-_MOCK_STOP_S = 10.0
 # Settings that say where the events are.
 _LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
@@ -56,12 +55,16 @@ class Command(ConfiguredCommand):
         """Give the command the demonstration's options."""
         super().add_options(parser)
         group = parser.add_argument_group(title="Demonstration")
-        group.add_argument("--events", metavar="N", help="events to make up (100000)")
-        group.add_argument("--mock-port", metavar="PORT", help="port of its mock API (8763)")
+        group.add_argument(
+            "--events", metavar="N", help="events to make up (as many as last time; 100000)"
+        )
+        group.add_argument(
+            "--mock-port", metavar="PORT", help="port of its mock API (that of last time; 8763)"
+        )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Run the crawl and take over its exit status."""
-        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+        from datasync_crawler.commands.demonstration import MOST_EVENTS, Mock, last  # noqa: PLC0415
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         extra = [word for pair in opts.set for word in ("-s", pair)]
@@ -71,10 +74,14 @@ class Command(ConfiguredCommand):
             extra.append("--nolog")
         psql = _psql_command(opts.set)
         self.refuse(args)
-        events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
-        port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
+        assert self.settings is not None  # Scrapy sets it before run()
+        before = last(self.settings) or Mock()
+        mock = Mock(
+            port=_whole(opts.mock_port, "--mock-port", before.port, 65535),
+            events=_whole(opts.events, "--events", before.events, MOST_EVENTS),
+        )
         if self.is_demonstration:
-            self.exitcode = _Demonstration(self.configured(), events, port, extra, psql).run()
+            self.exitcode = _Demonstration(self.settings, self.configured(), mock).run(extra, psql)
             return
         if opts.events or opts.mock_port:
             raise ConfigError(
@@ -89,74 +96,43 @@ class Command(ConfiguredCommand):
 class _Demonstration:
     """One crawl of the mock API into a database of its own."""
 
-    def __init__(self, config: Config, events: int, port: int, extra: list[str], psql: str) -> None:
-        self._config = config
-        self._events = events
-        self._port = port
-        self._extra = extra
-        self._psql = psql
+    def __init__(self, settings: BaseSettings, config: Config, mock: Mock) -> None:
+        self._settings, self._config, self._mock = settings, config, mock
         self._crawl: subprocess.Popen[bytes] | None = None
         self._stop_signal: signal.Signals | None = None
 
-    def run(self) -> int:
-        """Returns the crawl's exit status; nothing that was started outlives this call."""
+    def run(self, extra: list[str], psql: str) -> int:
+        """Returns the crawl's exit status; nothing that was started outlives this call.
+
+        *extra*: the crawl's options; *psql*: the command that shows the events. Raises CrawlError.
+        """
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
         from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: PLC0415
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sig, self._pass_signal_on)
         _say(
-            f"This is a demonstration: {self._events:,} made-up events, served by a mock API on "
-            "this machine. To ingest a real API: run install -m 600 .env.example .env, set "
+            f"This is a demonstration: {self._mock.events:,} made-up events, served by a mock API "
+            "on this machine. To ingest a real API: run install -m 600 .env.example .env, set "
             "API_BASE_URL and API_KEY in it, and run this again."
         )
         target = self._config.database
         assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured
-        with ensure_running(target.data_dir, port=target.port), ExitStack() as stack:
-            url = self._start_mock(stack)
-            if url is None:
-                return 1
-            status = self._run_crawl(url)
+        with ensure_running(target.data_dir, port=target.port):
+            with demonstration.serving(self._mock) as url:
+                demonstration.remember(self._settings, self._mock)
+                status = self._run_crawl(url, extra)
         if self._stop_signal is None:
-            _say(f"To look at the demonstration's events: {self._psql}")
+            _say(f"To look at the demonstration's events: {psql}")
         return status
 
-    def _start_mock(self, stack: ExitStack) -> str | None:
-        """Its address, or None when it said why not. It ends with its standard input, or ours."""
-        complaints = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        mock = subprocess.Popen(  # noqa: S603 - our own module
-            [
-                *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
-                *("--port", str(self._port), "--events", str(self._events)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            start_new_session=True,  # the terminal's Ctrl-C is for the crawl, which needs it yet
-        )
-        stack.callback(_end_mock, mock, complaints)
-        assert mock.stdout is not None
-        greeting = mock.stdout.readline().decode().strip()
-        if greeting.startswith(_MOCK_GREETING):
-            return greeting.removeprefix(_MOCK_GREETING)
-        mock.wait(_MOCK_STOP_S)
-        complaints.seek(0)
-        if b"Address already in use" in complaints.read():
-            complaints.truncate(0)  # its remedy is the mock's, ours another
-            print(
-                f"datasync-crawler: The demonstration's mock API can't run on port {self._port}, "
-                "which another program uses: end that one, or give the demonstration another "
-                "port, the same each time: --mock-port PORT",
-                file=sys.stderr,
-            )
-        return None
-
-    def _run_crawl(self, url: str) -> int:
+    def _run_crawl(self, url: str, extra: list[str]) -> int:
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
         if self._stop_signal is not None:
             return 1
-        command = _crawl_command(self._extra)
+        command = _crawl_command(extra)
         self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
             env=demonstration.environment(os.environ, url),
@@ -178,20 +154,6 @@ class _Demonstration:
         self._stop_signal = signal.Signals(number)
         if self._crawl is not None and (first or number == signal.SIGINT):
             self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-
-
-def _end_mock(mock: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
-    """End it, and pass on what it had to say on its standard error."""
-    for pipe in (mock.stdin, mock.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        mock.wait(_MOCK_STOP_S)
-    except subprocess.TimeoutExpired:
-        mock.kill()
-        mock.wait()
-    complaints.seek(0)
-    sys.stderr.write(complaints.read().decode(errors="replace"))
 
 
 def _whole(text: str | None, name: str, default: int, most: int) -> int:

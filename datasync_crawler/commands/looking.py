@@ -3,7 +3,9 @@
 They ask the API with the key, but without pace, database or run. Only a crawl opens the database.
 """
 
+import atexit
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.commands import ScrapyCommand
@@ -29,16 +31,20 @@ class LookingCommand(ScrapyCommand):
 
     def process_options(self, args: list[str], opts: "argparse.Namespace") -> None:
         """As a crawl's: an empty value is an unset one, and a wrong one ends with a sentence."""
-        from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
-        from datasync_crawler.errors import ConfigError  # noqa: PLC0415
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in base.py
+        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.errors import CrawlError  # noqa: PLC0415
 
         opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
         assert self.settings is not None
         for name, value in SETTINGS.items():
             self.settings.set(name, value, priority="cmdline")
+        lending = ExitStack()
+        atexit.register(lending.close)  # the command runs after this, and has no end of its own
         try:
+            lending.enter_context(demonstration.lent(self.settings))
             Config.from_settings(self.settings)
-        except ConfigError as error:
+        except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             raise SystemExit(error.exit_status) from None

@@ -61,15 +61,24 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Print the report and set the exit status."""
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+
+        self.refuse(args)
+        pages = _pages(opts.audit)
+        assert self.settings is not None  # Scrapy sets it before run()
+        if opts.offline and not pages:
+            self._verify(self.configured(), opts, pages)
+            return
+        with demonstration.lent(self.settings):
+            self._verify(self.configured(require_api=True), opts, pages)
+
+    def _verify(self, config: Config, opts: argparse.Namespace, pages: int) -> None:
+        """Print the report and set the exit status; asks the API unless `--offline`."""
         from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
-        self.refuse(args)
-        pages = _pages(opts.audit)
-        offline = opts.offline or self.is_demonstration  # its API has ended with it
-        config = self.configured(require_api=not offline or bool(pages))
-        figures, chain = _read(config, offline=offline, with_chain=opts.json)
+        figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
         audited = _audit(config, figures.total or 0, pages) if pages else None
         if opts.json:
             values = {**report.proof_values(figures), "chain": chain}
