@@ -119,10 +119,12 @@ class _Demonstration:
         )
         target = self._config.database
         assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured
-        with ensure_running(target.data_dir, port=target.port):
-            with demonstration.serving(self._mock) as url:
-                demonstration.remember(self._settings, self._mock)
-                status = self._run_crawl(url, extra)
+        with (
+            ensure_running(target.data_dir, port=target.port),
+            demonstration.serving(self._mock) as url,
+        ):
+            demonstration.remember(self._settings, self._mock)
+            status = self._run_crawl(url, extra)
         if self._stop_signal is None:
             _say(f"To look at the demonstration's events: {psql}")
         return status
