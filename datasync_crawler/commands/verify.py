@@ -214,6 +214,7 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
 
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.handlers.proxies import proxy_of  # noqa: PLC0415
+    from datasync_crawler.handlers.reach import diagnose  # noqa: PLC0415
 
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
@@ -231,6 +232,9 @@ async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]
                 body += more
             return answer.status, answer.headers, body
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
+        if unreachable is not None:
+            raise CrawlError(f"{unreachable.sentence()} Or use --offline.") from None
         cause = config.without_key(str(error)) or type(error).__name__
         raise CrawlError(
             f"The API can't be asked for its total ({cause}): try later, or use --offline."

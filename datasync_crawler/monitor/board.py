@@ -52,7 +52,8 @@ def words(run: Run) -> list[str]:
 def _words(run: Run) -> list[str]:
     state = phase(run)
     if state == "running":
-        return []
+        trouble = str(run.stats.get("now", {}).get("trouble") or "")
+        return [f"{trouble[0].upper()}{trouble[1:]}."] if trouble else []
     if state == "silent":
         silent = progress.duration(run.silent_s)
         return [

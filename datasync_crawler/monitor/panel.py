@@ -76,7 +76,9 @@ class Panel:
 
 
 def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableType":
-    """Three lines in a grid whose columns never move; *plain*: in ASCII alone."""
+    """Three lines in a grid whose columns never move, and a fourth while the API doesn't answer;
+    *plain*: in ASCII alone.
+    """
     width = min(width, WIDEST)
     first = max(width - 63, 12)
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -98,7 +100,9 @@ def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableT
     )
     for name, *said in lines:
         grid.add_row(Text(name, style="dim"), *said)
-    return grid
+    if not figures.trouble:
+        return grid
+    return Group(grid, Text(figures.trouble, style="bold yellow", no_wrap=True, overflow="crop"))
 
 
 def _bar(share: float, width: int, signs: str, style: str) -> Text:

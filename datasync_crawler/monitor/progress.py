@@ -38,7 +38,7 @@ class Figures:
 
     `gaps`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
     over, in epoch seconds. `page_size`: events a page, on average. `follows`: when a run that
-    stays looks again.
+    stays looks again. `trouble`: what gets no answer, and when it is tried again.
     """
 
     total: int | None
@@ -53,6 +53,7 @@ class Figures:
     retries: int = 0
     page_size: int | None = None
     follows: str = ""
+    trouble: str = ""
 
 
 class Meter:
@@ -105,6 +106,7 @@ class Meter:
             retries=stats.get("retry/count", 0),
             page_size=round(received / pages) if pages else None,
             follows=follows(wall, stats),
+            trouble=trouble(wall, stats),
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -143,6 +145,15 @@ def follows(wall: float, stats: Mapping[str, Any]) -> str:
     return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
 
 
+def trouble(wall: float, stats: Mapping[str, Any]) -> str:
+    """What gets no answer, as in "can't reach api.example.com: try 2 of 4, next in 3 s"."""
+    said = stats.get("retry/trouble")
+    if not said:
+        return ""
+    left_s = stats.get("retry/next_at", 0.0) - wall
+    return f"{said}, next in {duration(left_s)}" if left_s > 0 else str(said)
+
+
 def ended(reason: str, stats: Mapping[str, Any]) -> str:
     """The finish reason of a run: one that follows has no end of its own, so a signal that comes
     when the last look was complete finishes it.
@@ -170,7 +181,8 @@ def limited_left_s(requests: int, api: Traffic) -> float | None:
 
 def line(figures: Figures) -> str:
     """One line of progress, for a log: what the panel says."""
-    return "; ".join(f"{name}: {', '.join(filter(None, said))}" for name, said in facts(figures))
+    said = [f"{name}: {', '.join(filter(None, said))}" for name, said in facts(figures)]
+    return "; ".join([*filter(None, [figures.trouble]), *said])
 
 
 def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:

@@ -325,7 +325,7 @@ class EventsSpider(scrapy.Spider):
                 self.config.limit_param, ask.limit, status, self.config.without_key(said),
             )  # fmt: skip
         elif isinstance(outcome, Failed):
-            remedy = statuses.remedy(status)
+            remedy = statuses.remedy(status, response.body)
             if remedy is not None:
                 self._request_stop(
                     "api_refused", f"The API answers HTTP {status} to {response.url}. {remedy}."

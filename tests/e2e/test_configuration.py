@@ -184,10 +184,12 @@ def test_a_path_that_isnt_there_ends_with_1(database: Database) -> None:
 
 
 def test_an_api_that_isnt_there_ends_with_1(database: Database) -> None:
-    """Nobody listens: tried again, then the first page is what is missing."""
+    """Nobody listens: tried again, then the cause and the setting to look at."""
     env = {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": CANARY}
     done = crawl(None, database, "-s", "RETRY_TIMES=1", "-s", "RETRY_BACKOFF_BASE=0.01", env=env)
-    assert_says(done, 1, "NOT complete: the first page couldn't be fetched: Connection was refused")
+    assert_says(
+        done, 1, "NOT complete: 127.0.0.1:1 can't be reached: the connection was refused (2 tries)"
+    )
 
 
 def test_another_api_in_the_schema_is_refused(database: Database) -> None:

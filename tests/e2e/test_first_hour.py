@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import certificates
 import pytest
+from certificates import Authority
+from conftest import free_port
 from crawling import PROJECT, crawl, environment
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from databases import Database
@@ -135,6 +139,72 @@ def test_a_mistyped_first_address_is_replaced(database: Database) -> None:
         done = crawl(None, None, env={**env, "API_BASE_URL": other})
         assert done.status == 2, done.log
         assert f"holds the events of {right}, not of {other}" in said(done.log)
+
+
+@pytest.fixture(scope="module")
+def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Addresses where no API answers, by what is wrong with them."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    contexts = {shape: authority.certificate(shape) for shape in ("good", "expired")}
+    with certificates.serving(contexts) as https, serve([]) as http:
+        good, expired = (https[shape].server_port for shape in ("good", "expired"))
+        yield {
+            "refused": f"http://127.0.0.1:{free_port()}/api/v1",
+            "unknown": "https://api.nowhere.invalid/api/v1",
+            "http": http.replace("http:", "https:") + "/api/v1",
+            "https": f"http://localhost:{good}/api/v1",
+            "expired": f"https://localhost:{expired}/api/v1",
+        }
+
+
+#: The last line, with HOST and URL as placeholders.
+UNREACHABLE = {
+    "refused": (
+        "HOST can't be reached: the connection was refused (4 tries). Nothing listens on that "
+        "port: check host and port of API_BASE_URL, or start the API."
+    ),
+    "unknown": (
+        "HOST can't be reached: there is no host of that name (4 tries). Check the host in "
+        "API_BASE_URL, and this machine's network and DNS."
+    ),
+    "http": (
+        "HOST can't be reached: this server speaks http on that port, not https. Set API_BASE_URL "
+        "to the port where it speaks https, or to http://HOST/api/v1 if the key and the events may "
+        "travel unencrypted."
+    ),
+    "https": (
+        "HOST can't be reached: this server speaks https on that port, not http. Set API_BASE_URL "
+        "to https://HOST/api/v1."
+    ),
+    "expired": (
+        "HOST can't be reached: its certificate can't be verified (REASON), so the key isn't sent. "
+        "Check the host in API_BASE_URL and this machine's clock; name the certificate of an "
+        "authority of your own with SSL_CERT_FILE; else the API's owner has to renew it."
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNREACHABLE)
+def test_an_unreachable_api_is_named(
+    database: Database, unreachable: dict[str, str], kind: str
+) -> None:
+    """At once or after four tries: exit 1, the cause and the likely remedy in the last line; of
+    verify, too.
+    """
+    url = unreachable[kind]
+    host = url.split("/")[2]
+    env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+    done = crawl(None, None, "-s", "RETRY_BACKOFF_BASE=0.05", env=env)
+    told = re.sub(r"verified \([^)]*\)", "verified (REASON)", said(done.log))
+    assert (done.status, told.replace(host, "HOST")) == (1, UNREACHABLE[kind]), done.log
+    assert done.log.count("Can't reach") == (" tries)" in told)
+    assert database.execute("SELECT finish_reason FROM crawl_runs") == [("unreachable",)]
+    verified = scrapy("verify", env=env)
+    told = re.sub(r"verified \([^)]*\)", "verified (REASON)", verified.stderr)
+    wanted = UNREACHABLE[kind].replace(" (4 tries)", "")
+    assert (verified.returncode, told.splitlines()[-1].replace(host, "HOST")) == (
+        1, f"datasync-crawler: {wanted} Or use --offline."
+    )  # fmt: skip
 
 
 def test_own_columns_and_views_survive(database: Database) -> None:

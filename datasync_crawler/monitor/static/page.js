@@ -9,6 +9,7 @@ const PATIENCE = 5000;
 const NEEDS = {
   unauthorized: "the key was refused", rate_limited: "the API asks for a long pause",
   incomplete: "events are missing", database_refused: "the database refused",
+  unreachable: "the API can’t be reached",
 };
 const SAFE = ["What is committed is safe: the crawl can be stopped and started again at any time."];
 const STATES = {
@@ -116,6 +117,7 @@ function ofRun(run) {
   }
   if (run.phase === "running") {
     const end = run.ends_at || (run.left_s === null ? null : Date.now() / 1000 + run.left_s);
+    if (run.words.length) return ["wait", "Waiting for the API", run.words];
     if (run.total !== null && run.done >= run.total) return ["run", "Checking what is new", SAFE];
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
   }
