@@ -17,15 +17,11 @@ from datasync_crawler.commands.base import ConfiguredCommand
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from datasync_crawler.config import Config
     from datasync_crawler.monitor.audit import Audit
     from datasync_crawler.monitor.report import Figures
 
-#: Waited for the API's answer, in seconds, and read of it at most, in bytes.
-ANSWER_TIMEOUT_S: Final = 60
-MOST_BYTES: Final = 64 * 1024 * 1024
 #: Pages of one audit.
 MOST_PAGES: Final = 100_000
 
@@ -116,6 +112,7 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
+    from datasync_crawler.handlers import asking  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
@@ -127,7 +124,7 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
         offset = secrets.randbelow(max(1, total))
         if addresses.numbered_from is not None:
             offset -= offset % config.page_size
-        body = asyncio.run(_page(addresses.url(Ask(1, offset, config.page_size)), config))
+        body = asyncio.run(asking.page(addresses.url(Ask(1, offset, config.page_size)), config))
         page = decoder.decode(body)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
@@ -136,24 +133,6 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
             stored = rows_by_id(reader.events([event.id for event in served]))
         audited.add(served, stored, page.received - len(served))
     return audited
-
-
-async def _page(url: str, config: Config) -> bytes:
-    """One page's body; a refusal by the rate limit is waited for. Raises CrawlError."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-
-    waited_s = 0.0
-    while True:
-        status, headers, body = await _get(url, config)
-        if status == 200:
-            return body
-        text = headers.get("Retry-After", "").strip()
-        delay_s = float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 30.0
-        if status not in {429, 503} or waited_s + delay_s > config.rate_limit_max_wait_s:
-            raise CrawlError(f"A page can't be fetched for the audit (HTTP {status}): try later.")
-        print(f"The API's rate limit: waiting {delay_s:.0f} s.", file=sys.stderr)
-        await asyncio.sleep(delay_s)
-        waited_s += delay_s
 
 
 def _read(
@@ -194,51 +173,21 @@ async def _ask(config: Config) -> int | None:
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+    from datasync_crawler.handlers import asking  # noqa: PLC0415
 
     addresses = Addresses.of(config)
     bulk, regular = addresses.url(Ask(1, 0, 1)), addresses.url(Ask(1, 0, 1, cursor=""))
-    status, headers, body = await _get(regular if config.pagination == "cursor" else bulk, config)
-    if status in {404, 405, 501} and config.pagination == "auto":
-        status, headers, body = await _get(regular, config)
+    try:
+        first = regular if config.pagination == "cursor" else bulk
+        status, headers, body = await asking.get(first, config)
+        if status in {404, 405, 501} and config.pagination == "auto":
+            status, headers, body = await asking.get(regular, config)
+    except CrawlError as error:
+        raise CrawlError(f"{error} Or use --offline.") from None
     if status != 200:
         why = "the key is wrong or has expired" if status in {401, 403} else f"HTTP {status}"
         raise CrawlError(f"The API doesn't say its total ({why}): try later, or use --offline.")
     return _largest(headers.get("X-Total-Count", ""), body, config)
-
-
-async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body."""
-    import ssl  # noqa: PLC0415
-
-    import aiohttp  # noqa: PLC0415
-
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.handlers.proxies import proxy_of  # noqa: PLC0415
-    from datasync_crawler.handlers.reach import diagnose  # noqa: PLC0415
-
-    context = ssl.create_default_context()
-    context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
-    headers = {config.api_key_header: config.api_key, "Accept": "application/json"}
-    timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as client,
-            client.get(
-                url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
-            ) as answer,
-        ):
-            body = await answer.content.read(MOST_BYTES)
-            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
-                body += more
-            return answer.status, answer.headers, body
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
-        if unreachable is not None:
-            raise CrawlError(f"{unreachable.sentence()} Or use --offline.") from None
-        cause = config.without_key(str(error)) or type(error).__name__
-        raise CrawlError(
-            f"The API can't be asked for its total ({cause}): try later, or use --offline."
-        ) from None
 
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:

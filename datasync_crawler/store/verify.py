@@ -90,8 +90,12 @@ class ProofReader:
             pass_no=newest,
             seams=self._seams(newest, exact),
             proof=ProofLine(*proofs[0]) if proofs else None,
-            running=self._statements.run("is_running", crashed_after_s=CRASHED_AFTER_S)[0][0],
+            running=self.is_running(),
         )
+
+    def is_running(self) -> bool:
+        """Whether a crawl's heartbeat is young."""
+        return bool(self._statements.run("is_running", crashed_after_s=CRASHED_AFTER_S)[0][0])
 
     def reasons(self) -> list[tuple[str, int]]:
         """The commonest reasons of rejections, with their numbers."""

@@ -12,6 +12,7 @@ import pytest
 from certificates import Authority
 from conftest import free_port
 from crawling import PROJECT, crawl, environment
+from mockserver import MockServer
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:
@@ -205,6 +206,71 @@ def test_an_unreachable_api_is_named(
     assert (verified.returncode, told.splitlines()[-1].replace(host, "HOST")) == (
         1, f"datasync-crawler: {wanted} Or use --offline."
     )  # fmt: skip
+
+
+def test_an_api_that_moved_is_followed_when_it_serves_the_same_events(database: Database) -> None:
+    """The new address is taken where head and tail are the same, whatever came later; else
+    nothing is changed, exit 2.
+    """
+    events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(50)]
+    added = [{"id": f"new{one}", "timestamp": 1_769_549_612 + one} for one in range(3)]
+    with (
+        serve(events) as old, serve([*added, *events, *added]) as new, serve(events[:-1]) as fewer,
+        serve(foreign(50)) as other, serve(events[1:]) as later,
+    ):  # fmt: skip
+        env = {"API_BASE_URL": old, "API_KEY": "k", **database.environment}
+        assert crawl(None, None, env=env).status == 0
+        assert crawl(None, None, env={**env, "API_BASE_URL": new}).status == 2
+        for wrong, why in (
+            (fewer, "the event at offset 49 isn't there; stored is e49"),
+            (later, "the first stored event (e0) isn't among the first 49 there"),
+        ):
+            refused = scrapy("source", "--move-to", wrong, env=env)
+            assert (refused.returncode, refused.stderr) == (
+                2,
+                (
+                    f"datasync-crawler: {wrong} doesn't serve the events of {old}: {why}. Nothing "
+                    "is changed. If it is another API, set DB_SCHEMA to a new schema for it.\n"
+                ),
+            )
+        assert scrapy("source", "--move-to", other, env=env).returncode == 2
+        assert scrapy("source", "--move-to", "not-an-address", env=env).returncode == 2
+        assert scrapy("source", env=env).stdout == f"{old}\n"
+        moved = scrapy("source", "--move-to", new, env=env)
+        assert (moved.returncode, moved.stdout) == (
+            0,
+            (
+                f"Schema public holds the events of {new} from now on, no longer of {old}: it "
+                "serves the first and the last of 50 events as before. Set API_BASE_URL to the new "
+                "address.\n"
+            ),
+        )
+        assert crawl(None, None, env={**env, "API_BASE_URL": new}).status == 0
+    assert database.value("SELECT count(*) FROM events") == 53
+
+
+@pytest.mark.parametrize("way", [("--no-bulk",), ()])
+def test_an_unfinished_crawl_of_an_api_that_moved_goes_on(
+    database: Database, way: tuple[str, ...]
+) -> None:
+    """What is committed is compared; by cursor, the first event and the total. No crawl may run."""
+    with MockServer("--events", "300", "--fault", "500:start=3", *way) as old:
+        few = ("-s", "RETRY_TIMES=0", "-s", "BULK_PAGE_SIZE=50", "-s", "WORKERS=1")
+        assert crawl(old, database, *few).status == 1
+    with MockServer("--events", "300", *way) as new:
+        env = {**environment(new, database)}
+        database.execute("UPDATE crawl_runs SET finished_at = NULL, heartbeat_at = now()")
+        busy = scrapy("source", "--move-to", new.url, env=env)
+        assert (busy.returncode, "A crawl is running into schema public" in busy.stderr) == (
+            1,
+            True,
+        )
+        database.execute("UPDATE crawl_runs SET finished_at = now()")
+        moved = scrapy("source", "--move-to", new.url, env=env)
+        assert moved.returncode == 0, moved.stderr
+        assert "holds the events of" in scrapy("source", "--move-to", new.url, env=env).stdout
+        assert crawl(new, database).status == 0
+    assert database.value("SELECT count(*) FROM events") == 300
 
 
 def test_own_columns_and_views_survive(database: Database) -> None:
