@@ -82,6 +82,13 @@ class Command(ScrapyCrawl):
             if self.settings.get("LOG_FILE"):  # under Scrapyd nobody looks at anything else
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
+        except KeyboardInterrupt:  # later ones are Scrapy's
+            print(
+                "datasync-crawler: Stopped before the crawl had begun; what earlier runs have "
+                "committed is safe. Run the same command again: it goes on where it was.",
+                file=sys.stderr,
+            )
+            self.exitcode = 1
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""

@@ -51,6 +51,14 @@ class Command(ConfiguredCommand):
         """Describe the command in `scrapy --help`."""
         return "Ingest the configured API, or a demonstration when nothing is configured"
 
+    def long_desc(self) -> str:
+        """Describe the command in `scrapy ingest --help`."""
+        return (
+            "Crawls the configured API, or with nothing configured a mock API into a database of "
+            "its own. sh run-ingestion.sh runs this, after it has prepared the Python environment; "
+            "sh run-ingestion.sh --docker does the same in containers (docker-compose.yml)."
+        )
+
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Give the command the demonstration's options."""
         super().add_options(parser)

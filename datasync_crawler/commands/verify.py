@@ -76,8 +76,11 @@ class Command(ConfiguredCommand):
 
         figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
         audited = _audit(config, figures.total or 0, pages) if pages else None
+        excess = too_many_rejected(
+            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
+        )
         if opts.json:
-            values = {**report.proof_values(figures), "chain": chain}
+            values = {**report.proof_values(figures, excess), "chain": chain}
             if audited is not None:
                 values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
             print(json.dumps(values, ensure_ascii=False))
@@ -85,11 +88,8 @@ class Command(ConfiguredCommand):
             print("\n".join(report.proof_lines(figures)))
             if audited is not None:
                 print("\n".join(auditing.lines(audited)))
-        excess = too_many_rejected(
-            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
-        )
-        if excess:
-            print(excess, file=sys.stderr if opts.json else sys.stdout)
+            if excess:
+                print(excess)
         good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
@@ -157,7 +157,9 @@ def _read(
                 f"Schema {config.schema} holds the events of {source}, not of "
                 f"{config.api_base_url}: set DB_SCHEMA or API_BASE_URL to what is to be verified."
             )
-        said_by = "the last known" if offline else "the API says none now; the last known"
+        said_by = "the API says none now; the last known"
+        if offline:
+            said_by = "the last known; the API wasn't asked"
         if said is not None:
             total, said_by = said, "as the API says now"
         chain = reader.chain() if with_chain else []

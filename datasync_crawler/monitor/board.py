@@ -40,7 +40,8 @@ def phase(run: Run | RunLine) -> str:
     if run.finished_at is None:
         return "running" if run.silent_s < SILENT_AFTER_S else "silent"
     complete = run.complete if isinstance(run, RunLine) else run.stats.get("crawl/complete")
-    return "complete" if complete and run.finish_reason == "finished" else "stopped"
+    is_whole = run.finish_reason in {"finished", "too_many_rejected"}  # as far as it can be stored
+    return "complete" if complete and is_whole else "stopped"
 
 
 def words(run: Run) -> list[str]:

@@ -84,7 +84,7 @@ def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableT
     grid = Table.grid(padding=(0, 2, 0, 0))
     for column in (6, first, 22, 29):
         grid.add_column(width=column, no_wrap=True, overflow="crop")
-    (_, events), (_, api), (_, stored) = progress.facts(figures)
+    (_, events), (_, api), (_, run) = progress.facts(figures)
     share, quota = events[0] or "...", api[0] or "no limit known"
     done = figures.done / figures.total if figures.total else 0.0
     bar = _bar(min(done, 1.0), first - 8, "#-" if plain else "━─", "green")
@@ -96,7 +96,7 @@ def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableT
     lines = (
         ("events", bar.append(f"{share:>8}", style="bold"), events[1], events[2]),
         ("API", pips.append(quota), Text(api[1], style=style), api[2]),
-        ("stored", *stored),
+        ("run", *run),
     )
     for name, *said in lines:
         grid.add_row(Text(name, style="dim"), *said)

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 #: The rate "now" looks back so far, in seconds.
 RATE_WINDOW_S: Final = 10.0
+#: What is said of a known event that comes with other content.
+EDITED: Final = "other content than stored; ON_DUPLICATE=update overwrites it"
 #: Waits shorter than this are pacing, not a pause, in seconds.
 SHORTEST_PAUSE_S: Final = 1.0
 #: Upper bounds of the histograms of latency and commit times, in seconds; above the last: "inf".
@@ -156,10 +158,12 @@ def trouble(wall: float, stats: Mapping[str, Any]) -> str:
 
 def ended(reason: str, stats: Mapping[str, Any]) -> str:
     """The finish reason of a run: one that follows has no end of its own, so a signal that comes
-    when the last look was complete finishes it.
+    when the last look was complete finishes it, as that look would have.
     """
     stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
-    return "finished" if stays and reason == "shutdown" else reason
+    if not (stays and reason == "shutdown"):
+        return reason
+    return "too_many_rejected" if stats.get("crawl/too_many_rejected") else "finished"
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -186,7 +190,7 @@ def line(figures: Figures) -> str:
 
 
 def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
-    """What there is to say: of the events, of the API, of what is stored; "" for the unknown."""
+    """What there is to say: of the events, of the API, of the run; "" for the unknown."""
     api = figures.traffic
     left = "" if api.remaining is None else f"{api.remaining:,}"
     if left and api.limit is not None:
@@ -200,7 +204,7 @@ def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
     return [
         ("events", (share(figures), f"{figures.done:,} of {total}", end)),
         ("API", (left and f"{left} left", wait(api), page)),
-        ("stored", (f"{figures.rate_mean:,.0f}/s", retries, _rejected(figures))),
+        ("run", (f"{figures.rate_mean:,.0f} events/s", retries, _rejected(figures))),
     ]
 
 
@@ -335,7 +339,8 @@ class Flight:
 class Outcome:
     """How a run ended, for its summary. Counts in events; `seconds` of wall time.
 
-    `reread`: known events that were read again to check; not counted as duplicates.
+    `duplicates`: known events but for `reread`, those that were read again to check. `changed`:
+    known events with other content.
     `total_found`: the total is where the pages ended, not what the API says. `asides`: what is
     to be known beside the proof. `rerun`: the same command may do better later.
     """
@@ -384,26 +389,41 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
 
 
 def rows(outcome: Outcome) -> list[tuple[str, str]]:
-    """The summary's figures: name and value."""
-    rate = outcome.received / outcome.seconds if outcome.seconds > 0 else 0.0
-    rejected = outcome.rejected if outcome.rejected_now is None else outcome.rejected_now
-    stored = [] if outcome.stored is None else [("events stored", f"{outcome.stored:,}")]
+    """The summary's figures: their scope (table or run) with their name, and the value."""
+    rate = outcome.inserted / outcome.seconds if outcome.seconds > 0 else 0.0
     return [
-        *stored,
-        ("new in this run", f"{outcome.inserted:,}"),
-        (
-            "duplicates",
-            f"{outcome.duplicates:,}"
-            + (f" ({outcome.changed:,} with other content)" if outcome.changed else ""),
-        ),
-        (
-            "rejections",
-            f"{rejected:,}"
-            + (" (table rejected_events: reason and raw bytes)" if rejected else ""),
-        ),
-        ("seconds", f"{outcome.seconds:.1f}"),
-        ("events/s", f"{rate:,.0f}"),
+        *_in_table(outcome),
+        ("run: new", f"{outcome.inserted:,}"),
+        ("run: already stored", f"{outcome.duplicates:,}"),
+        ("run: re-read to check", f"{outcome.reread:,}"),
+        *([("run: edited", f"{outcome.changed:,} ({EDITED})")] if outcome.changed else []),
+        ("run: rejected", f"{outcome.rejected:,}"),
+        ("run: seconds", f"{outcome.seconds:.1f}"),
+        ("run: new events/s", f"{rate:,.0f}"),
     ]
+
+
+def _in_table(outcome: Outcome) -> list[tuple[str, str]]:
+    """What all runs have stored and rejected, where the proof has counted it."""
+    if outcome.stored is None:
+        return []
+    rejected = outcome.rejected_now or 0
+    where = " (table rejected_events: reason and raw bytes)" if rejected else ""
+    return [
+        ("table: events stored", f"{outcome.stored:,}"),
+        ("table: rejected", f"{rejected:,}{where}"),
+    ]
+
+
+def kept(stored: int, served: int) -> list[str]:
+    """Of a set that has become smaller: *stored*, with the rejected ones, against *served*."""
+    if stored <= served:
+        return []
+    sentence = (
+        f"The table holds {stored - served:,} events more than the API serves now: those that it "
+        "served before are kept."
+    )
+    return [sentence]
 
 
 def verdict(outcome: Outcome) -> list[str]:
@@ -413,7 +433,9 @@ def verdict(outcome: Outcome) -> list[str]:
         if outcome.total_found:
             proof = "read to its end, as the API says no reliable total"
         rejected = f", with {outcome.rejected_now:,} rejected" if outcome.rejected_now else ""
-        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides]
+        stored = (outcome.stored or 0) + (outcome.rejected_now or 0)
+        more = kept(stored, outcome.total or 0)
+        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides, *more]
     return [f"NOT complete: {_why(outcome)}"]
 
 
@@ -421,7 +443,7 @@ def summary(outcome: Outcome) -> list[str]:
     """The last lines of a run: what is there, and if not all, what is missing and what to do."""
     if outcome.sentence and not outcome.received:
         return verdict(outcome)  # it never began: zeros would only hide the sentence
-    return [f"{name:<18}{value}" for name, value in rows(outcome)] + verdict(outcome)
+    return [f"{name:<23}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 
 def _why(outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from datasync_crawler.crawl.values import Range
-from datasync_crawler.monitor.progress import duration
+from datasync_crawler.monitor.progress import EDITED, duration, kept
 
 #: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
 CRASHED_AFTER_S: Final = 10.0
@@ -163,12 +163,12 @@ def proof_lines(figures: Figures) -> list[str]:
         + (f", {f.gaps:,} {_plural(f.gaps, 'gap')}" if f.gaps else ", without a gap"),
         f"seams             {_seams(f)}",
         *_proof(f),
-        f"received          {f.received:,} in {f.ranges:,} {_plural(f.ranges, 'range')}",
-        f"= inserted        {f.inserted:,}",
-        f"+ duplicates      {f.duplicates:,}"
-        + (f" ({f.changed:,} with other content)" if f.changed else ""),
-        f"+ rejected        {f.rejected:,} (rejected now: {f.rejected_now:,})",
-        f"events stored     {f.distinct:,} distinct ids in {f.rows:,} rows",
+        f"all runs          {f.received:,} events in {f.ranges:,} {_plural(f.ranges, 'range')}",
+        f"= new             {f.inserted:,}",
+        f"+ already stored  {f.duplicates:,} (with those that were re-read to check)",
+        *([f"  edited          {f.changed:,} ({EDITED})"] if f.changed else []),
+        f"+ rejected        {f.rejected:,}",
+        f"table             {f.distinct:,} stored in {f.rows:,} rows, {f.rejected_now:,} rejected",
     ]
     if f.running:
         lines.append("A crawl is running: these are the figures of this instant.")
@@ -196,12 +196,14 @@ def _asides(f: Figures) -> list[str]:
     short = f.total - f.distinct - f.rejected_now
     if short > 0:
         said.append(f"{short:,} of the {f.total:,} were ids that the API served before.")
-    return said
+    return said + kept(f.distinct + f.rejected_now, f.total)
 
 
-def proof_values(figures: Figures) -> dict[str, Any]:
-    """The report for `--json`."""
-    wrong = problems(figures)
+def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
+    """The report for `--json`. *excess*: the sentence on more than MAX_REJECTED; it is a problem
+    like any other, so that `complete` is what the exit status says.
+    """
+    wrong = problems(figures) + [excess] * bool(excess)
     return {"complete": not wrong, "problems": wrong, **asdict(figures)}
 
 
@@ -217,13 +219,11 @@ def status_lines(
         f"done          {f.covered:,}{_share(f.covered, f.total)}",
         f"gaps          {_gaps(f) if f.gaps else 'none'}",
         f"frontier      {f.frontier:,}",
-        f"stored        {f.distinct:,} events",
-        f"duplicates    {f.duplicates:,}",
-        f"rejections    {f.rejected_now:,}",
+        f"table         {f.distinct:,} events stored, {f.rejected_now:,} rejected",
         *(f"              {number:,} × {reason}" for reason, number in reasons),
     ]
     if runs:
-        lines.append(f"rate          {runs[0].rate:,.0f} events/s in the last run")
+        lines.append(f"last run      {runs[0].rate:,.0f} new events/s")
     lines.append(f"runs          {'the last of them:' if runs else 'none yet'}")
     lines += [
         f"              {run.id}: {run.started}, {duration(run.lasted_s)}, {run.inserted:,} new, "

@@ -98,10 +98,11 @@ class ProofReader:
         return bool(self._statements.run("is_running", crashed_after_s=CRASHED_AFTER_S)[0][0])
 
     def reasons(self) -> list[tuple[str, int]]:
-        """The commonest reasons of rejections, with their numbers."""
-        return [
-            (row[0], row[1]) for row in self._statements.run("rejection_reasons", most=MOST_REASONS)
-        ]
+        """The commonest reasons of rejections, with their numbers; the rest as one."""
+        rows = [(row[0], row[1]) for row in self._statements.run("rejection_reasons")]
+        shown, rest = rows[:MOST_REASONS], rows[MOST_REASONS:]
+        events = sum(number for _, number in rest)
+        return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]
 
     def runs(self) -> list[Run]:
         """The newest runs, newest first."""
@@ -115,9 +116,9 @@ class ProofReader:
                 reason,
                 bool(complete),
                 int(inserted),
-                received / lasted_s if lasted_s > 0 else 0.0,
+                inserted / lasted_s if lasted_s > 0 else 0.0,
             )
-            for run_id, started, lasted_s, silent_s, reason, complete, inserted, received in rows
+            for run_id, started, lasted_s, silent_s, reason, complete, inserted in rows
         ]
 
     def _seams(self, newest: int, exact: int) -> dict[str, int]:

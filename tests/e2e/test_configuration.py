@@ -133,7 +133,12 @@ def test_an_unknown_database_is_refused(database: Database) -> None:
     done = crawl(
         None, database, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, "DB_NAME": "nosuch"}
     )
-    assert_says(done, 2, "NOT complete", 'database "nosuch" does not exist', "Check DATABASE_URL")
+    params = database.params
+    make = f"createdb -h {params['host']} -p {params['port']} -U {params['user']} nosuch, if its"
+    assert_says(
+        done, 2, "NOT complete", 'database "nosuch" does not exist', make, "Check DATABASE_URL"
+    )
+    assert done.log.count("nosuch, if its name is right") == 1  # told once
 
 
 def test_a_wrong_password_is_refused_and_not_echoed(database: Database) -> None:

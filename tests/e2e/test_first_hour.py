@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -119,6 +120,10 @@ def test_too_many_rejections_are_no_success(database: Database) -> None:
         assert done.status == 1, done.log
         assert "complete, with 10 rejected: proved against the API's total (100)" in done.log
         assert f"INFO: {sentence}\n" in done.log
+        shown = scrapy("status", env=env)
+        assert (shown.returncode, shown.stdout.splitlines()[-1]) == (0, sentence)
+        values = json.loads(scrapy("verify", "--json", env=env).stdout)
+        assert (values["complete"], values["problems"]) == (False, [sentence])
         verified = subprocess.run(
             [sys.executable, "-m", "scrapy", "verify"],
             cwd=PROJECT, env={**environment(None, None), **env}, capture_output=True, text=True,
@@ -128,6 +133,8 @@ def test_too_many_rejections_are_no_success(database: Database) -> None:
         assert "\nCOMPLETE, with 10 rejected: " in verified.stdout
         done = crawl(None, None, "-s", "MAX_REJECTED=0.1", env=env)
         assert done.status == 0, done.log
+        offline = scrapy("verify", "--offline", env=env).stdout
+        assert "total             100 (the last known; the API wasn't asked)" in offline
 
 
 def test_a_mistyped_first_address_is_replaced(database: Database) -> None:
@@ -273,6 +280,43 @@ def test_an_unfinished_crawl_of_an_api_that_moved_goes_on(
     assert database.value("SELECT count(*) FROM events") == 300
 
 
+def test_reasons_beyond_those_listed_are_summed_up(database: Database) -> None:
+    """A list that is cut says how many events and reasons it leaves out; log prefixes are short."""
+    with serve([{"id": "e", "timestamp": 1_769_541_612}]) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        done = crawl(None, None, env=env)
+    assert done.status == 0, done.log
+    assert re.search(
+        r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[progress\] INFO: run: new  ", done.log, re.MULTILINE
+    )
+    database.execute(
+        "INSERT INTO rejected_events SELECT n, 0, 'reason ' || least(n, 14), '' "
+        "FROM generate_series(1, 23) AS n"
+    )
+    lines = scrapy("status", env=env).stdout.splitlines()
+    assert "              10 × reason 14" in lines
+    assert "              4 × … more in 4 reasons" in lines
+
+
+def test_a_set_that_became_smaller_is_explained(database: Database) -> None:
+    """Run, verify: complete by what is served now, and what is kept beside it."""
+    events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(60)]
+    with serve(events) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        assert crawl(None, None, env=env).status == 0
+        del events[10:]
+        done = crawl(None, None, env=env)
+        verified = scrapy("verify", env=env)
+    more = (
+        "The table holds 50 events more than the API serves now: those that it served before are "
+        "kept."
+    )
+    assert (done.status, done.line("table: events stored")) == (0, "60"), done.log
+    assert "complete: proved against the API's total (10)\n" in done.log
+    assert f"INFO: {more}\n" in done.log
+    assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, more)
+
+
 def test_own_columns_and_views_survive(database: Database) -> None:
     """A generated column and a view of the user's are there after the next run, with its rows."""
     events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(5)]
@@ -338,6 +382,25 @@ def test_an_unknown_name_in_dotenv_is_refused(
     done = scrapy("psql", "--help", folder=tmp_path)
     wanted = f"datasync-crawler: {file} sets {name}, which isn't a setting: {way_out}\n"
     assert (done.returncode, done.stderr) == ((2, wanted) if way_out else (0, ""))
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgres+asyncpg"])
+def test_an_sqlalchemy_url_says_what_to_drop(scheme: str) -> None:
+    """Without a word of the password."""
+    done = scrapy("status", env={"DATABASE_URL": f"{scheme}://u:kanarienvogel@h/d"})
+    plain, driver = scheme.split("+")
+    assert (done.returncode, done.stderr) == (
+        2,
+        (
+            f"datasync-crawler: DATABASE_URL begins with {scheme}://, as SQLAlchemy writes it: "
+            f"drop +{driver}, so that it begins with {plain}://, and leave the rest as it is.\n"
+        ),
+    )
+
+
+def test_docker_is_in_the_help() -> None:
+    """`sh run-ingestion.sh --help` names the option that the script itself takes."""
+    assert "run-ingestion.sh --docker" in " ".join(scrapy("ingest", "--help").stdout.split())
 
 
 def test_the_first_line_says_where_events_come_from_and_go(database: Database) -> None:

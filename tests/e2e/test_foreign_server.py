@@ -101,7 +101,7 @@ def test_json_server(database: Database, json_server: str) -> None:
     assert_all_there(database)
     again = crawl(None, database, *args, env=env)
     assert again.status == 0, again.log
-    assert again.line("new in this run") == "0"
+    assert again.line("run: new ") == "0"
 
 
 def test_json_server_by_numbered_pages(database: Database, json_server: str) -> None:

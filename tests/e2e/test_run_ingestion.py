@@ -149,7 +149,7 @@ def test_demonstration_then_nothing_new(stranger):
 
     status, output = stranger.run("--events", "20000")
     assert status == 0, output
-    assert re.search(r"new in this run +0\n", output)
+    assert re.search(r"run: new +0\n", output)
 
 
 def test_readmes_commands_after_the_demonstration(stranger):

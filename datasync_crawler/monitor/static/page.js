@@ -122,11 +122,11 @@ function ofRun(run) {
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
   }
   if (run.phase === "silent") return ["bad", "Needs you: the crawl has crashed", run.words];
-  if (run.phase === "complete") return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
   if (run.reason === "too_many_rejected") {  // MAX_REJECTED
     const share = (100 * rejectedShare()).toFixed(1);
     return ["bad", `Needs you: ${share} % of the events were rejected`, run.words];
   }
+  if (run.phase === "complete") return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
   if (run.reason === "shutdown") return ["wait", "Stopped by you", run.words];
   return ["bad", `Needs you: ${NEEDS[run.reason] || "the crawl has stopped"}`, run.words];
 }

@@ -61,7 +61,7 @@ FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
 SELECT coalesce(sum(received), 0)::bigint AS received,
        coalesce(sum(inserted), 0)::bigint AS inserted,
        coalesce(sum(duplicates), 0)::bigint AS duplicates,
-       coalesce(sum(changed), 0)::bigint AS changed,
+       coalesce(sum(changed) FILTER (WHERE pass > 0), 0)::bigint AS changed,
        coalesce(sum(rejected), 0)::bigint AS rejected,
        count(*) AS ranges,
        (SELECT count(*) FROM {schema}.rejected_events)
@@ -95,8 +95,7 @@ SELECT EXISTS (SELECT 1 FROM {schema}.crawl_runs
                  AND heartbeat_at > now() - %(crashed_after_s)s * interval '1 second');
 
 -- name: rejection_reasons
-SELECT reason, count(*) FROM {schema}.rejected_events GROUP BY reason ORDER BY 2 DESC, 1
-LIMIT %(most)s;
+SELECT reason, count(*) FROM {schema}.rejected_events GROUP BY reason ORDER BY 2 DESC, 1;
 
 -- name: last_runs
 SELECT id, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
@@ -105,9 +104,7 @@ SELECT id, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
        finish_reason,
        stats->'crawl/complete' = 'true',
        CASE jsonb_typeof(stats->'events/inserted')
-           WHEN 'number' THEN (stats->>'events/inserted')::numeric::float8 ELSE 0 END,
-       CASE jsonb_typeof(stats->'events/received')
-           WHEN 'number' THEN (stats->>'events/received')::numeric::float8 ELSE 0 END
+           WHEN 'number' THEN (stats->>'events/inserted')::numeric::float8 ELSE 0 END
 FROM {schema}.crawl_runs
 ORDER BY id DESC
 LIMIT %(most)s;
