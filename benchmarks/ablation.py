@@ -80,8 +80,8 @@ FAMILIES = list(dict.fromkeys(scenario.family for scenario in scenarios()))
 
 
 class Evenly(LearnedLimit):
-    def _first_belief(self, cycle: Limit, at: float) -> Limit:
-        return Limit(1, 1 / super()._first_belief(cycle, at).rate_per_s)
+    def _first_estimate(self, cycle: Limit, at: float) -> Limit:
+        return Limit(1, 1 / super()._first_estimate(cycle, at).rate_per_s)
 
 
 class NoTrials(LearnedLimit):
@@ -129,8 +129,8 @@ class IdleCounts(LearnedLimit):
 
 
 class NoSplitting(LearnedLimit):
-    def _first_belief(self, cycle: Limit, at: float) -> Limit:
-        super()._first_belief(cycle, at)
+    def _first_estimate(self, cycle: Limit, at: float) -> Limit:
+        super()._first_estimate(cycle, at)
         return cycle
 
 

@@ -18,6 +18,7 @@ from datasync_crawler.crawl.reader import Reader
 from datasync_crawler.ratelimit.in_flight import InFlightLimit
 from datasync_crawler.ratelimit.limiter import Limiter
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.leases import Leases
 from datasync_crawler.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -73,6 +74,14 @@ class App:
         """The ledger of the configured schema."""
         config = self.config
         return Ledger(self.database, config.schema, max_wait_s=config.db_max_wait_s, stop=self.stop)
+
+    def leases(self) -> Leases:
+        """The leases of the configured schema."""
+        config = self.config
+        return Leases(
+            self.database, config.schema, settings=config.shared, max_wait_s=config.db_max_wait_s,
+            stop=self.stop,
+        )  # fmt: skip
 
     def reader(self, world: "World") -> Reader:
         """What reads ranges of the configured API."""

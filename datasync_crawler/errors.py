@@ -54,9 +54,3 @@ class DatabaseLost(CrawlError):
     """An open connection failed, or the database stayed away for DB_MAX_WAIT. Raised by `store`."""
 
     reason = "database_lost"
-
-
-class CrawlLocked(CrawlError):
-    """Another process holds the crawl lock of this schema. Raised by `store.session`."""
-
-    reason = "locked"

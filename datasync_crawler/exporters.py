@@ -41,25 +41,25 @@ def check_feed(uri: str, options: "Mapping[str, Any]", settings: "BaseSettings")
     shown = without_password(uri)
     if options.get("format") not in LINE_FORMATS:
         raise ConfigError(
-            f"{shown} asks for the format {options.get('format')!r}, which doesn't hold an event a "
+            f"{shown} has the format {options.get('format')!r}, which doesn't hold one event per "
             f"line. Use one of {', '.join(LINE_FORMATS)}, such as -O events.jsonl."
         )
     fields = options.get("fields") or settings.getdictorlist("FEED_EXPORT_FIELDS")
     if unknown := [name for name in fields or () if name not in COLUMNS]:
         raise ConfigError(
-            f"{shown} asks for the field {unknown[0]!r}: set FEED_EXPORT_FIELDS, or the feed's "
+            f"{shown} has the unknown field {unknown[0]!r}: set FEED_EXPORT_FIELDS, or the feed's "
             f"fields, to some of {', '.join(COLUMNS)}."
         )
     encoding = option("encoding", "FEED_EXPORT_ENCODING")
     if encoding and not _is_utf8(str(encoding)):
         raise ConfigError(
-            f"{shown} asks for the encoding {encoding!r}, and exports are UTF-8, which holds every "
-            "character: leave out FEED_EXPORT_ENCODING and the feed's encoding."
+            f"{shown} has the encoding {encoding!r}, and exports are always UTF-8: leave out "
+            "FEED_EXPORT_ENCODING and the feed's encoding."
         )
     if str(option("indent", "FEED_EXPORT_INDENT") or 0) != "0" or options.get("item_export_kwargs"):
         raise ConfigError(
-            f"{shown} asks for an indent or for item_export_kwargs, and an export holds an event a "
-            "line: leave out FEED_EXPORT_INDENT, indent and item_export_kwargs."
+            f"{shown} has an indent or item_export_kwargs, and an export holds one event per line: "
+            "leave out FEED_EXPORT_INDENT, indent and item_export_kwargs."
         )
 
 
@@ -82,7 +82,7 @@ class EventExporter(BaseItemExporter):
         self._crawler = crawler
         self._has_failed = False
         fields = self.fields_to_export or COLUMNS
-        #: Columns and their names in the export (FEED_EXPORT_FIELDS, a feed's fields).
+        #: Name in the export by column (FEED_EXPORT_FIELDS, a feed's fields).
         self.names = dict(
             fields if isinstance(fields, Mapping) else zip(fields, fields, strict=True)
         )
@@ -100,7 +100,7 @@ class EventExporter(BaseItemExporter):
             self.write(item)
         except OSError as error:
             self._has_failed = True
-            logger.error("The export can't be written (%s): it isn't whole.", error.strerror)
+            logger.error("The export can't be written (%s): it is incomplete.", error.strerror)
             if self._crawler is not None:
                 self._crawler.stats.inc_value(f"feedexport/failed_count/{type(self).__name__}")
 

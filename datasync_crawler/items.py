@@ -44,6 +44,8 @@ class EventPage:
     cached_s: float = 0.0
 
     committed: bool = False
+    #: Its lease is another process's: it must not be committed.
+    fenced: bool = False
     inserted: int = 0
     duplicates: int = 0
     changed: int = 0

@@ -63,7 +63,7 @@ run_in_docker() {
         POSTGRES_PUBLISHED_PORT=${POSTGRES_PUBLISHED_PORT:-54321}
         export DB_PASSWORD DEMO_EVENTS COMPOSE_PROJECT_NAME COMPOSE_PROFILES POSTGRES_PUBLISHED_PORT
         service=demo
-        echo "This is a demonstration: $DEMO_EVENTS made-up events, served by a mock API in a container. To ingest a real API: run install -m 600 .env.example .env, set API_BASE_URL, API_KEY and DB_PASSWORD in it, and run this again."
+        echo "This is a demonstration: $DEMO_EVENTS generated events from a mock API in a container. To ingest a real API, run install -m 600 .env.example .env, set API_BASE_URL, API_KEY and DB_PASSWORD in it, and run this command again."
         echo "To look at its events, now or later: docker exec -it datasync-demo-postgres-1 psql -U datasync -c 'SELECT count(*) FROM demo.events'"
     fi
     docker compose config --quiet || exit 2 # Compose says what is missing

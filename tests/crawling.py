@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from faults.truth import Truth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from databases import Database
     from mockserver import MockServer
@@ -89,6 +90,25 @@ def crawl(
         log, _ = process.communicate()
         raise AssertionError(f"The crawl didn't end within {timeout_s} s:\n{log}") from None
     return Crawled(process.returncode, log)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Waits until *condition* holds; fails when *process* ends before."""
+    deadline = time.monotonic() + 90
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"the crawl has ended:\n{process.communicate()[0]}")
+        assert time.monotonic() < deadline, "it doesn't come to pass"
+        time.sleep(0.02)
+
+
+def command(mock: MockServer, database: Database, *args: str) -> tuple[int, str]:
+    """Runs `scrapy` with *args*: its exit status and what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "scrapy", *args], cwd=PROJECT, env=environment(mock, database),
+        check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
 
 
 def stored_events(database: Database) -> dict[str, Truth]:

@@ -38,6 +38,7 @@ class CuttingProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # close() alone lets one more connection in
         self._listener.close()
         for pair in [*self._pairs, self._kept]:
             for end in pair:

@@ -84,7 +84,7 @@ class Room:
         self.schema = schema
         params = {**database.params, "host": "127.0.0.1"} if port else dict(database.params)
         self.connector = Connector(ServerTarget({**params, "port": str(port or params["port"])}))
-        self.session = Session(self.connector, schema, lock_wait_s=0.2)
+        self.session = Session(self.connector, schema)
         self.session.open(api_base_url=API, pagination="offset")
         self.ledger = Ledger(self.connector, schema, max_wait_s=5, stop=threading.Event())
         self._direct = database.connect()
@@ -132,7 +132,7 @@ class Room:
         )
 
     def truncate(self) -> None:
-        self.query("TRUNCATE events, checkpoint, rejected_events, seams, proofs")
+        self.query("TRUNCATE events, checkpoint, rejected_events, seams, proofs, leases")
 
     def cut(self, writer: Writer) -> None:
         """Ends a writer's connection from the server's side."""
@@ -143,5 +143,4 @@ class Room:
         for writer in self._writers:
             writer.close()
         asyncio.run(self.ledger.close())
-        self.session.close()
         self._direct.close()

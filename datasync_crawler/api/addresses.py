@@ -60,8 +60,14 @@ class Addresses:
 def next_address(url: str, link: str) -> str | None:
     """The URL of the next page that the response of *url* links to; None if it is of another
     origin, where the key must not go.
+
+    Servers behind a proxy that ends TLS name their own host with http:// and no port: that is
+    followed by https://.
     """
     address = urljoin(url, link)
+    ours, theirs = urlsplit(url), urlsplit(address)
+    if (theirs.scheme, theirs.netloc) == ("http", ours.netloc):
+        address = theirs._replace(scheme=ours.scheme).geturl()
     return address if origin(address) == origin(url) else None
 
 

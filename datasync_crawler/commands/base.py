@@ -1,7 +1,7 @@
-"""What our commands share: how they read the configuration, and how they say that it's bad.
+"""Base classes of the commands: their texts, the configuration, errors as a sentence.
 
-Not among the commands: Scrapy would list it as one. Every `scrapy …` start imports all commands,
-and so this: what it needs is imported when a command was chosen.
+Every `scrapy …` start imports all commands, and so this module: what a command needs is imported
+when it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shlex
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from scrapy.commands import ScrapyCommand
 
@@ -32,15 +32,15 @@ _SECRET = re.compile(
 
 
 def without_empty(pairs: list[str]) -> list[str]:
-    """The `-s NAME=value` pairs that set something: an empty value is an unset one.
+    """The `-s NAME=value` pairs without those that have an empty value, which counts as unset.
 
-    Split at the first "=": a key may end with one. What has none is left for Scrapy to refuse.
+    Split at the first "=", because a key may end with one. Scrapy rejects a pair without any.
     """
     return [pair for pair in pairs if "=" not in pair or pair.split("=", 1)[1].strip()]
 
 
 def given(pairs: list[str], settings: BaseSettings | None) -> list[str]:
-    """`without_empty`, when each name is known or like none of ours; else a sentence and exit 2."""
+    """`without_empty`, or a sentence and exit 2 for a name that is nearly one of our settings."""
     from datasync_crawler.settings import similar  # noqa: PLC0415
 
     assert settings is not None  # Scrapy sets it before process_options()
@@ -57,12 +57,12 @@ def given(pairs: list[str], settings: BaseSettings | None) -> list[str]:
 
 
 def open_to_others(folder: str) -> str | None:
-    """What to say when other users can read a secret in the folder's .env; None when they can't."""
+    """A warning when other users can read a secret in the folder's .env; None when they can't."""
     file = Path(folder, ".env")
     try:
         mode = stat.S_IMODE(file.stat().st_mode)
         holds_secret = _SECRET.search(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):  # settings.py says what is wrong with it
+    except (OSError, ValueError):  # settings.py reports it
         return None
     if not (mode & 0o044 and holds_secret):
         return None
@@ -72,39 +72,73 @@ def open_to_others(folder: str) -> str | None:
     )
 
 
-class ConfiguredCommand(ScrapyCommand):
-    """A command for the configured database, or the demonstration's when nothing is configured.
+Options = dict[str, dict[str, Any]]
 
-    `exitcode` is 2 for a wrong setting, 1 when there is no database; both with a sentence.
+
+class OurCommand(ScrapyCommand):
+    """A command with its help as class attributes; an empty `-s NAME=` counts as unset.
+
+    A subclass of one of Scrapy's commands names this class first; where an attribute is empty,
+    Scrapy's text is used.
     """
 
     __module__ = "datasync_crawler.commands"  # Scrapy lists no class of another module
 
+    usage: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    #: Options by name, with argparse's keywords.
+    options: ClassVar[Options] = {}
+
+    def syntax(self) -> str:
+        """The arguments, for the usage line."""
+        return self.usage or super().syntax()
+
+    def short_desc(self) -> str:
+        """The text in `scrapy --help`."""
+        return self.summary or super().short_desc()
+
+    def long_desc(self) -> str:
+        """The text in `scrapy COMMAND --help`."""
+        return self.description or super().long_desc()
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Adds `options` to Scrapy's."""
+        super().add_options(parser)
+        for name, keywords in self.options.items():
+            parser.add_argument(name, **keywords)
+
+    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
+        """Drops empty settings and rejects misspelt ones."""
+        opts.set = given(opts.set, self.settings)
+        super().process_options(args, opts)
+
+
+class ConfiguredCommand(OurCommand):
+    """A command for the configured database, or the demonstration's when nothing is configured.
+
+    `exitcode` is 2 for an invalid setting, 1 when there is no database; both with a sentence.
+    """
+
+    __module__ = "datasync_crawler.commands"
+
+    usage = "[options]"
     requires_project = True
     requires_crawler_process = False
     default_settings: ClassVar[dict[str, object]] = {"LOG_ENABLED": False}
 
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options]"
-
-    def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """An empty value is an unset one, on the command line too."""
-        opts.set = given(opts.set, self.settings)
-        super().process_options(args, opts)
-
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Do it, or say in a sentence why not."""
+        """Calls `act`; prints an error as a sentence."""
         from datasync_crawler.errors import CrawlError  # noqa: PLC0415
         from datasync_crawler.local_postgres.errors import EmbeddedError  # noqa: PLC0415
 
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # As on standard error: a terminal that can't show a dash is no reason to fail.
+            # As on standard error: a terminal that can't show a dash must not end the command.
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             self.act(args, opts)
             sys.stdout.flush()
-        except BrokenPipeError:  # who reads it has read enough, as `head` does
+        except BrokenPipeError:  # the reader has closed the pipe, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except CrawlError as error:
             self.fail(str(error), error.exit_status)
@@ -112,7 +146,7 @@ class ConfiguredCommand(ScrapyCommand):
             self.fail(str(error), 1)
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """What the command does. Raises CrawlError or EmbeddedError."""
+        """Does the command's work. Raises CrawlError or EmbeddedError."""
         raise NotImplementedError
 
     @property
@@ -135,7 +169,7 @@ class ConfiguredCommand(ScrapyCommand):
         return Config.from_settings(self.settings, require_api=require_api)
 
     def refuse(self, args: list[str]) -> None:
-        """For a command without arguments. Raises ConfigError."""
+        """Raises ConfigError if there are arguments; for a command that takes none."""
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         if args:
@@ -143,6 +177,6 @@ class ConfiguredCommand(ScrapyCommand):
             raise ConfigError(f"scrapy {name} doesn't know {args[0]!r}: see --help.")
 
     def fail(self, sentence: object, status: int) -> None:
-        """Say it on standard error; `status` is the process's."""
+        """Prints the sentence on standard error and sets the exit status."""
         print(f"datasync-crawler: {sentence}", file=sys.stderr)
         self.exitcode = status

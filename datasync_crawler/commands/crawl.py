@@ -1,6 +1,6 @@
-"""``scrapy crawl`` with an honest exit status: 0 complete, 1 stopped or incomplete, 2 bad settings.
+"""``scrapy crawl`` with exit statuses: 0 complete, 1 stopped or incomplete, 2 invalid settings.
 
-Replaces Scrapy's command of that name. Must not know what a crawl does.
+Replaces Scrapy's command of that name. Must not know how a crawl works.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
 from datasync_crawler.api.secrets import without_password
-from datasync_crawler.commands.base import given, open_to_others
+from datasync_crawler.commands.base import OurCommand, open_to_others
 from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
@@ -32,19 +32,18 @@ if TYPE_CHECKING:
 CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_conflict"}
 #: What the spider takes by -a.
 SPIDER_ARGUMENTS: Final = {"redrive"}
-#: What Scrapy tells at every start and no user of ours has asked for.
+#: Scrapy's loggers whose lines at every start don't help a user of ours.
 NOISE: Final = (
     "scrapy.addons", "scrapy.crawler", "scrapy.extensions", "scrapy.middleware",
     "py.warnings.scrapy",
 )  # fmt: skip
 
 
-class Command(ScrapyCrawl):
-    """As Scrapy's, but the configuration is checked first and the exit status tells the truth."""
+class Command(OurCommand, ScrapyCrawl):
+    """Scrapy's, but the configuration is checked first and the exit status is the crawl's."""
 
     def process_options(self, args: list[str], opts: argparse.Namespace) -> None:
-        """An empty value is an unset one, on the command line too."""
-        opts.set = given(opts.set, self.settings)
+        """Checks Scrapy's own settings, and sets up logging."""
         super().process_options(args, opts)
         assert self.settings is not None
         if warning := open_to_others(str(self.settings.get("PROJECT_DIR"))):
@@ -73,13 +72,13 @@ class Command(ScrapyCrawl):
                 if mock is not None:
                     print(
                         "Nothing is configured: this is the demonstration, whose mock API serves "
-                        f"{mock.events:,} made-up events while this runs.",
+                        f"{mock.events:,} generated events while this runs.",
                         file=sys.stderr,
                     )
                 self._crawl(args[0], opts.spargs)
         except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
-            if self.settings.get("LOG_FILE"):  # under Scrapyd nobody looks at anything else
+            if self.settings.get("LOG_FILE"):  # under Scrapyd the only place that is read
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
         except KeyboardInterrupt:  # later ones are Scrapy's
@@ -117,7 +116,7 @@ class Command(ScrapyCrawl):
 
 
 def _check_scrapys(settings: "Settings") -> None:
-    """Scrapy's own settings from the command line: it answers a wrong one with a traceback."""
+    """Raises UsageError for an invalid one of Scrapy's settings; Scrapy prints a traceback."""
     for name, default in vars(default_settings).items():
         if (settings.getpriority(name) or 0) < SETTINGS_PRIORITIES["cmdline"]:
             continue
@@ -159,7 +158,7 @@ def _check(spider: str, spiders: list[str], settings: Any) -> None:
 
 
 def _check_arguments(arguments: "Mapping[str, object]") -> None:
-    """Scrapy makes an attribute of whatever comes by -a: a slip would be lost, or replace a method.
+    """Raises ConfigError for an unknown -a: Scrapy would set it as an attribute of the spider.
 
     Scrapyd adds arguments of its own, whose names begin with an underscore.
     """
@@ -172,7 +171,7 @@ def _check_arguments(arguments: "Mapping[str, object]") -> None:
 
 
 def _make_folder(uri: str) -> None:
-    """Makes the folder of a feed that is a file, as Scrapy would, but with a sentence."""
+    """Makes the folder of a feed that is a file. Raises ConfigError where Scrapy would log."""
     if urlsplit(uri).scheme not in {"", "file"} or "%(" in uri:  # the name is made later
         return
     path = Path(file_uri_to_path(uri))
@@ -191,7 +190,7 @@ def _make_folder(uri: str) -> None:
 
 
 def _check_jobdir(jobdir: str | None) -> None:
-    """Makes the folder, as Scrapy would, but with a sentence when that can't be."""
+    """Makes the folder, as Scrapy would. Raises ConfigError when it can't."""
     if jobdir:
         try:
             Path(jobdir, "requests.queue").mkdir(parents=True, exist_ok=True)
@@ -204,8 +203,8 @@ def _check_jobdir(jobdir: str | None) -> None:
 
 
 def exit_status(crawler: "Crawler") -> int:
-    """What the run's end means to the shell; 0 only for a crawl that is proved complete."""
-    stats = crawler._stats  # None when the crawl never got that far
+    """The exit status of a run that has ended; 0 only for a crawl that is proved complete."""
+    stats = crawler._stats  # None when the crawl ended before it was set
     if stats is None:
         return 1
     reason = ended(str(stats.get_value("finish_reason")), stats.get_stats())
@@ -216,7 +215,7 @@ def exit_status(crawler: "Crawler") -> int:
 
 
 def _is_exported(crawler: "Crawler", stats: dict[str, Any]) -> bool:
-    """Whether each feed has been stored; one that couldn't even be opened is counted nowhere."""
+    """Whether each feed has been stored. One that couldn't be opened isn't counted by Scrapy."""
     failed = [name for name in stats if name.startswith("feedexport/failed")]
     stored = sum(number for name, number in stats.items() if name.startswith("feedexport/success"))
     wanted = len(crawler.settings.getdict("FEEDS")) if stats.get("pages/committed") else 0

@@ -1,7 +1,4 @@
-"""``scrapy dashboard``: the page by itself, for crawls anywhere: running, finished or crashed.
-
-Every ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
-"""
+"""``scrapy dashboard``: the page by itself, for crawls anywhere: running, finished or crashed."""
 
 from __future__ import annotations
 
@@ -19,22 +16,17 @@ if TYPE_CHECKING:
 
 
 class Command(ConfiguredCommand):
-    """Serve until told to end; `exitcode` 1 when the address is taken, 2 for a wrong setting."""
+    """Serves until a signal; `exitcode` 1 when the address is taken, 2 for an invalid setting."""
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Serve the live page of crawls: running, finished or crashed"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy dashboard --help`."""
-        return (
-            "Serves the live page, /metrics and /healthz from the configured database (or the "
-            "demonstration's when nothing is configured) on DASHBOARD_HOST and DASHBOARD_PORT "
-            "(127.0.0.1, 8765). It only reads. Ctrl-C ends it."
-        )
+    summary = "Serve the live page of crawls: running, finished or crashed"
+    description = (
+        "Serves the live page, /metrics and /healthz from the configured database (or the "
+        "demonstration's when nothing is configured) on DASHBOARD_HOST and DASHBOARD_PORT "
+        "(127.0.0.1, 8765). Read-only. Ctrl-C ends it."
+    )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Serve."""
+        """Serves."""
         del opts
         self.refuse(args)
         config = self.configured()

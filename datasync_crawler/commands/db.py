@@ -1,7 +1,6 @@
 """``scrapy db url`` and ``scrapy db serve``: the database for other programs.
 
-Owns how its address is printed, and that the embedded server runs as long as it is served. Every
-``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
+Owns how its address is printed, and keeps the embedded server running for `serve`.
 """
 
 from __future__ import annotations
@@ -18,32 +17,24 @@ if TYPE_CHECKING:
 
     from datasync_crawler.config import Config
 
-#: What ends `db serve`.
+#: Signals that end `db serve`.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Command(ConfiguredCommand):
-    """Print or serve; `exitcode` 1 when there is no database, 2 for a wrong setting."""
+    """Prints or serves; `exitcode` 1 when there is no database, 2 for an invalid setting."""
 
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options] url|serve"
-
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Print the database's URL, or keep the embedded one running for other programs"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy db --help`."""
-        return (
-            "url: prints a postgresql:// URL of the configured database (or the demonstration's "
-            "when nothing is configured), with its password. The embedded server answers there "
-            "while somebody uses it: a crawl, scrapy psql, or scrapy db serve. serve: keeps the "
-            "embedded server running until Ctrl-C or SIGTERM."
-        )
+    usage = "[options] url|serve"
+    summary = "Print the database's URL, or keep the embedded one running for other programs"
+    description = (
+        "url: prints a postgresql:// URL of the configured database (or the demonstration's "
+        "when nothing is configured), with its password. The embedded server runs only while "
+        "it is used: by a crawl, scrapy psql or scrapy db serve. serve: keeps the embedded "
+        "server running until Ctrl-C or SIGTERM."
+    )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Do one of the two."""
+        """Does what the argument names."""
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         del opts
@@ -66,7 +57,7 @@ class Command(ConfiguredCommand):
                 f"({config.database.describe()}), which runs by itself: scrapy db url prints its "
                 "URL."
             )
-        # Blocked, not handled: a signal that comes while the server starts waits until then.
+        # Blocked, not handled: a signal during the server's start is delivered after it.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             with local.run(config.database) as server:

@@ -46,7 +46,10 @@ class Mock:
 
 
 def is_meant(settings: "BaseSettings") -> bool:
-    """Whether nothing is configured. Half a configuration is a mistake, not a demonstration."""
+    """Whether nothing is configured: no .env, no API, no database server.
+
+    An incomplete configuration is an error, not a demonstration.
+    """
     dotenv = Path(settings.get("PROJECT_DIR") or Path.cwd(), ".env")
     return not dotenv.exists() and not any(settings.get(name) for name in _CONFIGURED_BY)
 
@@ -150,8 +153,8 @@ def _address(process: subprocess.Popen[bytes], complaints: IO[bytes], mock: Mock
         raise CrawlError(f"The demonstration's mock API can't run: {said or 'it has ended'}")
     if not _answers(mock):
         raise CrawlError(
-            f"The demonstration's mock API can't run on port {mock.port}, which another program "
-            "uses: end that one, or give the demonstration another port: sh run-ingestion.sh "
+            f"The demonstration's mock API can't listen on port {mock.port}, which another program "
+            "uses: end that program, or give the demonstration another port: sh run-ingestion.sh "
             "--mock-port PORT"
         )
     return f"http://127.0.0.1:{mock.port}/api/v1"

@@ -1,7 +1,6 @@
-"""``scrapy export FILE``: what is stored, as CSV, JSON Lines or Parquet. Never asks the API.
+"""``scrapy export FILE``: the stored events as CSV, JSON Lines or Parquet. Sends no requests.
 
-Owns the file: it appears under its name when it is whole, or not at all. Every ``scrapy …`` start
-imports this module, so the rest is imported when the command was chosen.
+Owns the file: it appears under its name when it is complete, or not at all.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ import sys
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, ClassVar, cast
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from datasync_crawler.store.export import Advance, EventExport
 
-#: Endings and what they mean: the format, and whether it is compressed by gzip.
+#: Format by ending, and whether it is compressed by gzip.
 FORMATS = {
     ".csv": ("csv", False),
     ".csv.gz": ("csv", True),
@@ -35,39 +34,28 @@ FORMATS = {
 
 
 class Command(ConfiguredCommand):
-    """Write the file; `exitcode` 1 when it couldn't be, or there is no database; 2 for a wrong
-    name, option or setting.
+    """Writes the file; `exitcode` 1 when it can't, or there is no database; 2 for an invalid name,
+    option or setting.
     """
 
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options] FILE"
-
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Write stored events to a .csv, .jsonl or .parquet file"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy export --help`."""
-        return (
-            "Writes all stored events of the configured database (or the demonstration's when "
-            "nothing is configured) to FILE, whose ending says how: .csv, .jsonl, both also with "
-            ".gz, or .parquet. They are of one instant, in no particular order. A file that is "
-            "there is replaced, when the new one is whole."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Ours beside Scrapy's."""
-        super().add_options(parser)
-        parser.add_argument(
-            "--since",
-            metavar="TIMESTAMP",
-            help="only events whose timestamp isn't before that, such as 2026-11-24 or "
-            "2026-11-24T12:00:00Z (UTC where it names no zone)",
-        )
+    usage = "[options] FILE"
+    summary = "Write stored events to a .csv, .jsonl or .parquet file"
+    description = (
+        "Writes all stored events of the configured database (or the demonstration's when "
+        "nothing is configured) to FILE. Its ending selects the format: .csv, .jsonl, both also "
+        "with .gz, or .parquet. All events are of one snapshot, in no particular order. An "
+        "existing file is replaced when the new one is complete."
+    )
+    options: ClassVar[Options] = {
+        "--since": {
+            "metavar": "TIMESTAMP",
+            "help": "only events with this timestamp or a later one, such as 2026-11-24 or "
+            "2026-11-24T12:00:00Z (UTC if it has no zone)",
+        }
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Write it."""
+        """Writes the file."""
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.export import EventExport  # noqa: PLC0415
 
@@ -95,7 +83,7 @@ class Command(ConfiguredCommand):
             )
         else:
             size = f"{path.stat().st_size:,} bytes"
-            was = ", in place of the file that was there" if replaced else ""
+            was = ", in place of an earlier file" if replaced else ""
             print(f"{path}: {number:,} events, {size}{was}.")
 
 
@@ -109,9 +97,9 @@ def _target(args: list[str]) -> tuple[Path, str, bool]:
     path = Path(args[0]).expanduser()
     found = next((ending for ending in FORMATS if path.name.lower().endswith(ending)), None)
     if found is None:
-        raise ConfigError(f"{path} says no format: end its name in {endings}.")
+        raise ConfigError(f"{path} has no known ending: end its name in {endings}.")
     if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"{path} can't be written: name a file in a folder that is there.")
+        raise ConfigError(f"{path} can't be written: name a file in a folder that exists.")
     kind, is_compressed = FORMATS[found]
     if kind == "parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
@@ -122,7 +110,7 @@ def _target(args: list[str]) -> tuple[Path, str, bool]:
 
 
 def _since(text: str | None) -> datetime | None:
-    """The instant. Raises ConfigError."""
+    """The instant that *text* names. Raises ConfigError."""
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
     from datasync_crawler.events.timestamps import parse  # noqa: PLC0415
 
@@ -137,14 +125,14 @@ def _since(text: str | None) -> datetime | None:
 
 @contextmanager
 def _zipped(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """Compressed by gzip, without a name or a time in it."""
+    """A gzip file over *file*, without a name or a time in its header."""
     with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as out:
         yield cast("IO[bytes]", out)
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside *path* that takes its name at the end, and is removed if that isn't reached."""
+    """A file beside *path* that is renamed to it at the end, and removed after an error."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("xb", buffering=1 << 20) as file:
@@ -160,7 +148,7 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and SIGHUP end it as Ctrl-C does: nothing is left behind."""
+    """Makes SIGTERM and SIGHUP raise KeyboardInterrupt, so that the unfinished file is removed."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,9 +1,7 @@
-"""``scrapy ingest``: what ``run-ingestion.sh`` runs. The configured API, or else a demonstration.
+"""``scrapy ingest``, which ``run-ingestion.sh`` runs: the configured API, or a demonstration.
 
-Owns the frame around a crawl: what is said before and after it, and that nothing is left behind
-however it ends. Must not know how a crawl works: that is a process of
-its own, ``scrapy crawl events``. Every ``scrapy …`` start imports this module, so the rest is
-imported when the command was chosen.
+Owns the lines before and after a crawl, and that nothing is left behind however it ends. Must not
+know how a crawl works: ``scrapy crawl events`` runs as a process of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -27,12 +25,11 @@ if TYPE_CHECKING:
     from datasync_crawler.commands.demonstration import Mock
     from datasync_crawler.config import Config
 
-# Settings that say where the events are.
+# Settings that select a database or schema.
 _LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
-# Runs a command that gets SIGTERM when its parent dies, even by SIGKILL. The kernel's
-# own means (prctl 1, PR_SET_PDEATHSIG) survives exec, so a few lines before exec will do. Linux
-# only: elsewhere a killed `ingest` leaves a crawl that finishes or fails by itself.
+# Runs a command that gets SIGTERM when its parent dies, even by SIGKILL: PR_SET_PDEATHSIG (prctl 1)
+# survives exec. Linux only: elsewhere the crawl of a killed `ingest` goes on by itself.
 _TIED_TO_PARENT = """
 import ctypes, os, sys
 parent, *command = sys.argv[1:]
@@ -45,39 +42,33 @@ os.execv(command[0], command)
 
 
 class Command(ConfiguredCommand):
-    """Crawl, framed; `exitcode` is the crawl's."""
+    """Runs a crawl; `exitcode` is the crawl's."""
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Ingest the configured API, or a demonstration when nothing is configured"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy ingest --help`."""
-        return (
-            "Crawls the configured API, or with nothing configured a mock API into a database of "
-            "its own. sh run-ingestion.sh runs this, after it has prepared the Python environment; "
-            "sh run-ingestion.sh --docker does the same in containers (docker-compose.yml)."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Give the command the demonstration's options."""
-        super().add_options(parser)
-        group = parser.add_argument_group(title="Demonstration")
-        group.add_argument(
-            "--events", metavar="N", help="events to make up (as many as last time; 100000)"
-        )
-        group.add_argument(
-            "--mock-port", metavar="PORT", help="port of its mock API (that of last time; 8763)"
-        )
+    summary = "Ingest the configured API, or a demonstration when nothing is configured"
+    description = (
+        "Crawls the configured API, or with nothing configured a mock API into a database of its "
+        "own. sh run-ingestion.sh runs this, after it has prepared the Python environment; sh "
+        "run-ingestion.sh --docker does the same in containers (docker-compose.yml)."
+    )
+    options: ClassVar[Options] = {
+        "--events": {
+            "metavar": "N",
+            "help": "demonstration: events to generate (as many as last time; 100000)",
+        },
+        "--mock-port": {
+            "metavar": "PORT",
+            "help": "demonstration: port of the mock API (that of last time; 8763)",
+        },
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Run the crawl and take over its exit status."""
+        """Runs the crawl and takes over its exit status."""
         from datasync_crawler.commands.demonstration import MOST_EVENTS, Mock, last  # noqa: PLC0415
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         extra = [word for pair in opts.set for word in ("-s", pair)]
-        told = {"logfile": opts.logfile, "loglevel": opts.loglevel}
-        extra += [f"--{name}={value}" for name, value in told.items() if value]
+        logging = {"logfile": opts.logfile, "loglevel": opts.loglevel}
+        extra += [f"--{name}={value}" for name, value in logging.items() if value]
         if opts.nolog:
             extra.append("--nolog")
         psql = _psql_command(opts.set)
@@ -110,7 +101,7 @@ class _Demonstration:
         self._stop_signal: signal.Signals | None = None
 
     def run(self, extra: list[str], psql: str) -> int:
-        """Returns the crawl's exit status; nothing that was started outlives this call.
+        """Returns the crawl's exit status. Every process that it started has ended by then.
 
         *extra*: the crawl's options; *psql*: the command that shows the events. Raises CrawlError.
         """
@@ -121,9 +112,9 @@ class _Demonstration:
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sig, self._pass_signal_on)
         _say(
-            f"This is a demonstration: {self._mock.events:,} made-up events, served by a mock API "
-            "on this machine. To ingest a real API: run install -m 600 .env.example .env, set "
-            "API_BASE_URL and API_KEY in it, and run this again."
+            f"This is a demonstration: {self._mock.events:,} generated events from a mock API on "
+            "this machine. To ingest a real API, run install -m 600 .env.example .env, set "
+            "API_BASE_URL and API_KEY in it, and run this command again."
         )
         target = self._config.database
         assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured
@@ -147,18 +138,15 @@ class _Demonstration:
             [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
             env=demonstration.environment(os.environ, url),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # else Ctrl-C would reach it twice, and twice means at once
+            start_new_session=True,  # a Ctrl-C that reached it twice would stop it uncleanly
         )
-        if self._stop_signal is not None:  # in the instant between
+        if self._stop_signal is not None:  # it came while the crawl was being started
             self._crawl.send_signal(signal.SIGTERM)
         status = self._crawl.wait()
         return status if status >= 0 else 128 - status
 
     def _pass_signal_on(self, number: int, frame: FrameType | None) -> None:
-        """Pass it on once: a second signal would stop a Scrapy crawl uncleanly.
-
-        A second Ctrl-C is a person who means that.
-        """
+        """Passes the first signal on, and each Ctrl-C: a second one stops a crawl uncleanly."""
         del frame
         first = self._stop_signal is None
         self._stop_signal = signal.Signals(number)
@@ -181,9 +169,9 @@ def _crawl_command(extra: list[str]) -> list[str]:
 
 
 def _psql_command(pairs: list[str]) -> str:
-    """How to look at the events, ready to be pasted into a terminal in any directory.
+    """The command that opens the events in psql, to be pasted into a terminal in any directory.
 
-    With those of the `-s` *pairs* that lead to another database. None of them is a secret.
+    It keeps the `-s` *pairs* that select a database, without a secret.
     """
     here = Path.cwd()
     scrapy = Path(sys.executable).with_name("scrapy")
@@ -200,5 +188,5 @@ def _psql_command(pairs: list[str]) -> str:
 def _say(sentence: str) -> None:
     try:
         print(sentence, flush=True)
-    except BrokenPipeError:  # `| head`: nobody listens, and the exit status is the crawl's
+    except BrokenPipeError:  # `| head`: the exit status must stay the crawl's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

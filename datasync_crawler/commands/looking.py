@@ -1,6 +1,6 @@
 """Scrapy's own commands that look at single pages: shell, fetch, view, parse, bench.
 
-They ask the API with the key, but without pace, database or run. Only a crawl opens the database.
+They send requests to the API with the key, but without rate limiter, database or run.
 """
 
 import atexit
@@ -8,9 +8,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from scrapy.commands import ScrapyCommand
-
-from datasync_crawler.commands.base import given
+from datasync_crawler.commands.base import OurCommand
 
 if TYPE_CHECKING:
     import argparse
@@ -24,18 +22,17 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 
-class LookingCommand(ScrapyCommand):
-    """Comes before Scrapy's command among a class's bases."""
+class LookingCommand(OurCommand):
+    """The first base of a command of Scrapy's."""
 
-    __module__ = "datasync_crawler.commands"  # Scrapy lists no class of another module
+    __module__ = "datasync_crawler.commands"
 
     def process_options(self, args: list[str], opts: "argparse.Namespace") -> None:
-        """As a crawl's: an empty value is an unset one, and a wrong one ends with a sentence."""
+        """Checks the settings as a crawl does; lends the demonstration's API when it is meant."""
         from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in base.py
         from datasync_crawler.config import Config  # noqa: PLC0415
         from datasync_crawler.errors import CrawlError  # noqa: PLC0415
 
-        opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
         assert self.settings is not None
         for name, value in SETTINGS.items():

@@ -1,8 +1,7 @@
 """``scrapy psql``: the configured database in PostgreSQL's own terminal.
 
-Starts the embedded server if it isn't running. Owns how the connection is handed over; passwords
-go by the environment, never by the command line, which every user of the machine can read.
-Every ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
+Starts the embedded server if it isn't running. Owns how psql gets the connection: passwords in the
+environment, never on the command line, which every user of the machine can read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 #: The variable that scripts/backup.sh reads.
 PROGRAMS = "DATASYNC_PROGRAMS"
-#: libpq keywords that hold a secret; sslpassword has no variable, psql asks for it.
+#: libpq keywords that hold a secret. sslpassword has no variable: psql prompts for it.
 _SECRETS = ("password", "sslpassword")
 #: Keywords whose variable isn't PG and the keyword (PostgreSQL documentation, 32.15).
 _VARIABLES = {
@@ -33,26 +32,18 @@ _VARIABLES = {
 
 
 class Command(ConfiguredCommand):
-    """Become psql, connected; `exitcode` is psql's, or 1 (no database), 2 (wrong setting)."""
+    """Becomes psql; `exitcode` is psql's, or 1 (no database), 2 (invalid setting)."""
 
-    def syntax(self) -> str:
-        """Name the arguments in the usage line."""
-        return "[options] [psql's options] [-- psql's options that Scrapy has too]"
-
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Open the configured (or the demonstration's) database in psql"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy psql --help`."""
-        return (
-            "Opens the configured database in psql, or the demonstration's when nothing is "
-            "configured. The embedded server is started if it isn't running, and stopped when its "
-            "last user has gone. Example: scrapy psql -c 'select count(*) from events'"
-        )
+    usage = "[options] [psql's options] [-- psql's options that Scrapy has too]"
+    summary = "Open the configured (or the demonstration's) database in psql"
+    description = (
+        "Opens the configured database in psql, or the demonstration's when nothing is "
+        "configured. The embedded server is started if it isn't running, and stopped after its "
+        "last user has ended. Example: scrapy psql -c 'select count(*) from events'"
+    )
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Replace this process by psql."""
+        """Replaces this process by psql."""
         del opts
         if args and args[0] == "--":
             args = args[1:]
@@ -61,7 +52,7 @@ class Command(ConfiguredCommand):
         config = self.configured()
         psql, params = _connection(config)
         command, environment = psql_call(psql, params, config.schema)
-        # Where pg_dump and pg_restore for this database are, for what psql starts.
+        # Where pg_dump and pg_restore for this database are, for scripts that psql starts.
         environment[PROGRAMS] = str(programs.newest(programs.directories(config.database)))
         sys.stdout.flush()
         os.execve(psql, [*command, *args], environment)  # noqa: S606 - psql itself, no shell
@@ -81,20 +72,20 @@ def _embedded(target: EmbeddedTarget) -> tuple[str, Mapping[str, str]]:
     from datasync_crawler.store import local  # noqa: PLC0415
 
     server = local.run(target)
-    server.keep_for_exec()  # psql holds the server from here on, until it ends
+    server.keep_for_exec()  # psql keeps the server running until it ends
     return str(server.bin_dir / "psql"), server.conninfo(target.dbname)
 
 
 def psql_call(
     psql: str, params: Mapping[str, str], schema: str
 ) -> tuple[list[str], dict[str, str]]:
-    """The command line, free of secrets, and the environment with the password.
+    """The command line, without secrets, and the environment, with all of *params*.
 
-    The environment says the rest, too, for the programs that psql starts in scripts/backup.sh.
+    Programs that psql starts in scripts/backup.sh read only the environment.
     """
     shown = {name: value for name, value in params.items() if name not in _SECRETS}
     if schema != "public":
-        # In the server's options a blank ends a word, a backslash takes the next character as is.
+        # In the server's options a space ends a word, and a backslash escapes one.
         path = 'search_path="{}"'.format(schema.replace('"', '""'))
         path = path.replace("\\", "\\\\").replace(" ", "\\ ")
         shown["options"] = f"{shown.get('options', '')} -c {path}".strip()

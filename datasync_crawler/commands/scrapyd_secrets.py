@@ -1,8 +1,7 @@
-"""What is different when Scrapyd runs the crawl: secrets may not come as ``setting=``.
+"""The check that no secret came through Scrapyd's ``schedule.json``.
 
-Scrapyd hands settings and arguments of ``schedule.json`` on as command-line arguments: they stand
-in the process list, in its log and in its queue's database. Must not read anything but what it is
-given.
+Scrapyd passes settings and arguments on as command-line arguments: they stand in the process list,
+in its log and in its queue's database.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -44,7 +43,7 @@ def _from_command_line(settings: "BaseSettings", name: str) -> bool:
 
 
 def _is_secret(settings: "BaseSettings", name: str) -> bool:
-    """A DATABASE_URL without a password is none; one that can't be read may hold one."""
+    """Whether the setting's value is secret: a DATABASE_URL only with a password, or unreadable."""
     if name != "DATABASE_URL":
         return True
     try:

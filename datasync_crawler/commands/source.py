@@ -7,9 +7,9 @@ imports this module, so the rest is imported when the command was chosen.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -25,28 +25,22 @@ class Command(ConfiguredCommand):
     stored, 2 for a wrong setting and for an API that serves other events.
     """
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Say which API the stored events come from; --move-to URL when it has moved"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy source --help`."""
-        return (
-            "Prints the API's address that this schema's events come from. With --move-to URL it "
-            "asks the API at the new address for the first and the last stored event. If it serves "
-            "both, as far from each other as before, the new address takes the place of the old "
-            "one; else nothing is changed."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Ours beside Scrapy's."""
-        super().add_options(parser)
-        parser.add_argument(
-            "--move-to", metavar="URL", help="the API's new address, up to and including /api/v1"
-        )
+    summary = "Print which API the stored events come from; --move-to URL when it has moved"
+    description = (
+        "Prints the API's address that this schema's events come from. With --move-to URL it "
+        "requests the first and the last stored event from the API at the new address. If it "
+        "serves both, as far from each other as before, the new address takes the place of the "
+        "old one; else nothing is changed."
+    )
+    options: ClassVar[Options] = {
+        "--move-to": {
+            "metavar": "URL",
+            "help": "the API's new address, up to and including /api/v1",
+        },
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Print or move it."""
+        """Prints or moves it."""
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
@@ -62,7 +56,7 @@ class Command(ConfiguredCommand):
 
 def _moved(config: Config, source: str, *, running: bool) -> str:
     """What was done, in a sentence. Raises CrawlError when nothing was."""
-    from datasync_crawler.errors import CrawlLocked, SchemaConflict  # noqa: PLC0415
+    from datasync_crawler.errors import CrawlError, SchemaConflict  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.rate_limits import keep_pause  # noqa: PLC0415
     from datasync_crawler.store.source import move, read_anchors  # noqa: PLC0415
@@ -71,7 +65,7 @@ def _moved(config: Config, source: str, *, running: bool) -> str:
     if new == source:
         return f"Schema {config.schema} holds the events of {source} already."
     if running:
-        raise CrawlLocked(
+        raise CrawlError(
             f"A crawl is running into schema {config.schema}: stop it first, then run this again."
         )
     try:

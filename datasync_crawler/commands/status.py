@@ -1,52 +1,40 @@
-"""``scrapy status``: how far the crawl is, from the database alone. Never asks the API.
-
-Every ``scrapy …`` start imports this module, so the rest is imported when the command was chosen.
-"""
+"""``scrapy status``: how far the crawl is, from the database alone. Sends no requests."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
 
 
 class Command(ConfiguredCommand):
-    """Print it; `exitcode` 1 when there is nothing or no database, 2 for a wrong setting."""
+    """Prints it; `exitcode` 1 when there is nothing or no database, 2 for an invalid setting."""
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Say how far the crawl is: total, done, gaps, rejections, runs"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy status --help`."""
-        return (
-            "Reads the configured database (or the demonstration's when nothing is configured), "
-            "never the API. A run without a heartbeat has crashed. As an alarm: with --max-age 15m "
-            "the exit status is 1 when no run was complete for longer than that, or the API has "
-            "refused the key."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Ours beside Scrapy's."""
-        super().add_options(parser)
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
-        parser.add_argument(
-            "--max-age",
-            metavar="AGE",
-            help="exit with 1 when the last complete run ended longer ago: 90s, 15m, 2h, 1d",
-        )
-        parser.add_argument(
-            "--max-event-age",
-            metavar="AGE",
-            help="exit with 1 when the newest event's timestamp is older than that",
-        )
+    summary = "Show how far the crawl is: total, done, gaps, rejections, runs"
+    description = (
+        "Reads the configured database (or the demonstration's when nothing is configured), never "
+        "the API. A run without a heartbeat has crashed. As an alarm: with --max-age 15m the exit "
+        "status is 1 when no run was complete for longer than that, or the API has rejected the "
+        "key."
+    )
+    options: ClassVar[Options] = {
+        "--json": {"action": "store_true", "help": "print one JSON object"},
+        "--max-age": {
+            "metavar": "AGE",
+            "help": "exit with 1 when the last complete run ended longer ago: 90s, 15m, 2h, 1d",
+        },
+        "--max-event-age": {
+            "metavar": "AGE",
+            "help": "exit with 1 when the newest event's timestamp is older than that",
+        },
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Print the status, and on standard error what is too old."""
+        """Prints the status, and on standard error what is too old."""
         from dataclasses import asdict, replace  # noqa: PLC0415
 
         from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
@@ -85,7 +73,7 @@ class Command(ConfiguredCommand):
 
 
 def _age(option: str, text: str | None) -> float | None:
-    """An age in seconds; None when it isn't asked for. Raises ConfigError."""
+    """The option's age in seconds; None when it isn't given. Raises ConfigError."""
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
     from datasync_crawler.monitor.freshness import parse_age  # noqa: PLC0415
 

@@ -1,7 +1,6 @@
-"""``scrapy verify``: holds ledger, table and the API's total against each other.
+"""``scrapy verify``: compares ledger, table and the API's total.
 
-Exit status: 0 all is there, 1 not, 2 a wrong setting. Every ``scrapy …`` start imports this module,
-so the rest is imported when the command was chosen.
+Exit status: 0 complete, 1 not, 2 an invalid setting.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import json
 import secrets
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from datasync_crawler.commands.base import ConfiguredCommand
+from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
@@ -27,36 +26,25 @@ MOST_PAGES: Final = 100_000
 
 
 class Command(ConfiguredCommand):
-    """Print the proof, or what speaks against it."""
+    """Prints the proof, or the problems."""
 
-    def short_desc(self) -> str:
-        """Describe the command in `scrapy --help`."""
-        return "Prove that everything is there, or say what is missing (exit 0 or 1)"
-
-    def long_desc(self) -> str:
-        """Describe the command in `scrapy verify --help`."""
-        return (
-            "Holds ledger, table and the API's total against each other: no offset without its "
-            "committed range, received = inserted + duplicates + rejected, every inserted event "
-            "still there. Asks the API once for its total. Exit status: 0 complete, 1 not, 2 a "
-            "wrong setting."
-        )
-
-    def add_options(self, parser: argparse.ArgumentParser) -> None:
-        """Ours beside Scrapy's."""
-        super().add_options(parser)
-        parser.add_argument(
-            "--offline", action="store_true", help="use the last known total, don't ask the API"
-        )
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
-        parser.add_argument(
-            "--audit",
-            metavar="N",
-            help="fetch N pages at random again and compare each event with what is stored",
-        )
+    summary = "Prove that everything is there, or list what is missing (exit 0 or 1)"
+    description = (
+        "Compares ledger, table and the API's total: no offset without its committed range, "
+        "received = inserted + duplicates + rejected, every inserted event still stored. Sends "
+        "one request, for the API's total. Exit status: 0 complete, 1 not, 2 an invalid setting."
+    )
+    options: ClassVar[Options] = {
+        "--offline": {"action": "store_true", "help": "use the last known total, send no request"},
+        "--json": {"action": "store_true", "help": "print one JSON object"},
+        "--audit": {
+            "metavar": "N",
+            "help": "fetch N pages at random again and compare each event with the stored one",
+        },
+    }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
-        """Print the report and set the exit status."""
+        """Prints the report and sets the exit status."""
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
         self.refuse(args)
@@ -69,13 +57,13 @@ class Command(ConfiguredCommand):
             self._verify(self.configured(require_api=True), opts, pages)
 
     def _verify(self, config: Config, opts: argparse.Namespace, pages: int) -> None:
-        """Print the report and set the exit status; asks the API unless `--offline`."""
+        """As `act`; sends requests unless `--offline`."""
         from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
         figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
-        audited = _audit(config, figures.total or 0, pages) if pages else None
+        audited = _audit(config, figures, pages) if pages else None
         excess = too_many_rejected(
             figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
         )
@@ -106,10 +94,11 @@ def _pages(text: str | None) -> int:
     return int(text)
 
 
-def _audit(config: Config, total: int, pages: int) -> Audit:
-    """Fetches pages at random offsets below *total*, one by one as the limit allows."""
+def _audit(config: Config, figures: Figures, pages: int) -> Audit:
+    """Fetches pages at random offsets below the total, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.errors import ConfigError  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
@@ -117,14 +106,20 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
+    if figures.is_by_cursor:
+        raise ConfigError(
+            "--audit fetches pages at random offsets, and this API is read by cursor. Leave it "
+            "out: scrapy redrive --all reads everything again and compares it."
+        )
     addresses = Addresses.of(config)
     decoder = PageDecoder(config.page_format)
     audited = Audit()
+    size = min(config.page_size, figures.page_size or config.page_size)
     for _ in range(pages):
-        offset = secrets.randbelow(max(1, total))
+        offset = secrets.randbelow(max(1, figures.total or 0))
         if addresses.numbered_from is not None:
-            offset -= offset % config.page_size
-        body = asyncio.run(asking.page(addresses.url(Ask(1, offset, config.page_size)), config))
+            offset -= offset % size
+        body = asyncio.run(asking.page(addresses.url(Ask(1, offset, size)), config))
         page = decoder.decode(body)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
@@ -138,7 +133,9 @@ def _audit(config: Config, total: int, pages: int) -> Audit:
 def _read(
     config: Config, *, offline: bool, with_chain: bool
 ) -> tuple[Figures, list[dict[str, Any]]]:
-    """Asks the API first: what is committed meanwhile only helps."""
+    """The figures and the chain. The API's total is read first: rows committed meanwhile are
+    only more.
+    """
     from datasync_crawler.errors import SchemaConflict  # noqa: PLC0415
     from datasync_crawler.handlers.proxies import unencrypted  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
@@ -149,7 +146,7 @@ def _read(
         print(f"datasync-crawler: {warning}", file=sys.stderr)
     if not offline:
         keep_pause(config.database, config.schema, config.api_key)
-    said = None if offline else asyncio.run(_ask(config))
+    now = None if offline else asyncio.run(_ask(config))
     with ProofReader(Connector(config.database), config.schema) as reader:
         source, total = reader.source()
         if config.api_base_url and source != config.api_base_url:
@@ -157,19 +154,19 @@ def _read(
                 f"Schema {config.schema} holds the events of {source}, not of "
                 f"{config.api_base_url}: set DB_SCHEMA or API_BASE_URL to what is to be verified."
             )
-        said_by = "the API says none now; the last known"
+        origin = "the API sends none now; the last known"
         if offline:
-            said_by = "the last known; the API wasn't asked"
-        if said is not None:
-            total, said_by = said, "as the API says now"
+            origin = "the last known; the API wasn't asked"
+        if now is not None:
+            total, origin = now, "as the API says now"
         chain = reader.chain() if with_chain else []
-        return reader.figures(source, total, said_by), chain
+        return reader.figures(source, total, origin), chain
 
 
 async def _ask(config: Config) -> int | None:
-    """The API's total, by one request for one event; None when it says none.
+    """The API's total, by one request for one event; None when it sends none.
 
-    A second request, by cursor, only where there is no bulk endpoint. Redirects aren't followed,
+    Where there is no bulk endpoint, a second request by cursor. Redirects aren't followed,
     certificates are verified. Raises CrawlError.
     """
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
@@ -188,12 +185,14 @@ async def _ask(config: Config) -> int | None:
         raise CrawlError(f"{error} Or use --offline.") from None
     if status != 200:
         why = "the key is wrong or has expired" if status in {401, 403} else f"HTTP {status}"
-        raise CrawlError(f"The API doesn't say its total ({why}): try later, or use --offline.")
+        raise CrawlError(
+            f"The API's total couldn't be fetched ({why}): try later, or use --offline."
+        )
     return _largest(headers.get("X-Total-Count", ""), body, config)
 
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:
-    """The largest of header and body; what isn't a number doesn't count."""
+    """The largest total in header and body; None when neither is a number."""
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
 

@@ -6,4 +6,4 @@ from datasync_crawler.commands.looking import LookingCommand
 
 
 class Command(LookingCommand, view.Command):
-    """As Scrapy's, with the key for the API, and a sentence where a setting is missing."""
+    """Scrapy's command, with the key for the API, and a sentence for a missing setting."""

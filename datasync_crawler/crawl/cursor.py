@@ -29,7 +29,7 @@ async def read_by_cursor(reader: Reader, *, redrive: bool = False) -> Verdict:
     """Reads to the end and proves the set; starts over if the cursor has expired."""
     ledger = reader.world.ledger
     state = await ledger.state()
-    reader.cap_page_size(state.page_limit)
+    reader.recall(state.page_limit, 1)
     cursor, position = "", 0
     if state.open_pass is not None and not redrive:
         cursor, position = await ledger.cursor(state.open_pass)

@@ -11,6 +11,7 @@ from datasync_crawler.crawl.values import (
     CursorExpired,
     Empty,
     Failed,
+    Fenced,
     Joined,
     LedgerState,
     LimitRefused,
@@ -73,7 +74,7 @@ class Front:
             front = await reader.world.fetch(Ask(reader.pass_no, 0, reader.sizes.wanted))
             smaller = reader.sizes.smaller_than(reader.sizes.wanted)
             if not isinstance(front, LimitRefused) or smaller is None:
-                assert not isinstance(front, CursorExpired)
+                assert not isinstance(front, CursorExpired | Fenced)
                 return front
             reader.sizes = smaller
             await self._reader.world.ledger.remember(page_limit=smaller.size)

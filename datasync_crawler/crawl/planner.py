@@ -12,7 +12,6 @@ from datasync_crawler.crawl import ranges
 from datasync_crawler.crawl.ends import End, Ends
 from datasync_crawler.crawl.front import Front, Head
 from datasync_crawler.crawl.reader import MOST_EMPTY, Reader
-from datasync_crawler.crawl.seams import LEAST_WIDE
 from datasync_crawler.crawl.settling import settle_all
 from datasync_crawler.crawl.values import Ask, Gap, NoEndpoint, PassFigures, Proof, Verdict
 from datasync_crawler.crawl.verdict import Evidence, judge
@@ -46,10 +45,8 @@ class Planner:
         """Runs passes until one gives a verdict that another pass can't change."""
         state = await self._ledger.state()
         reader = self._reader
-        reader.checks, reader.shuffled = state.checks, state.overlap > 1
-        if state.overlap >= LEAST_WIDE and reader.has_seams:
-            reader.width = min(state.overlap, reader.sizes.size // 3)
-        reader.cap_page_size(state.page_limit)
+        reader.checks = state.checks
+        reader.recall(state.page_limit, state.overlap)
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             goes_on = number == 0 and not self._anew
@@ -114,7 +111,7 @@ class Planner:
         for _ in range(MOST_ROUNDS):
             start = await self._ends.chain_end()
             target = reader.target(start.stop)
-            now = await reader.fill(target, 2 if stalled else MOST_EMPTY)
+            now = await reader.fill(target, 2 if stalled else MOST_EMPTY, shared=not stalled)
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()

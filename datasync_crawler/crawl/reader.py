@@ -6,20 +6,23 @@ read when.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from datasync_crawler.crawl.chunks import LEAST_PAGES, Chunks, cut
 from datasync_crawler.crawl.extent import Extent
 from datasync_crawler.crawl.ports import World
 from datasync_crawler.crawl.seams import LEAST_WIDE, Comparison, SeamMatcher, joined
 from datasync_crawler.crawl.sizes import PageSize
 from datasync_crawler.crawl.values import (
     Ask,
+    Chunk,
     Empty,
     Failed,
     Gap,
     Joined,
+    LimitRefused,
     NoEndpoint,
     Outcome,
     Page,
@@ -45,6 +48,8 @@ FIRST_WIDE: Final = 64
 WAITING: Final = 8
 #: Seams stored at once.
 JOINED_AT_ONCE: Final = 20
+#: Seconds between two looks at the chunks that other processes still hold.
+OTHERS_PAUSE_S: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -87,10 +92,15 @@ class Reader:
         self.pass_no = self.checks = self.shift = 0
         self.seam_matcher = SeamMatcher()
 
-    def cap_page_size(self, page_limit: int | None) -> None:
-        """Applies the largest limit that the API accepted in an earlier run."""
+    def recall(self, page_limit: int | None, overlap: int) -> None:
+        """Applies what was learned before: the largest limit that the API accepted, and the
+        overlap that an unstable order needs.
+        """
         if page_limit is not None and page_limit < self.sizes.wanted:
             self.sizes = PageSize.of(page_limit)
+        self.shuffled = self.shuffled or overlap > 1
+        if overlap >= LEAST_WIDE and self.has_seams:
+            self.width = max(self.width, min(overlap, self.sizes.size // 3))
 
     def begin(self, pass_no: int) -> None:
         """Begins a pass."""
@@ -101,6 +111,11 @@ class Reader:
     def has_seams(self) -> bool:
         """Whether ranges overlap: not with numbered pages, nor with pages of one event."""
         return not self.numbered and self.sizes.size > 1
+
+    @property
+    def step(self) -> int:
+        """How far one request of a gap reaches, in events."""
+        return self.sizes.size - self.width if self.has_seams else self.sizes.size
 
     @property
     def too_small(self) -> int:
@@ -157,8 +172,8 @@ class Reader:
 
     # --- many ranges ------------------------------------------------------------------------------
 
-    async def fill(self, target: int, most_empty: int = MOST_EMPTY) -> Round:
-        """Requests each gap of the chain below *target* once."""
+    async def fill(self, target: int, most_empty: int, *, shared: bool) -> Round:
+        """Requests each gap of the chain below *target* once; if *shared*, with other processes."""
         now, after = Round(most_empty), 0
         while not now.is_over:
             gaps = await self.world.ledger.gaps(
@@ -166,10 +181,55 @@ class Reader:
             )
             if not gaps:
                 break
-            await self._fetch_all(self._pieces(gaps), now)
+            if shared and sum(gap.stop - gap.first for gap in gaps) > LEAST_PAGES * self.step:
+                await self._share(gaps, now)
+            else:
+                await self._fetch_all(_in_turn(self._pieces(gaps)), now)
             after = gaps[-1].stop
         await self._store_seams(now)
         return now
+
+    async def _share(self, gaps: Iterable[Gap], now: Round) -> None:
+        """Offers the gaps as chunks, and fetches those that no other process claims."""
+        leases, width = self.world.leases, self.width
+        for offered in cut(gaps, self):
+            await leases.offer(offered)
+            claimed = await self.take_chunks(now)
+            while not (ends := now.is_over or self.width != width) and await leases.left():
+                await self.world.pause(OTHERS_PAUSE_S)
+                claimed += await self.take_chunks(now)
+            now.pages += max(len(offered) - claimed, 0)  # by others, at least a page each
+            if ends:
+                await self.withdraw()
+                break
+
+    async def withdraw(self) -> None:
+        """Deletes the chunks that nobody holds, and waits for the others."""
+        while await self.world.leases.withdraw():
+            await self.world.pause(OTHERS_PAUSE_S)
+
+    async def take_chunks(self, now: Round) -> int:
+        """Claims chunks and fetches them, until there is none to claim; returns their number."""
+        chunks = Chunks(self)
+        await self._fetch_all(chunks.next, now, chunks)
+        await self._store_seams(now)
+        await chunks.finish()
+        return chunks.claimed
+
+    async def take(self, chunk: Chunk) -> Iterator[Ask]:
+        """The requests of a chunk that was claimed: of what isn't committed of it."""
+        if chunk.pass_no != self.pass_no:
+            self.begin(chunk.pass_no)
+        self.shift = chunk.shift
+        self.recall(chunk.page_limit, chunk.overlap)
+        if self.numbered:
+            self.sizes = PageSize.of(chunk.page_size)
+        gaps = [chunk.gap]
+        if chunk.lease is not None and chunk.lease.epoch > 1:  # another process has begun it
+            gaps = await self.world.ledger.gaps(
+                chunk.pass_no, chunk.gap.stop, after=chunk.gap.first, most=GAPS_AT_ONCE
+            )
+        return self._pieces(gaps)
 
     def _pieces(self, gaps: Iterable[Gap]) -> Iterator[Ask]:
         for gap in gaps:
@@ -185,28 +245,33 @@ class Reader:
         self._accept(outcome, now)
         await self._store_seams(now)
 
-    async def _fetch_all(self, pieces: Iterator[Ask], now: Round) -> None:
+    async def _fetch_all(
+        self,
+        next_piece: Callable[[], Awaitable[Ask | None]],
+        now: Round,
+        chunks: Chunks | None = None,
+    ) -> None:
         under_way: set[asyncio.Future[Outcome]] = set()
         try:
-            for piece in pieces:
+            while not now.is_over and (piece := await next_piece()) is not None:
                 under_way.add(asyncio.ensure_future(self.world.fetch(piece)))
                 # A slow start: the first pages show the page size and the total.
                 if len(under_way) >= min(2 * self.in_flight + WAITING, 2 + 2 * now.pages):
-                    under_way = await self._accept_first(under_way, now)
-                if now.is_over:
-                    break
+                    under_way = await self._accept_first(under_way, now, chunks)
             while under_way:
-                under_way = await self._accept_first(under_way, now)
+                under_way = await self._accept_first(under_way, now, chunks)
         finally:
-            for fetching in under_way:
-                fetching.cancel()
+            _abandon(under_way)
 
     async def _accept_first(
-        self, under_way: "set[asyncio.Future[Outcome]]", now: Round
+        self, under_way: "set[asyncio.Future[Outcome]]", now: Round, chunks: Chunks | None
     ) -> "set[asyncio.Future[Outcome]]":
         done, left = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
         for fetched in done:
-            self._accept(fetched.result(), now)
+            outcome = fetched.result()
+            self._accept(outcome, now)
+            if chunks is not None:
+                chunks.answered(outcome)
         if len(now.joined) >= JOINED_AT_ONCE or now.widened:
             await self._store_seams(now)
         return left
@@ -227,6 +292,9 @@ class Reader:
             now.unusable = outcome
         elif isinstance(outcome, Failed):
             now.cause = outcome.cause
+            now.failed_in_a_row += 1
+        elif isinstance(outcome, LimitRefused):  # another process asks for less than this one
+            self.sizes = self.sizes.smaller_than(outcome.ask.limit) or self.sizes
             now.failed_in_a_row += 1
 
     def _accept_page(self, page: Page, now: Round) -> None:
@@ -258,12 +326,16 @@ class Reader:
     async def _store_seams(self, now: Round) -> None:
         if now.widened:  # seams of the narrower overlap are in doubt again
             now.widened = False
+            await self.world.ledger.remember(overlap=self._remembered)
             await self.world.ledger.unjoin(self.pass_no, "overlap")
             await self.world.ledger.unjoin(self.pass_no, "deep")
-            await self.world.ledger.remember(overlap=max(self.width, 2))
         if now.joined:
             written, now.joined = now.joined, []
-            await self.world.ledger.join(self.pass_no, written)
+            await self.world.ledger.join(self.pass_no, written, overlap=self._remembered)
+
+    @property
+    def _remembered(self) -> int:
+        return max(self.width, 2) if self.shuffled else 1
 
     async def run_concurrently(self, jobs: Iterator[Coroutine[Any, Any, T]]) -> list[T]:
         """The results of *jobs*, run with at most `in_flight` at once."""
@@ -281,6 +353,19 @@ class Reader:
                 done, under_way = await asyncio.wait(under_way)
                 results += [one.result() for one in done]
         finally:
-            for one in under_way:
-                one.cancel()
+            _abandon(under_way)
         return results
+
+
+def _in_turn(pieces: Iterator[Ask]) -> Callable[[], Awaitable[Ask | None]]:
+    async def next_piece() -> Ask | None:
+        return next(pieces, None)
+
+    return next_piece
+
+
+def _abandon(futures: "Iterable[asyncio.Future[Any]]") -> None:
+    """Cancels *futures*; what some of them have failed with is that of the first."""
+    for one in futures:
+        if not one.cancel() and not one.cancelled():
+            one.exception()

@@ -30,6 +30,35 @@ class Gap:
     floor: int = 0
 
 
+class LeaseLost(Exception):
+    """Another process holds the lease now, and what was about to be written is its."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lease as it was claimed: it is held as long as its row has this epoch."""
+
+    number: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a gap that one process fetches.
+
+    `shift`: see Ask. `page_size`: the planner's; numbered pages depend on it. `overlap` and
+    `page_limit`: what was remembered of the API when the chunk was claimed.
+    """
+
+    gap: Gap
+    pass_no: int
+    shift: int
+    page_size: int
+    lease: Lease | None = None
+    overlap: int = 1
+    page_limit: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request.
@@ -38,7 +67,7 @@ class Ask:
     `count`: the range in the ledger. `overlap`: events before `first` that are requested as well,
     compared and not stored. `seam`: where the range before this one ends, if there is one.
     `cursor`: the cursor to use ("": from the start). `redrive`: replaces the rejections of these
-    offsets.
+    offsets. `lease`: without it, the page isn't committed.
     """
 
     pass_no: int
@@ -49,6 +78,7 @@ class Ask:
     seam: int | None = None
     cursor: str | None = None
     redrive: bool = False
+    lease: Lease | None = None
 
     @property
     def offset(self) -> int:
@@ -135,7 +165,14 @@ class CursorExpired:
     ask: Ask
 
 
-Outcome = Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint | CursorExpired
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The page came too late: its lease is another process's, and it wasn't committed."""
+
+    ask: Ask
+
+
+Outcome = Page | Empty | Repeated | Failed | LimitRefused | NoEndpoint | CursorExpired | Fenced
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,3 +299,17 @@ class Verdict:
     stored: int = 0
     rejected: int = 0
     setup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The lease of the proof: its epoch, and whether a process holds it now.
+
+    `verdict`: the last one, of the epoch `decided`, `ago_s` seconds ago; None: there was none.
+    """
+
+    epoch: int
+    is_held: bool
+    decided: int = 0
+    ago_s: float = 0.0
+    verdict: Verdict | None = None

@@ -1,1 +1,1 @@
-"""Extensions: what watches a crawl, and what may end it."""
+"""Extensions: they watch a crawl, and may end it."""

@@ -1,4 +1,4 @@
-"""Ranges in flight, and the latency of answers.
+"""Ranges in flight, and the latency of responses.
 
 Uses no settings. Handles Scrapy's signals of requests and items; sets the stats `latency/…`. Other
 components read `Flight.ranges`.

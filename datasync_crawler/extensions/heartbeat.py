@@ -1,7 +1,7 @@
-"""The heartbeat: the run's figures into ``crawl_runs`` every second, and its last word.
+"""The heartbeat: writes the run's figures into ``crawl_runs`` every second, and the run's end.
 
-Settings: HEARTBEAT_INTERVAL and the database's. Reads stats. A database that is away doesn't stop
-the crawl here (the writers wait for it): the next beat tries again.
+Settings: HEARTBEAT_INTERVAL and the database's. Reads stats. When the database is away the next
+beat tries again; the writers wait for it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Stats that are written: groups by the part before the slash.
+#: Groups of stats that are written: the part before the slash.
 GROUPS: Final = {
     "crawl", "database", "downloader", "events", "latency", "pages", "rate_limit", "retry",
     "scheduler", "throttle",
@@ -36,7 +36,7 @@ GROUPS: Final = {
 THIN_EVERY: Final = 300
 #: Histograms that a sample holds, by the beginning of their stats' names.
 HISTOGRAMS: Final = ("latency/bucket/", "database/commit_bucket/")
-#: Ranges of each state that a beat names at most.
+#: Ranges of each state in a beat, at most.
 MOST_RANGES: Final = 64
 
 
@@ -65,13 +65,13 @@ class Heartbeat:
     def _spider_opened(self) -> None:
         run_id = self._crawler.stats.get_value("crawl/run_id")
         if run_id is None:
-            return  # the database couldn't be opened: the pipeline has said so
+            return  # the database couldn't be opened, which the pipeline has logged
         self._meter = progress.Meter(time.monotonic())
         self._log = RunLog(self._app.database, self._app.config.schema, run_id)
         self._loop.start(self._interval_s)
 
     def _stats(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The run's stats with its figures of now, and what of them is kept over time."""
+        """The run's stats with its current figures, and the sample of them that is kept."""
         now = time.monotonic()
         stats = self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
@@ -125,7 +125,7 @@ class Heartbeat:
 
 
 def _sample(stats: dict[str, Any], figures: progress.Figures) -> dict[str, Any]:
-    """What is kept of a moment: sums and histograms that grow, and the quota. Times in seconds."""
+    """A sample: growing sums and histograms, and the quota. Times in seconds."""
     api = figures.traffic
     histograms = {name: n for name, n in stats.items() if name.startswith(HISTOGRAMS)}
     return {

@@ -1,4 +1,4 @@
-"""The memory that this process may take, by the machine and its cgroups."""
+"""The memory limit of this process, from the machine and its cgroups."""
 
 import re
 from pathlib import Path

@@ -38,8 +38,8 @@ class MemoryLimit(MemoryUsage):
             signals.stop_requested,
             reason="memusage_exceeded",
             sentence=(
-                f"The crawl takes {size // 2**20:,} MB of memory, more than MEMUSAGE_LIMIT_MB "
-                f"({self.limit // 2**20:,}): it ends before the system ends it. What is stored "
-                "stays, and the next run goes on from there; set BULK_PAGE_SIZE or WORKERS lower."
+                f"The crawl uses {size // 2**20:,} MB of memory, more than MEMUSAGE_LIMIT_MB "
+                f"({self.limit // 2**20:,}), and ends before the system kills it. What is stored "
+                "stays, and the next run resumes there; set BULK_PAGE_SIZE or WORKERS lower."
             ),
         )

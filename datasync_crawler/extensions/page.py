@@ -1,7 +1,7 @@
 """The live page while crawling, on DASHBOARD_PORT.
 
 Settings: DASHBOARD_HOST, DASHBOARD_PORT, DASHBOARD_PASSWORD, and the database's. It reads what the
-heartbeat writes, as `scrapy dashboard` does. A port that is taken is a warning: the crawl goes on.
+heartbeat writes, as `scrapy dashboard` does. A taken port is a warning: the crawl continues.
 """
 
 import logging
@@ -26,10 +26,10 @@ class Dashboard:
     def __init__(self, crawler: "Crawler") -> None:
         self._config = App.of(crawler).config
         if self._config.dashboard_port is None:
-            raise NotConfigured  # silently: no page is the default
+            raise NotConfigured  # without a reason, as no page is the default
         self._server: Server | None = None
         crawler.signals.connect(self._engine_started, signals.engine_started)
-        # After spider_closed, whose handlers write the run's last word.
+        # After spider_closed, whose handlers write the run's end.
         crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
 
     @classmethod
@@ -45,7 +45,7 @@ class Dashboard:
             await server.start()
         except OSError as error:
             logger.warning(
-                "%s The crawl goes on without it.", serving.sentence(error, self._config)
+                "%s The crawl continues without it.", serving.sentence(error, self._config)
             )
             await server.stop()
             return

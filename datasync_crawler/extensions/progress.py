@@ -1,7 +1,6 @@
-"""Progress for a person: a live panel in a terminal, else a line every few seconds; the summary.
+"""Progress: a live panel in a terminal, else a line every few seconds; at the end the summary.
 
-Settings: PROGRESS_INTERVAL (0: neither). Reads stats, sends no signals. Must not touch the
-database.
+Settings: PROGRESS_INTERVAL (0: neither). Reads stats. Must not touch the database.
 """
 
 import logging
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Between two drawings of the panel, in seconds. One takes 2 ms: less than half a percent.
+#: Seconds between two drawings of the panel. One takes 2 ms.
 PANEL_INTERVAL_S: Final = 0.5
 
 
 class Progress:
-    """Says what `core.progress` makes of the stats."""
+    """Shows the figures and lines of `monitor.progress`."""
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
@@ -55,7 +54,7 @@ class Progress:
     def _say(self) -> None:
         figures = self._figures()
         if self._panel is None:
-            if not figures.follows:  # hours of waiting are no progress
+            if not figures.follows:  # between two looks nothing changes
                 logger.info("%s", progress.line(figures))
         else:
             self._panel.show(figures)
@@ -83,7 +82,7 @@ class Progress:
             panel.summary([*progress.rows(outcome), *whereabouts], progress.verdict(outcome))
         if panel is None or self._crawler.settings.get("LOG_FILE"):
             for line in progress.summary(outcome):
-                # Who wants to hear of problems alone hears of this one.
+                # A warning, so that LOG_LEVEL=WARNING shows it.
                 missing = line.startswith("NOT complete")
                 logger.log(logging.WARNING if missing else logging.INFO, "%s", line)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds. A stop that takes longer waits for a database that never answers.
+#: Seconds, after which a database that doesn't answer is cut off.
 LONGEST_STOP_S: Final = 20.0
 #: Seconds between two checks whether the engine is closing: Scrapy has no signal for it.
 POLL_S: Final = 0.1
@@ -29,7 +29,7 @@ class StopControl:
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
-        self._told = False
+        self._announced = False
         self._closing: asyncio.Task[None] | None = None
         self._watch = AsyncioLoopingCall(self._look)
         crawler.signals.connect(self._engine_started, scrapy_signals.engine_started)
@@ -53,20 +53,20 @@ class StopControl:
         # Scrapy 2.19 has no public attribute for a closing engine.
         slot = engine._slot
         if engine._stopping or (slot is not None and slot.closing is not None):
-            self._tell()
+            self._announce()
 
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
             self._crawler.signals.send_catch_log(signals.stopping)
-            # Normally the loop has ended by then. A page that is cut off is committed or a gap.
+            # A page whose commit is cut off is committed or a gap.
             asyncio.get_running_loop().call_later(LONGEST_STOP_S, cut_all)
 
     def _stop_requested(self, reason: str, sentence: str) -> None:
         if self._closing is not None:
             return
         stats = self._crawler.stats
-        if self._told:  # already closing: the cause of the first failure is kept
+        if self._announced:  # already closing: the cause of the first failure is kept
             if stats.get_value("crawl/stop_sentence") is None:
                 stats.set_value("crawl/stop_sentence", sentence)
             return
@@ -75,4 +75,4 @@ class StopControl:
         self._closing = asyncio.ensure_future(
             self._crawler.engine.close_spider_async(reason=reason)
         )
-        self._tell()
+        self._announce()

@@ -1,4 +1,4 @@
-"""Whether what the API serves now is what is stored: the comparison, and what it means. Pure."""
+"""The comparison of stored events with what the API serves now, and what it means. Pure."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from datasync_crawler.events.event import Event
 
 #: Differing events that a report shows.
 MOST_SHOWN: Final = 10
-#: With which probability the share of differing pages is below what is said.
+#: Probability that the share of differing pages is below the reported one.
 CONFIDENCE: Final = 0.95
 _TEXTS: Final = ("session_id", "user_id", "type", "name")
 _JSON: Final = ("properties", "session", "extra")
@@ -29,7 +29,7 @@ class Difference:
 
 @dataclass(slots=True)
 class Audit:
-    """What pages that were fetched again have shown, in pages and events."""
+    """The result of pages that were fetched again, in pages and events."""
 
     pages: int = 0
     pages_with: int = 0
@@ -42,13 +42,13 @@ class Audit:
 
     @property
     def is_clean(self) -> bool:
-        """Nothing differs and nothing is missing."""
+        """Whether nothing differs and nothing is missing."""
         return not (self.differing or self.missing)
 
     def add(
         self, served: Sequence[Event], stored: Mapping[str, Mapping[str, Any]], rejected: int
     ) -> None:
-        """Takes in one page; *stored* holds the table's rows of its ids."""
+        """Adds one page; *stored* holds the table's rows of its ids."""
         before = self.differing + self.missing
         self.pages += 1
         self.events += len(served) + rejected
@@ -100,16 +100,16 @@ def lines(audit: Audit) -> list[str]:
 
 
 def meaning(audit: Audit) -> str:
-    """What so many pages without a difference say of all the others."""
+    """What the result means for all pages."""
     if not audit.pages:
         return "No page was fetched: nothing is known."
     if not audit.is_clean:
         return (
             f"{audit.pages_with:,} of {audit.pages:,} pages differ: the API has changed or added "
-            "events since they were read. Run the crawl again; ON_DUPLICATE=update takes over "
+            "events since they were read. Run the crawl again; with ON_DUPLICATE=update it stores "
             "changed content."
         )
-    # So many pages in a row without one that differs, if a share p of them did: (1 - p) ** pages.
+    # If a share p of all pages differs, n random ones hold none with probability (1 - p) ** n.
     share = 1 - (1 - CONFIDENCE) ** (1 / audit.pages)
     return (
         f"{audit.differing:,} of {audit.events:,} events differ: with {CONFIDENCE:.0%} confidence "
@@ -118,7 +118,7 @@ def meaning(audit: Audit) -> str:
 
 
 def _one_in(share: float) -> str:
-    """A share as "1 page in n", never less than it is."""
+    """A share as "1 page in n", rounded up."""
     return f"1 page in {max(1, int(1 / share))}"
 
 

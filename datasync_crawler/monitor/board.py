@@ -1,7 +1,7 @@
-"""What the page shows: runs, figures and words out of what the database holds.
+"""The page's content: runs, figures and sentences from what the database holds.
 
-Pure: values in, JSON-able values out. Text of the API (raw events, reasons) stays text: the page
-puts it into text nodes alone. Must not read, serve or format for HTML.
+Pure: values in, JSON-able values out. The API's text (raw events, reasons) stays text, and the page
+puts it only into text nodes. Must not read, serve or format for HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,20 @@ from typing import Any, Final
 import msgspec
 
 from datasync_crawler.monitor import progress
-from datasync_crawler.store.reader import Example, LedgerView, Run, RunLine, TableView
+from datasync_crawler.store.reader import (
+    SILENT_AFTER_S,
+    Example,
+    LedgerView,
+    Run,
+    RunLine,
+    TableView,
+)
 
-#: A run without a heartbeat for so long isn't running any more, in seconds. Ten beats.
-SILENT_AFTER_S: Final = 10.0
 #: Cells of the strip, at most.
 MOST_CELLS: Final = 500
 #: Points of a plot, about.
 POINTS: Final = 400
-#: Samples that a quantile looks back over.
+#: Samples that a quantile is computed over.
 SPAN: Final = 10
 #: Days and types whose rows are shown.
 MOST_DAYS: Final = 60
@@ -29,6 +34,22 @@ EXAMPLE_CHARS: Final = 400
 LATENCY: Final = "latency/bucket/"
 COMMIT: Final = "database/commit_bucket/"
 STATUS: Final = "downloader/response_status_count/"
+#: Figures of a running crawl and their defaults: of the run, and of its requests.
+_LIVE: Final = {"follows": "", "rate_now": 0, "left_s": None, "ends_at": None}
+_TRAFFIC: Final = {
+    "in_flight": 0, "limit": None, "remaining": None, "reset_in_s": None, "window_s": None,
+    "paused_for_s": 0, "pause_reason": "",
+}  # fmt: skip
+#: Counts of the run by the name of their stat.
+_COUNTS: Final = {
+    "received": "events/received",
+    "inserted": "events/inserted",
+    "rejected": "events/rejected",
+    "paused_s": "rate_limit/paused_s",
+    "pauses": "rate_limit/pauses",
+    "retries": "retry/count",
+    "failures": "downloader/exception_count",
+}
 MALFORMED: Final = (
     "The figures of this run in crawl_runs are malformed, as no crawl writes them. Look at which "
     "roles may write to that table."
@@ -45,7 +66,7 @@ def phase(run: Run | RunLine) -> str:
 
 
 def words(run: Run) -> list[str]:
-    """What there is to say of the run's state, in sentences."""
+    """The run's state in sentences; none for a running one."""
     said = _words(run)
     return [MALFORMED, *said] if run.malformed else said
 
@@ -59,7 +80,7 @@ def _words(run: Run) -> list[str]:
         silent = progress.duration(run.silent_s)
         return [
             f"No heartbeat for {silent}: the crawl has crashed or is cut off from the database.",
-            "What was committed is safe. Run the same command again: it goes on where it was.",
+            "What was committed is safe. Run the same command again: it resumes where it stopped.",
         ]
     said = progress.verdict(progress.outcome(str(run.finish_reason), run.lasted_s, run.stats))
     return [text[0].upper() + text[1:] for text in said]
@@ -68,22 +89,20 @@ def _words(run: Run) -> list[str]:
 def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
     """The run and its figures."""
     stats, now = run.stats, run.stats.get("now", {})
-    state = phase(run)
-    running = state == "running"
-    total = stats.get("crawl/total")
-    done = now.get("done", 0)
+    running = phase(run) == "running"
+    live = now if running else {}
+    traffic = live.get("traffic", {})
+    total, done = stats.get("crawl/total"), now.get("done", 0)
     if ledger is not None:
         total = ledger.total if total is None else total
-        # Of a running crawl the newer word counts; what a crash left unsaid, the ledger knows.
+        # The heartbeat is newer than the ledger's reading; after a crash the ledger is right.
         done = max(done, ledger.covered) if running else ledger.covered
-    traffic = now.get("traffic", {}) if running else {}
     return {
         "id": run.id,
         "host": run.host,
         "pid": run.pid,
-        "phase": state,
+        "phase": phase(run),
         "reason": run.finish_reason,
-        "follows": now.get("follows", "") if running else "",
         "words": words(run),
         "started_at": run.started_at,
         "finished_at": run.finished_at,
@@ -91,28 +110,14 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "silent_s": round(run.silent_s, 1),
         "total": total,
         "done": done if total is None else min(done, total),
-        "rate_now": now.get("rate_now", 0) if running else 0,
         "rate_mean": now.get("rate_mean", 0),
-        "left_s": now.get("left_s") if running else None,
-        "ends_at": now.get("ends_at") if running else None,
-        "received": stats.get("events/received", 0),
-        "inserted": stats.get("events/inserted", 0),
-        "duplicates": stats.get("events/duplicates", 0) - stats.get("events/reread", 0),
-        "rejected": stats.get("events/rejected", 0),
         "gaps": now.get("gaps", 0) if running or ledger is None else ledger.gaps,
-        "in_flight": traffic.get("in_flight", 0),
-        "limit": traffic.get("limit"),
-        "remaining": traffic.get("remaining"),
-        "reset_in_s": traffic.get("reset_in_s"),
-        "window_s": traffic.get("window_s"),
-        "paused_for_s": traffic.get("paused_for_s", 0),
-        "pause_reason": traffic.get("pause_reason", ""),
-        "paused_s": stats.get("rate_limit/paused_s", 0),
-        "pauses": stats.get("rate_limit/pauses", 0),
-        "retries": stats.get("retry/count", 0),
+        **{name: live.get(name, default) for name, default in _LIVE.items()},
+        **{name: traffic.get(name, default) for name, default in _TRAFFIC.items()},
+        **{name: stats.get(stat, 0) for name, stat in _COUNTS.items()},
+        "duplicates": stats.get("events/duplicates", 0) - stats.get("events/reread", 0),
         "ranges": stats.get("ranges", {}) if running else {},
         "statuses": grouped(stats, STATUS),
-        "failures": stats.get("downloader/exception_count", 0),
         "latency": times(stats, LATENCY),
         "commits": times(stats, COMMIT),
     }
@@ -140,14 +145,14 @@ def times(stats: Mapping[str, Any], prefix: str) -> dict[str, float | None]:
 def series(
     started_at: float, samples: Sequence[tuple[float, Mapping[str, Any]]]
 ) -> dict[str, list[Any]]:
-    """Plots by column: `at` epoch seconds; counts as they were; times in ms over a few samples."""
+    """The plots, by column: `at` in epoch seconds, counts, times in ms over `SPAN` samples."""
     names = ("at", "done", "requests", "remaining", "limit", "paused")
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for name in ("latency", "commit"):
         columns |= {f"{name}_p50": [], f"{name}_p95": []}
     for number, (at_s, figures) in enumerate(samples):
         columns["at"].append(round(started_at + at_s, 1))
-        # Samples of version 0.1.0 don't say what was done before the run.
+        # Samples of version 0.1.0 have no "done".
         columns["done"].append(figures.get("done", figures.get("received")))
         columns["requests"].append(figures.get("responses", 0))
         for name in ("remaining", "limit", "paused"):
@@ -164,8 +169,8 @@ def series(
 
 
 def windows(columns: Mapping[str, Sequence[Any]]) -> list[tuple[float, float, int]]:
-    """(begin, end, requests used) of each window that the samples show: a quota that has risen, or
-    is known again, begins one.
+    """(begin, end, requests used) of each window in the samples. One begins where the remaining
+    quota rises, or is known again.
     """
     found: list[tuple[float, float, int]] = []
     before = None
@@ -182,7 +187,7 @@ def windows(columns: Mapping[str, Sequence[Any]]) -> list[tuple[float, float, in
 
 
 def ledger_view(ledger: LedgerView) -> dict[str, Any]:
-    """The strip: committed offsets of each cell from the first on, rejections where there are."""
+    """The strip: committed offsets in each cell, and the cells with rejections."""
     whole = max(ledger.reach if ledger.total is None else ledger.total, 1)
     number = -(-whole // ledger.width)
     return {
@@ -206,7 +211,7 @@ def ledger_view(ledger: LedgerView) -> dict[str, Any]:
 
 
 def table_view(table: TableView) -> dict[str, Any]:
-    """What is stored, its newest days alone."""
+    """The table, with its newest days and its commonest types."""
     return {
         **msgspec.to_builtins(table),
         "days": table.days[-MOST_DAYS:],

@@ -1,7 +1,7 @@
 """How many connections the page holds, and how long one may take.
 
-A page in a crawl shares the crawl's file descriptors and its event loop: what it can't serve it
-closes. Must not know what is asked or answered.
+A page in a crawl shares the crawl's file descriptors and event loop, so a connection beyond the
+bounds is closed. Must not know requests or responses.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from aiohttp.web_protocol import RequestHandler
 
 #: Connections at a time. 1,100 idle ones took all descriptors of a crawl, and half its rate.
 MOST_CONNECTIONS: Final = 100
-#: Accepted in one go, before they are counted: so many may be open beyond the bound for a moment.
+#: Accepted before they are counted: so many more may be open for a moment.
 BACKLOG: Final = 16
-#: A connection that has neither asked and been answered, nor become a stream, is closed after
-#: this, in seconds; so is a stream whose reader takes nothing for so long.
+#: A connection that isn't a stream is closed after this, in seconds; so is a stream whose reader
+#: takes nothing for so long.
 PATIENCE_S: Final = 10.0
 
 
@@ -45,7 +45,7 @@ class Connections:
             yield
         finally:
             self._streams.discard(handler)
-            self._end_later(handler)  # what is buffered gets its time, too
+            self._end_later(handler)  # the reader may still take what is buffered
 
     def _end_later(self, handler: RequestHandler) -> None:
         asyncio.get_running_loop().call_later(PATIENCE_S, self._end, handler)

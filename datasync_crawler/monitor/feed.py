@@ -1,11 +1,12 @@
-"""One reader for all who watch: asks the database once a second while somebody does.
+"""One reader of the database for all viewers, once a second while there are any.
 
-Owns when what is read, and what is known when the database is away. Must not know of HTTP.
+Owns when each part is read, and keeps the last known parts. Must not know of HTTP.
 """
 
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -22,32 +23,32 @@ logger = logging.getLogger(__name__)
 
 #: Time between two readings, in seconds.
 INTERVAL_S: Final = 1.0
-#: A reader isn't left without a word for longer than this, in seconds.
+#: Longest wait for a reading, in seconds; then the last known parts are sent.
 PATIENCE_S: Final = 2.0
-#: A reading that takes longer means that the database is away or hangs, in seconds.
+#: A reading that takes longer counts as a database that is away, in seconds.
 SLOW_S: Final = 10.0
-#: A costly reading (the ledger of a million ranges) is repeated so seldom that it takes at most
-#: this share of the time.
+#: A costly reading (the ledger of a million ranges: 1 s) takes at most this share of the time.
 MOST_SHARE: Final = 0.05
 
-#: Parts of the page by name, each as JSON: what changes is sent.
+#: Parts of the page by name, each as JSON. Only those that changed are sent.
 Parts = dict[str, bytes]
 
 
 class _Costly:
-    """A reading that rests according to what it costs."""
+    """A reading that is repeated only after a change, and after a rest according to its cost."""
 
     def __init__(self) -> None:
         self._next_at = 0.0
         self._version: object = None
 
-    def due(self, version: object) -> bool:
-        """Whether to read now: something may have changed, and it has rested enough."""
-        return version != self._version and time.monotonic() >= self._next_at
-
-    def done(self, version: object, took_s: float) -> None:
-        self._version = version
-        self._next_at = time.monotonic() + took_s / MOST_SHARE
+    def repeat(self, version: object, read: Callable[[], None], *, least_s: float = 0.0) -> None:
+        """Calls *read* if *version* has changed and the rest is over."""
+        if version == self._version or time.monotonic() < self._next_at:
+            return
+        began_at = time.monotonic()
+        read()
+        took_s = max(time.monotonic() - began_at, least_s)
+        self._version, self._next_at = version, time.monotonic() + took_s / MOST_SHARE
 
 
 class _Reading:
@@ -61,7 +62,7 @@ class _Reading:
 
 
 class Feed:
-    """Reads for the runs that are watched; `parts` says what is known."""
+    """Reads for the runs that are watched. `run`, the newest, and `ledger` are the last known."""
 
     def __init__(self, reader: DashboardReader) -> None:
         self._reader = reader
@@ -69,23 +70,16 @@ class Feed:
         self._readings: dict[int | None, _Reading] = {}
         self._parts: dict[int | None, Parts] = {}
         self._shared: Parts = {}
-        self._ledger: LedgerView | None = None
-        self._ledger_rest, self._rejections_rest = _Costly(), _Costly()
-        self._table_rest = _Costly()
-        self._series_rest: dict[int | None, _Costly] = {}
+        self._costly: defaultdict[object, _Costly] = defaultdict(_Costly)
+        self._away_since: float | None = None
+        self.ledger: LedgerView | None = None
         self.run: Run | None = None
-        self.away_since: float | None = None
         self.problem: Exception | None = None
 
-    @property
-    def ledger(self) -> LedgerView | None:
-        """The ledger as last read."""
-        return self._ledger
-
     async def parts(self, run_id: int | None, *, max_age_s: float = INTERVAL_S * 0.9) -> Parts:
-        """What the page of a run (None: the newest) is made of, at most *max_age_s* old.
+        """The parts of a run's page (None: the newest run), at most *max_age_s* old.
 
-        With the database away, or so slow that it may be: what was known, and that it is away.
+        When the database is away or doesn't answer: the last known, with how long it has been away.
         """
         now = time.monotonic()
         reading = self._readings.get(run_id)
@@ -101,7 +95,7 @@ class Feed:
 
     @property
     def away_s(self) -> float | None:
-        """Since when the newest run can't be read, in seconds; None when it can."""
+        """For how long the newest run couldn't be read, in seconds; None when it can be."""
         reading = self._readings.get(None)
         return None if reading is None else self._away_s(reading)
 
@@ -114,23 +108,23 @@ class Feed:
         await closing
         self._thread.shutdown(wait=False)
 
-    def _away_s(self, reading: "_Reading") -> float | None:
+    def _away_s(self, reading: _Reading) -> float | None:
         now = time.monotonic()
-        if self.away_since is not None:
-            return now - self.away_since
+        if self._away_since is not None:
+            return now - self._away_since
         hangs = not reading.task.done() and now - reading.began_at >= SLOW_S
         return now - reading.began_at if hangs else None
 
-    async def _read(self, run_id: int | None, reading: "_Reading") -> None:
+    async def _read(self, run_id: int | None, reading: _Reading) -> None:
         try:
             await self._in_thread(lambda: self._read_all(run_id))
         except STORE_ERRORS as error:
             self.problem = error
-            if self.away_since is None:
-                self.away_since = time.monotonic()
+            if self._away_since is None:
+                self._away_since = time.monotonic()
                 logger.warning("The dashboard can't read the database (%s).", type(error).__name__)
         else:
-            self.away_since, self.problem = None, None
+            self._away_since, self.problem = None, None
         finally:
             reading.ended_at = time.monotonic()
 
@@ -143,52 +137,46 @@ class Feed:
         if run is None:
             self._parts[run_id] = {"run": b"null"}
             return
-        # Of the newest run: the ledger is the schema's, whichever run is looked at.
+        # Of the newest run: the ledger is the schema's, whichever run is shown.
         newest = run if run_id is None else self._reader.run(None)
-        self._read_ledger(_version(newest))
-        self._read_table(newest)
+        version = _version(newest)
+        self._costly["ledger"].repeat(version, self._read_ledger)
+        ledger = self.ledger
+        rejected = ledger and (ledger.rejections, tuple(ledger.rejected.items()))
+        self._costly["rejections"].repeat(rejected, self._read_rejections)
+        # Only of a set that stands still: counting its rows costs a scan.
+        if newest is not None and board.phase(newest) != "running":
+            self._costly["table"].repeat(version, self._read_table)
+        self._read_run(run_id, run)
+
+    def _read_run(self, run_id: int | None, run: Run) -> None:
         parts = self._parts.setdefault(run_id, {})
-        rest = self._series_rest.setdefault(run_id, _Costly())
-        version = (run.id, int(run.lasted_s) // 2)
-        if rest.due(version):
-            started = time.monotonic()
+
+        def read_series() -> None:
             samples = self._reader.series(run.id, board.POINTS)
             parts["series"] = _json(board.series(run.started_at, samples))
-            rest.done(version, max(time.monotonic() - started, 0.05))
-        parts["run"] = _json(board.run_state(run, self._ledger))
 
-    def _read_ledger(self, version: object) -> None:
-        if self._ledger_rest.due(version):
-            started = time.monotonic()
-            self._ledger = self._reader.ledger(board.MOST_CELLS)
-            self._ledger_rest.done(version, time.monotonic() - started)
-            shown = None if self._ledger is None else board.ledger_view(self._ledger)
-            self._shared["ledger"] = _json(shown)
-        rejected = None if self._ledger is None else (
-            self._ledger.rejections, tuple(self._ledger.rejected.items())
-        )  # fmt: skip
-        if self._rejections_rest.due(rejected):
-            started = time.monotonic()
-            self._shared["rejections"] = _json(board.rejections_view(self._reader.rejections(8)))
-            self._rejections_rest.done(rejected, time.monotonic() - started)
+        version = run.id, int(run.lasted_s) // 2
+        self._costly["series", run_id].repeat(version, read_series, least_s=0.05)
+        parts["run"] = _json(board.run_state(run, self.ledger))
 
-    def _read_table(self, newest: Run | None) -> None:
-        """What is stored: of a set that stands still, as counting it costs a scan."""
-        if newest is None or board.phase(newest) == "running":
-            return
-        version = _version(newest)
-        if self._table_rest.due(version):
-            started = time.monotonic()
-            table = self._reader.table()
-            self._shared["table"] = _json(None if table is None else board.table_view(table))
-            self._table_rest.done(version, time.monotonic() - started)
+    def _read_ledger(self) -> None:
+        self.ledger = self._reader.ledger(board.MOST_CELLS)
+        self._shared["ledger"] = _json(self.ledger and board.ledger_view(self.ledger))
+
+    def _read_rejections(self) -> None:
+        self._shared["rejections"] = _json(board.rejections_view(self._reader.rejections(8)))
+
+    def _read_table(self) -> None:
+        table = self._reader.table()
+        self._shared["table"] = _json(table and board.table_view(table))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 def _version(run: Run | None) -> object:
-    """Changes when the ledger may have: pages committed, a run ended, crashed or begun."""
+    """A value that changes when the ledger may have: a page committed, a run begun or ended."""
     if run is None:
         return "none"
     pages = run.stats.get("pages/committed"), run.stats.get("crawl/total")

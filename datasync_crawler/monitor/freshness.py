@@ -1,21 +1,19 @@
-"""Whether a table is up to date: ages, bounds, and what is wrong, in sentences. Pure."""
+"""Whether a table is up to date: ages, bounds, and problems in sentences. Pure."""
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from datasync_crawler.monitor.progress import duration
+from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.store.reader import SILENT_AFTER_S
 
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
-_CRASHED_AFTER_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Times in epoch seconds by the database's clock; None: never, none. `run_id` and what follows:
-    the newest run; `silent_s`: since its last heartbeat.
+    """Times in epoch seconds by the database's clock; None: never. `run_id`, `finished_at`,
+    `finish_reason` and `silent_s` (since its last heartbeat) are the newest run's.
     """
 
     now: float = 0.0
@@ -36,7 +34,7 @@ def parse_age(text: str) -> float:
 
 
 def lines(f: Freshness) -> list[str]:
-    """What `scrapy status` says of it."""
+    """Its lines in `scrapy status`."""
     said = [f"last complete {_at(f.last_complete_at, f.now)}"]
     return said + [f"newest event  {_at(f.newest_event_at, f.now)}"] * (
         f.newest_event_at is not None
@@ -47,7 +45,7 @@ def _at(when: float | None, now: float) -> str:
     if when is None:
         return "never"
     ago = f"{duration(now - when)} ago" if when <= now else "in the future"
-    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M:%S} UTC ({ago})"
+    return f"{utc(when)} ({ago})"
 
 
 def problems(
@@ -80,11 +78,11 @@ def problems(
 
 
 def _since(f: Freshness) -> str:
-    """What the newest run says of why nothing newer is complete."""
+    """Why no newer run is complete, from the newest run."""
     if f.run_id is None:
         return "nothing has been crawled into this schema yet"
     if f.finished_at is None:
-        if (f.silent_s or 0.0) < _CRASHED_AFTER_S:
+        if (f.silent_s or 0.0) < SILENT_AFTER_S:
             return f"run {f.run_id} is under way"
         return (
             f"run {f.run_id} has sent no heartbeat for {duration(f.silent_s or 0.0)}: it has "

@@ -1,8 +1,8 @@
-"""The health check of a container: exit status 0 while this host's crawl beats, else 1.
+"""The health check of a container: exit status 0 while this host's crawl has a heartbeat, else 1.
 
     python -m datasync_crawler.monitor.healthcheck
 
-Reads the same settings as the crawl. Must not start anything, nor talk to the API.
+Reads the same settings as the crawl. Must not start a server or send a request to the API.
 """
 
 import os
@@ -17,12 +17,12 @@ from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.health import read_health
 from datasync_crawler.store.targets import EmbeddedTarget
 
-#: A crawl beats every second; a database that is away for a while doesn't make it unhealthy.
+#: In seconds, for a heartbeat every second: a short outage of the database is no failure.
 STALE_AFTER_S: Final = 60.0
 
 
 def main() -> int:
-    """Says in one line how the crawl is; returns the exit status."""
+    """Prints the crawl's health as one line; returns the exit status."""
     settings = Settings()
     settings.setmodule(os.environ.get("SCRAPY_SETTINGS_MODULE", "datasync_crawler.settings"))
     try:

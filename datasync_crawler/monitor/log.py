@@ -1,4 +1,4 @@
-"""What the log says of items: a page's name, never its events."""
+"""Log lines about items: a page's name, never its events."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class WithoutPasswords(logging.Filter):
-    """Scrapy's lines about feeds repeat their addresses, which may hold a password."""
+    """Removes passwords from Scrapy's lines about feeds, which repeat their addresses."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Lets every line through."""
@@ -23,12 +23,12 @@ class WithoutPasswords(logging.Filter):
 
 
 class QuietLogFormatter(LogFormatter):
-    """A DEBUG line a page would be all that one sees: left out."""
+    """Leaves out Scrapy's DEBUG line for each page, which would hide all others."""
 
     def crawled(  # type: ignore[override]
         self, request: "Request", response: "Response", spider: "Spider"
     ) -> "LogFormatterResult | None":
-        """No line; the heartbeat and progress say it."""
+        """No line."""
         return None
 
     def scraped(  # type: ignore[override]
@@ -40,7 +40,7 @@ class QuietLogFormatter(LogFormatter):
     def dropped(
         self, item: Any, exception: BaseException, response: Any, spider: "Spider"
     ) -> "LogFormatterResult":
-        """A page that couldn't be stored: its range stays a gap and is tried again."""
+        """A line for a page that couldn't be stored: its range is a gap and is tried again."""
         return {
             "level": logging.getLevelName(getattr(exception, "log_level", None) or "WARNING"),
             "msg": "%(item)r can't be stored for now: %(exception)s.",

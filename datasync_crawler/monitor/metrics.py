@@ -1,7 +1,7 @@
 """The newest run in Prometheus' text format, by prometheus_client, in a registry of our own.
 
-Names follow its conventions: base units, _total for what only grows (a new run begins at 0 again).
-No label holds anything of the API's but HTTP statuses. Must not read the database.
+Names follow its conventions: base units, _total for counters (a new run begins at 0 again). Labels
+hold nothing from the API but HTTP statuses. Must not read the database.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ COUNTERS: Final = (
     ("pages_committed", "pages/committed", "Pages committed with their ledger row."),
     ("commits", "database/transactions", "Transactions committed."),
     ("database_reconnects", "database/reconnects", "Connections that were lost and made again."),
-    ("request_failures", "downloader/exception_count", "Requests that got no answer."),
+    ("request_failures", "downloader/exception_count", "Requests without a response."),
     ("retries", "retry/count", "Requests sent again after a failure."),
     ("pauses", "rate_limit/pauses", "Pauses for the API's rate limit."),
     ("paused_seconds", "rate_limit/paused_s", "Time spent in pauses for the rate limit."),
@@ -44,14 +44,14 @@ COUNTERS: Final = (
 def exposition(
     run: Run | None, ledger: LedgerView | None, *, up: bool, fresh: Freshness | None = None
 ) -> tuple[bytes, str]:
-    """The metrics as text, and its content type. Without *up* the figures are the last known."""
+    """The metrics as text, and its content type. If not *up*, the figures are the last known."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(run, ledger, fresh, up=up))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class _Snapshot:
-    """prometheus_client's collector over values that are there already."""
+    """prometheus_client's collector over given values."""
 
     def __init__(
         self, run: Run | None, ledger: LedgerView | None, fresh: Freshness | None, *, up: bool
@@ -83,11 +83,11 @@ def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
     for name, stat, text in COUNTERS:
         yield CounterMetricFamily(f"datasync_{name}", text, value=run.stats.get(stat, 0))
     yield _gauge("offsets_done", "Offsets below the total that are committed.", state["done"])
-    yield _gauge("gaps", "Uncommitted ranges that have to be asked for again.", state["gaps"])
-    yield _gauge("requests_in_flight", "Requests sent and not answered.", state["in_flight"])
+    yield _gauge("gaps", "Uncommitted ranges that have to be requested again.", state["gaps"])
+    yield _gauge("requests_in_flight", "Requests sent and not answered yet.", state["in_flight"])
     for name, key, text in (
-        ("source_events", "total", "Events that the API says it has."),
-        ("rate_limit_requests", "limit", "Requests that a window of the API lets through."),
+        ("source_events", "total", "The API's total."),
+        ("rate_limit_requests", "limit", "Requests per window of the API's rate limit."),
         ("rate_limit_remaining_requests", "remaining", "Requests left in this window."),
         ("rate_limit_reset_seconds", "reset_in_s", "Time until the window ends."),
         ("pause_remaining_seconds", "paused_for_s", "Time until the present pause ends."),
@@ -112,7 +112,7 @@ def _ledger(ledger: LedgerView) -> Iterable[Metric]:
 
 
 def _freshness(fresh: Freshness) -> Iterable[Metric]:
-    """What never was is left out: an alarm for it is absent(…)."""
+    """A moment that never was is left out: absent(…) is the alarm for it."""
     for name, text, when in (
         ("last_complete", "When the set was last proved complete.", fresh.last_complete_at),
         ("newest_event", "The newest stored event's own timestamp.", fresh.newest_event_at),

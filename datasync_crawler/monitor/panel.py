@@ -1,7 +1,7 @@
 """The live panel of a terminal, by rich; log lines scroll above it.
 
-Used by `progress` when standard error is a terminal, and imported then alone: rich takes 0.1 s.
-Must not decide what is said: `core.progress` does.
+Imported only when standard error is a terminal: rich takes 0.1 s. Must not choose the facts:
+`monitor.progress` does.
 """
 
 import atexit
@@ -21,12 +21,12 @@ from datasync_crawler.monitor import progress
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: The panel's widest, in columns.
+#: Largest width, in columns.
 WIDEST = 100
 
 
 class Panel:
-    """A few lines at the bottom of *stream*. Every way out of the process gives the cursor back."""
+    """Three lines at the bottom of *stream*. Every exit of the process restores the cursor."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -41,7 +41,7 @@ class Panel:
         return self._console.is_terminal and not self._console.is_dumb_terminal
 
     def start(self) -> None:
-        """Shows the panel, and leads log lines above it."""
+        """Shows the panel, and prints log lines above it."""
         atexit.register(self.stop)
         self._live.start()
         above = _Above(self._console)
@@ -51,12 +51,12 @@ class Panel:
                 handler.setStream(above)
 
     def show(self, figures: progress.Figures) -> None:
-        """Draws the figures of now."""
+        """Draws the figures."""
         drawn = panel(figures, self._console.width, plain=not _is_utf8(self._console))
         self._live.update(Padding(drawn, (1, 0, 0, 0)), refresh=True)
 
     def stop(self) -> None:
-        """Removes the panel and gives the terminal back as it was; again: nothing."""
+        """Removes the panel and restores the terminal. May be called again."""
         atexit.unregister(self.stop)
         for handler, stream in self._moved:
             handler.setStream(stream)
@@ -64,7 +64,7 @@ class Panel:
         self._live.stop()
 
     def summary(self, rows: Sequence[tuple[str, str]], verdict: Sequence[str]) -> None:
-        """The run's end, as a table with the words of the log's lines."""
+        """Prints the run's summary: *rows* as a table, and the verdict."""
         table = Table.grid(padding=(0, 2))
         for name, value in rows:
             table.add_row(Text(name, style="dim"), Text(value))
@@ -76,8 +76,8 @@ class Panel:
 
 
 def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableType":
-    """Three lines in a grid whose columns never move, and a fourth while the API doesn't answer;
-    *plain*: in ASCII alone.
+    """Three lines in a grid with fixed columns, and a fourth while the API doesn't answer;
+    *plain*: in ASCII.
     """
     width = min(width, WIDEST)
     first = max(width - 63, 12)

@@ -1,4 +1,4 @@
-"""What is said of a running crawl: its figures and its lines, out of stats and times.
+"""A crawl's progress and outcome: figures and lines, from stats and times.
 
 Pure: counts in events, times in seconds (monotonic unless `wall` says otherwise: epoch seconds),
 rates in events per second.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-#: The rate "now" looks back so far, in seconds.
+#: The span of the current rate, in seconds.
 RATE_WINDOW_S: Final = 10.0
 #: What is said of a known event that comes with other content.
 EDITED: Final = "other content than stored; ON_DUPLICATE=update overwrites it"
@@ -23,7 +23,7 @@ HISTOGRAM_S: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What the API lets through. None: it hasn't told. `remaining`: requests left until reset."""
+    """Requests and the rate limit; None: not known. `remaining`: requests left until the reset."""
 
     in_flight: int = 0
     limit: int | None = None
@@ -36,11 +36,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A moment of a run. `done`: offsets below the total that are committed.
+    """A run at one moment. `done`: committed offsets below the total.
 
-    `gaps`: ranges asked for that didn't come, to be asked for again. `ends_at`: when `left_s` is
-    over, in epoch seconds. `page_size`: events a page, on average. `follows`: when a run that
-    stays looks again. `trouble`: what gets no answer, and when it is tried again.
+    `gaps`: ranges whose request failed, to be requested again. `ends_at`: the end of `left_s`, in
+    epoch seconds. `page_size`: mean events of a page. `follows`: when a run with FOLLOW looks
+    again. `trouble`: what gets no answer, and when it is tried again.
     """
 
     total: int | None
@@ -65,42 +65,27 @@ class Meter:
         self._started_at = now
         self._points: deque[tuple[float, int]] = deque([(now, 0)])
 
-    def figures(
-        self, now: float, *, received: int, done: int, rejected: int, total: int | None
-    ) -> Figures:
-        """The figures at *now*; *received* counts from the run's start."""
-        rate_now, rate_mean = self._rates(now, received)
-        left_s = None
-        if total is not None and rate_mean > 0:
-            left_s = max(total - done, 0) / rate_mean
-        return Figures(total, done, rejected, rate_now, rate_mean, left_s)
-
     def read(self, now: float, wall: float, stats: Mapping[str, Any], *, gaps: int = 0) -> Figures:
-        """The figures at *now* out of Scrapy's stats."""
-        received, total = stats.get("events/received", 0), stats.get("crawl/total")
-        done = stats.get("crawl/covered", 0)
-        plain = self.figures(
-            now,
-            received=received,
-            done=done if total is None else min(done, total),
-            rejected=stats.get("events/rejected", 0),
-            total=total,
-        )
-        api, left_s = traffic(wall, stats), plain.left_s
-        pages = stats.get("pages/committed", 0)
-        if total is not None and pages and received:
-            requests = math.ceil(max(total - plain.done, 0) * pages / received)
+        """The figures at *now*, from Scrapy's stats."""
+        received, pages = stats.get("events/received", 0), stats.get("pages/committed", 0)
+        total, done = stats.get("crawl/total"), stats.get("crawl/covered", 0)
+        rate_now, rate_mean = self._rates(now, received)
+        api, left_s = traffic(wall, stats), None
+        if total is not None:
+            done = min(done, total)
+            left_s = (total - done) / rate_mean if rate_mean > 0 else None
+            requests = math.ceil((total - done) * pages / received) if pages and received else 0
             limited_s = limited_left_s(requests, api)
-            # Once it has made us wait, the limit decides; the mean rate goes up and down with it.
+            # After a first pause the limit decides: the mean rate rises and falls with its windows.
             binds = stats.get("rate_limit/pauses", 0) > 0
             if limited_s is not None and (binds or limited_s > (left_s or 0.0)):
                 left_s = limited_s
         return Figures(
-            total=plain.total,
-            done=plain.done,
-            rejected=plain.rejected,
-            rate_now=plain.rate_now,
-            rate_mean=plain.rate_mean,
+            total=total,
+            done=done,
+            rejected=stats.get("events/rejected", 0),
+            rate_now=rate_now,
+            rate_mean=rate_mean,
             left_s=left_s,
             gaps=gaps,
             traffic=api,
@@ -122,14 +107,14 @@ class Meter:
 
 
 def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
-    """What the stats ``rate_limit/…`` say at *wall*; times there are epoch seconds."""
+    """The traffic at *wall*, from the stats ``rate_limit/…``; times there are epoch seconds."""
     reset_at, paused_until = stats.get("rate_limit/reset_at"), stats.get("rate_limit/paused_until")
     paused_for_s = 0.0 if paused_until is None else max(0.0, paused_until - wall)
     reset_in_s = None if reset_at is None else max(0.0, reset_at - wall)
     return Traffic(
         in_flight=stats.get("rate_limit/in_flight", 0),
         limit=stats.get("rate_limit/limit"),
-        # What is left of a window that is over says nothing of the next.
+        # The rest of a window that is over isn't the next one's.
         remaining=None if reset_in_s == 0 else stats.get("rate_limit/remaining"),
         reset_in_s=reset_in_s or None,
         paused_for_s=paused_for_s,
@@ -139,7 +124,7 @@ def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
 
 
 def follows(wall: float, stats: Mapping[str, Any]) -> str:
-    """When a run that follows (FOLLOW) looks again; "" while it looks, and of any other run."""
+    """When a run with FOLLOW looks again; "" while it looks, and for any other run."""
     next_at = stats.get("crawl/next_look_at")
     if next_at is None:
         return ""
@@ -157,8 +142,8 @@ def trouble(wall: float, stats: Mapping[str, Any]) -> str:
 
 
 def ended(reason: str, stats: Mapping[str, Any]) -> str:
-    """The finish reason of a run: one that follows has no end of its own, so a signal that comes
-    when the last look was complete finishes it, as that look would have.
+    """The finish reason of a run. One with FOLLOW has no end of its own: a signal after a complete
+    look finishes it, as that look would have.
     """
     stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
     if not (stays and reason == "shutdown"):
@@ -167,14 +152,14 @@ def ended(reason: str, stats: Mapping[str, Any]) -> str:
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
-    """How long a rate limit makes so many requests take; None where it doesn't make them wait.
+    """Seconds that *requests* take under the rate limit; None where none of them has to wait.
 
-    What is left of the present window goes at once; each later one takes its length. So it falls
-    while the crawl waits, as the time to the reset does.
+    The rest of the present window is sent at once, and each later window takes its length. So the
+    result falls while the crawl waits.
     """
     if not api.limit or not api.window_s:
         return None
-    # A window that is over is a new one: all of it is left, and nothing is waited for.
+    # After a window is over, all of the next one is left.
     left = api.limit if api.remaining is None else api.remaining
     if requests <= left:
         return None
@@ -190,7 +175,7 @@ def line(figures: Figures) -> str:
 
 
 def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
-    """What there is to say: of the events, of the API, of the run; "" for the unknown."""
+    """Three facts each about the events, the API and the run; "" for what isn't known."""
     api = figures.traffic
     left = "" if api.remaining is None else f"{api.remaining:,}"
     if left and api.limit is not None:
@@ -212,17 +197,17 @@ def share(figures: Figures) -> str:
     """The done part as "12.3 %"; nothing while the total isn't known."""
     if not figures.total:
         return ""
-    # Cut, not rounded: 100 % is said of all events and of nothing less.
+    # Cut, not rounded: only all events are 100 %.
     return f"{min(1000 * figures.done // figures.total, 1000) / 10:.1f} %"
 
 
 def is_trouble(api: Traffic) -> bool:
-    """Whether requests wait because of an answer that isn't a full window's 429."""
+    """Whether requests wait for another reason than a full window (429)."""
     return api.paused_for_s > 0 and "HTTP" in api.pause_reason and "429" not in api.pause_reason
 
 
 def wait(api: Traffic) -> str:
-    """What requests wait for; a rate limit's window is no trouble."""
+    """What requests wait for, or how many are in flight."""
     if is_trouble(api):
         return f"paused {_about(api.paused_for_s)}: {api.pause_reason}"
     if api.paused_for_s:
@@ -238,7 +223,7 @@ def _rejected(figures: Figures) -> str:
 
 
 def done_about(figures: Figures) -> str:
-    """As in "done about 05:45 (4 min)", by the local clock."""
+    """The text "done about 05:45 (4 min)", by the local clock."""
     if figures.left_s is None or figures.ends_at is None:
         return ""
     at = datetime.fromtimestamp(figures.ends_at, UTC).astimezone()
@@ -248,12 +233,12 @@ def done_about(figures: Figures) -> str:
 
 
 def _about(seconds: float) -> str:
-    """A time in one unit up to an hour, for a line of few columns."""
+    """A time in one unit up to an hour, for a narrow column."""
     return f"{seconds / 60:.0f} min" if 90 <= seconds < 3600 else duration(seconds)
 
 
 def duration(seconds: float) -> str:
-    """A time for a person: 42 s, 3 min 5 s, 2 h 7 min."""
+    """A time as text: 42 s, 3 min 5 s, 2 h 7 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -262,13 +247,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def utc(at: float) -> str:
+    """An instant in epoch seconds as text, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def bucket(seconds: float) -> str:
     """The name of the histogram's bucket that *seconds* falls into: its upper bound, or "inf"."""
     return next((f"{bound:g}" for bound in HISTOGRAM_S if seconds <= bound), "inf")
 
 
 def quantile(counts: Mapping[str, int], share: float) -> float | None:
-    """The time in seconds that *share* of a histogram's values stay below, by its `bucket` names.
+    """The *share* quantile of a histogram in seconds; *counts* by `bucket` names.
 
     Interpolated within its bucket, as Prometheus' histogram_quantile does; values above the last
     bound count as that bound. None when nothing was counted.
@@ -286,10 +276,10 @@ def quantile(counts: Mapping[str, int], share: float) -> float | None:
 
 
 class Flight:
-    """Which ranges are asked for: in flight, between answer and commit, or gaps for now.
+    """The requested ranges: queued, in flight, between response and commit, or gaps.
 
-    A range that has left the downloader and isn't committed GRACE_S later was refused, lost on the
-    way or waits to be tried again: a gap, until it is asked for again or committed.
+    A range that has left the downloader and isn't committed GRACE_S later has failed or waits for
+    a retry: a gap, until it is requested again or committed.
     """
 
     GRACE_S: Final = 5.0
@@ -304,20 +294,20 @@ class Flight:
         self._sent[first] = count
 
     def left(self, first: int, now: float) -> None:
-        """Its answer has come, or won't."""
+        """The response has come, or the request has failed."""
         count = self._sent.pop(first, None)
         if count is not None:
             self._left[first] = (count, now)
 
     def committed(self, first: int) -> None:
-        """It is in the ledger."""
+        """The range is in the ledger."""
         self._sent.pop(first, None)
         self._left.pop(first, None)
 
     def ranges(self, now: float, in_flight: int) -> dict[str, list[tuple[int, int]]]:
         """(first, count) of ranges by their state: in flight, fetched, or queued for a permit.
 
-        The gate lets requests out first come, first served, so the oldest *in_flight* are out.
+        The gate sends requests in order, so the oldest *in_flight* have been sent.
         """
         asked = list(self._sent.items())
         return {
@@ -328,7 +318,7 @@ class Flight:
         }  # fmt: skip
 
     def gaps(self, now: float, total: int | None) -> int:
-        """Ranges below *total* that didn't come and aren't asked for at this moment."""
+        """Ranges below *total* that are gaps now."""
         return sum(
             now - since >= self.GRACE_S and (total is None or first < total)
             for first, (_, since) in self._left.items()
@@ -340,9 +330,8 @@ class Outcome:
     """How a run ended, for its summary. Counts in events; `seconds` of wall time.
 
     `duplicates`: known events but for `reread`, those that were read again to check. `changed`:
-    known events with other content.
-    `total_found`: the total is where the pages ended, not what the API says. `asides`: what is
-    to be known beside the proof. `rerun`: the same command may do better later.
+    known events with other content. `total_found`: the total is where the pages ended, not the
+    API's. `asides`: notes beside the proof. `rerun`: whether the same command may do better later.
     """
 
     reason: str
@@ -365,7 +354,7 @@ class Outcome:
 
 
 def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
-    """How a run ended, out of Scrapy's stats."""
+    """How a run ended, from Scrapy's stats."""
     reread = stats.get("events/reread", 0)
     return Outcome(
         reason=reason,
@@ -427,11 +416,11 @@ def kept(stored: int, served: int) -> list[str]:
 
 
 def verdict(outcome: Outcome) -> list[str]:
-    """The summary's last word. Never says "complete" of a run that isn't proved."""
+    """The summary's last lines. "complete" only for a run that is proved."""
     if outcome.complete and outcome.reason in {"finished", "too_many_rejected"}:
         proof = "proved against the API's total"
         if outcome.total_found:
-            proof = "read to its end, as the API says no reliable total"
+            proof = "read to its end, as the API sends no reliable total"
         rejected = f", with {outcome.rejected_now:,} rejected" if outcome.rejected_now else ""
         stored = (outcome.stored or 0) + (outcome.rejected_now or 0)
         more = kept(stored, outcome.total or 0)
@@ -440,14 +429,14 @@ def verdict(outcome: Outcome) -> list[str]:
 
 
 def summary(outcome: Outcome) -> list[str]:
-    """The last lines of a run: what is there, and if not all, what is missing and what to do."""
+    """The last lines of a run: its figures, and if it's incomplete, what is missing."""
     if outcome.sentence and not outcome.received:
-        return verdict(outcome)  # it never began: zeros would only hide the sentence
+        return verdict(outcome)  # it never began: zeros would hide the sentence
     return [f"{name:<23}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 
 def _why(outcome: Outcome) -> str:
-    again = "Run the same command again: it goes on where it was."
+    again = "Run the same command again: it resumes where it stopped."
     if outcome.sentence:
         return outcome.sentence
     if outcome.missing:

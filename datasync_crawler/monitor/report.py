@@ -1,7 +1,7 @@
-"""What is there, for a person and for a program: the proof's verdict, its report, the status.
+"""The reports of `scrapy verify` and `scrapy status`, as lines and as plain values.
 
-Pure: figures in, lines and plain values out. Owns what counts as complete when nobody crawls; must
-not read figures nor decide exit statuses beyond true or false.
+Pure: figures in. Owns what counts as complete while no crawl runs. Must not read figures or decide
+exit statuses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from datasync_crawler.crawl.values import Range
-from datasync_crawler.monitor.progress import EDITED, duration, kept
+from datasync_crawler.monitor.board import phase
+from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
+from datasync_crawler.store.reader import RunLine
 
-#: Without a heartbeat for so long a run has crashed or is cut off from the database, in seconds.
-CRASHED_AFTER_S: Final = 10.0
 #: Gaps and rejections that a report names.
 MOST_NAMED: Final = 5
 
@@ -21,12 +21,13 @@ MOST_NAMED: Final = 5
 class Figures:
     """Ledger and tables at one instant, in events unless a name says otherwise.
 
-    `total` is what the ledger is held against, None when it isn't known; `total_said_by` says
-    where that is from. `frontier`: below it all is committed. `gaps`: how many there are, the first
-    of them in `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates +
-    rejected. `rows` and `distinct` count `events`; `rejected_now` counts `rejected_events`, and
-    `rejections_astray` the ranges whose rejections aren't all there. `seams`: those of the newest
-    pass, by what joins them; "doubt": nothing does. `proof`: the newest one.
+    `total` is compared with the ledger, None when it isn't known; `total_said_by` names its source.
+    `frontier`: all offsets below it are committed. `gaps`: their number, the first of them in
+    `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
+    and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
+    the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
+    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked
+    for, None when nothing is committed.
     """
 
     source: str
@@ -51,6 +52,12 @@ class Figures:
     seams: Mapping[str, int]
     proof: "ProofLine | None"
     running: bool
+    page_size: int | None = None
+
+    @property
+    def is_by_cursor(self) -> bool:
+        """Whether the set was proved by cursor: there is no page at an offset."""
+        return self.proof is not None and self.proof.method == "cursor"
 
     @property
     def is_proved(self) -> bool:
@@ -60,8 +67,8 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class ProofLine:
-    """What a run has proved: `count` events from head to tail. `short`: of those that the API
-    counts, ids that it serves more than once. `proved_at`: text in UTC.
+    """A proof: `count` events from head to tail. `short`: how many fewer than the API's total,
+    because it serves ids more than once. `proved_at`: text in UTC.
     """
 
     pass_no: int
@@ -74,79 +81,78 @@ class ProofLine:
     proved_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run for the status; times in seconds, `started` as text in UTC."""
+def run_outcome(run: RunLine) -> str:
+    """How a run ended, in a word or two."""
+    state = phase(run)
+    if state == "complete" and run.finish_reason == "too_many_rejected":
+        return "complete, with too many rejected"
+    if state in {"running", "complete"}:
+        return state
+    if state == "silent":
+        return "crashed"
+    return f"not complete ({run.finish_reason})"
 
-    id: int
-    started: str
-    lasted_s: float
-    silent_s: float
-    finish_reason: str | None
-    complete: bool
-    inserted: int
-    rate: float
 
-    @property
-    def outcome(self) -> str:
-        """How it ended, in a word or two."""
-        if self.finish_reason is None:
-            return "crashed" if self.silent_s >= CRASHED_AFTER_S else "running"
-        if self.complete and self.finish_reason == "finished":
-            return "complete"
-        if self.complete and self.finish_reason == "too_many_rejected":
-            return "complete, with too many rejected"
-        return f"not complete ({self.finish_reason})"
+def _rate(run: RunLine) -> float:
+    """New events per second."""
+    return run.inserted / run.lasted_s if run.lasted_s > 0 else 0.0
 
 
 def problems(figures: Figures) -> list[str]:
-    """What speaks against "complete", each a sentence with its remedy; none: it is proved."""
-    f = figures
-    again = "Run the crawl again: it fetches just them."
-    found = []
-    if f.total is None:
+    """What contradicts "complete", each a sentence with its remedy; none: it is proved."""
+    found = [*_uncommitted(figures), *_inconsistent(figures)]
+    if doubts := figures.seams.get("doubt"):
         found.append(
-            "The API's total isn't known, so there is nothing to hold the ledger against: run the "
-            "crawl to its end."
+            f"{doubts:,} {_plural(doubts, 'seam')} between neighbouring ranges can't be joined: "
+            "events between them may be missing. Run the crawl again: it reads around them."
+        )
+    if not figures.is_proved and not found:
+        found.append(
+            "No run has proved this pass yet (front, end and count): run the crawl to its end."
+        )
+    return found
+
+
+def _uncommitted(f: Figures) -> list[str]:
+    sentence = ""
+    if f.total is None:
+        sentence = (
+            "The API's total isn't known, so the ledger can't be compared with it: run the crawl "
+            "to its end."
         )
     elif f.covered < f.total:
-        found.append(
-            f"{f.total - f.covered:,} of {f.total:,} offsets were never committed "
-            f"({_gaps(f)}). {again}"
+        sentence = (
+            f"{f.total - f.covered:,} of {f.total:,} offsets were never committed ({_gaps(f)}). "
+            "Run the crawl again: it fetches just them."
         )
+    return [sentence] if sentence else []
+
+
+def _inconsistent(f: Figures) -> list[str]:
+    """Where ledger and tables contradict each other: something else has changed them."""
+    found = []
     if f.unbalanced or f.received != f.inserted + f.duplicates + f.rejected:
         found.append(
             f"{f.unbalanced:,} ranges of the ledger don't add up (received is inserted + "
-            "duplicates + rejected): somebody has changed the table checkpoint. Crawl into a new "
-            "DB_SCHEMA."
+            "duplicates + rejected): the table checkpoint was changed. Crawl into a new DB_SCHEMA."
         )
     if f.distinct < f.inserted:
         found.append(
-            f"{f.inserted - f.distinct:,} stored events are gone: the ledger says that "
-            f"{f.inserted:,} were inserted, the table holds {f.distinct:,}. Somebody has deleted "
-            "them: restore them from a backup, or crawl into a new DB_SCHEMA."
+            f"{f.inserted - f.distinct:,} stored events are gone: the ledger counts {f.inserted:,} "
+            f"inserted ones, the table holds {f.distinct:,}. They were deleted: restore them from "
+            "a backup, or crawl into a new DB_SCHEMA."
         )
     elif f.distinct > f.inserted:
         found.append(
             f"The table holds {f.distinct - f.inserted:,} events that no crawl has inserted: "
-            f"{f.distinct:,}, and the ledger says {f.inserted:,}. Somebody else has written them."
+            f"{f.distinct:,}, and the ledger counts {f.inserted:,}. Another program wrote them."
         )
     if f.rows != f.distinct:
         found.append(f"{f.rows - f.distinct:,} rows repeat an id: events has lost its primary key.")
     if f.rejections_astray:
         found.append(
-            f"Of {f.rejections_astray:,} ranges not every rejection is in rejected_events: "
-            "somebody has deleted them. Crawl into a new DB_SCHEMA to have them again."
-        )
-    if f.seams.get("doubt"):
-        found.append(
-            f"{f.seams['doubt']:,} {_plural(f.seams['doubt'], 'seam')} between neighbouring ranges "
-            "can't be joined: events between them may be missing. Run the crawl again: it reads "
-            "around them."
-        )
-    if not f.is_proved and not found:
-        found.append(
-            "No run has proved this pass yet (front, end and count): run the crawl to its end."
+            f"Rejections of {f.rejections_astray:,} ranges are missing from rejected_events: they "
+            "were deleted. Crawl into a new DB_SCHEMA to have them again."
         )
     return found
 
@@ -185,12 +191,12 @@ def proof_lines(figures: Figures) -> list[str]:
 
 
 def _asides(f: Figures) -> list[str]:
-    """What is to be known beside the proof."""
+    """Notes beside the proof."""
     said = []
     if f.rejected_now:
         said.append(
-            f"{f.rejected_now:,} events couldn't be stored; scrapy status says why, scrapy redrive "
-            "fetches them again."
+            f"{f.rejected_now:,} events couldn't be stored: scrapy status lists the reasons, "
+            "scrapy redrive fetches them again."
         )
     assert f.total is not None  # else it isn't complete
     short = f.total - f.distinct - f.rejected_now
@@ -208,9 +214,9 @@ def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
 
 
 def status_lines(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
 ) -> list[str]:
-    """What `scrapy status` says: *reasons* of rejections with numbers, *runs* newest first."""
+    """The lines of `scrapy status`; *reasons* of rejections with numbers, *runs* newest first."""
     f = figures
     total = "unknown" if f.total is None else f"{f.total:,}"
     lines = [
@@ -223,24 +229,37 @@ def status_lines(
         *(f"              {number:,} × {reason}" for reason, number in reasons),
     ]
     if runs:
-        lines.append(f"last run      {runs[0].rate:,.0f} new events/s")
+        lines.append(f"last run      {_rate(runs[0]):,.0f} new events/s")
     lines.append(f"runs          {'the last of them:' if runs else 'none yet'}")
     lines += [
-        f"              {run.id}: {run.started}, {duration(run.lasted_s)}, {run.inserted:,} new, "
-        f"{run.outcome}"
+        f"              {run.id}: {utc(run.started_at)}, {duration(run.lasted_s)}, "
+        f"{run.inserted:,} new, {run_outcome(run)}"
         for run in runs
     ]
     return lines
 
 
 def status_values(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[Run]
+    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
 ) -> dict[str, Any]:
     """The status for `--json`."""
     return {
         **asdict(figures),
         "rejections": [{"reason": reason, "events": number} for reason, number in reasons],
-        "runs": [{**asdict(run), "outcome": run.outcome} for run in runs],
+        "runs": [
+            {
+                "id": run.id,
+                "started": utc(run.started_at),
+                "lasted_s": run.lasted_s,
+                "silent_s": run.silent_s,
+                "finish_reason": run.finish_reason,
+                "complete": run.complete,
+                "inserted": run.inserted,
+                "rate": _rate(run),
+                "outcome": run_outcome(run),
+            }
+            for run in runs
+        ],
     }
 
 
@@ -251,7 +270,7 @@ def _gaps(f: Figures) -> str:
 
 
 def _seams(f: Figures) -> str:
-    """Of the newest pass: how many are exact, joined in another way, or in doubt."""
+    """The seams of the newest pass: how many are exact, joined in another way, or in doubt."""
     names = {
         "exact": "exact",
         "deep": "deep (the set moved)",
@@ -281,7 +300,7 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _share(part: int, whole: int | None) -> str:
-    """A percentage that never says 100 of less than all."""
+    """A percentage; 100 only for all."""
     if not whole:
         return ""
     return f" ({min(100.0 * part / whole, 99.9 if part < whole else 100.0):.1f} %)"

@@ -1,8 +1,8 @@
 """The HTTP side: the page's files, its server-sent events, metrics and health. GET only.
 
-Owns who may ask: a password where one is set, else this machine alone, by a name of this machine
-(another name means that a web site in somebody's browser is asking, by DNS rebinding). Must not
-read the database itself.
+Owns access: by password where one is set, else only from this machine, under a name of this machine
+(another name is a web site's in somebody's browser, by DNS rebinding). Must not read the database
+itself.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Ages(Protocol):
-    """How old what is stored is; *newest*: the newest event, too. None: the database is away."""
+    """Reads the freshness; with *newest*, of the newest event too. None: the database is away."""
 
     def __call__(self, *, newest: bool) -> Awaitable[Freshness | None]:
         """By the database's clock."""
@@ -55,7 +55,7 @@ HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: A wrong password is answered after this, in seconds, and so is whoever asks meanwhile.
+#: Delay of the response to a wrong password, in seconds; other requests wait for it.
 WRONG_PASSWORD_S: Final = 0.5
 #: Readers of the page at the same time.
 MOST_READERS: Final = 50
@@ -90,7 +90,7 @@ class Dashboard:
             app,
             access_log=None,
             handle_signals=False,
-            handler_cancellation=True,  # who has gone doesn't wait for an answer
+            handler_cancellation=True,  # when the client has gone
             shutdown_timeout=1.0,
         )
         await self._runner.setup()
@@ -108,13 +108,13 @@ class Dashboard:
         self.url = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
     async def refusal(self) -> DatabaseRefused | None:
-        """What the database says when it refuses us; a database that is only away is waited for."""
+        """The database's error if it refuses to be read; None also while it is only away."""
         await self._feed.parts(None)
         problem = self._feed.problem
         return problem if isinstance(problem, DatabaseRefused) else None
 
     async def stop(self) -> None:
-        """Sends the last word to who is watching, and closes."""
+        """Sends the last figures to the viewers, and closes."""
         self._ending.set()
         if self._listener is not None:
             self._listener.close()
@@ -122,7 +122,7 @@ class Dashboard:
             await self._runner.cleanup()
         await self._feed.close()
 
-    # --- who may ask ------------------------------------------------------------------------------
+    # --- access -----------------------------------------------------------------------------------
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -135,12 +135,12 @@ class Dashboard:
             raise
         if not response.prepared:
             response.headers.update(HEADERS)
-        response.force_close()  # a request a connection: it has no idle time to be bounded
+        response.force_close()  # one request per connection: none of them is ever idle
         return response
 
     async def _refusal(self, request: web.Request) -> web.Response | None:
         if request.path == "/healthz":
-            return None  # says nothing but that
+            return None  # it holds no figures
         if self._password:
             header = request.headers.get("Authorization")
             if header is not None and await self._is_right(header):
@@ -153,20 +153,20 @@ class Dashboard:
         if not is_this_machine(request.host.rsplit(":", 1)[0] if request.host else ""):
             return web.Response(
                 status=421,
-                text="This page answers to localhost and 127.0.0.1 alone. To reach it by another "
-                "name, set DASHBOARD_PASSWORD.\n",
+                text="This page is served only as localhost and 127.0.0.1. To use another name, "
+                "set DASHBOARD_PASSWORD.\n",
             )
         return None
 
     async def _is_right(self, header: str) -> bool:
-        """One at a time, from whatever address: guesses side by side are no quicker."""
+        """One check at a time for all addresses: parallel guesses are no quicker."""
         async with self._guessing:
             right = _has_password(header, self._password)
             if not right:
                 await asyncio.sleep(WRONG_PASSWORD_S)
             return right
 
-    # --- what is answered -------------------------------------------------------------------------
+    # --- responses --------------------------------------------------------------------------------
 
     async def _page(self, request: web.Request) -> web.Response:
         return web.Response(body=_static("index.html"), content_type="text/html", charset="utf-8")
@@ -190,8 +190,8 @@ class Dashboard:
                 await response.prepare(request)
                 await self._stream(response, int(text) if text else None)
         except ConnectionError:
-            pass  # the reader has gone
-        except TimeoutError:  # it doesn't read
+            pass  # the viewer has gone
+        except TimeoutError:  # the viewer takes nothing
             if request.transport is not None:
                 request.transport.abort()
         finally:
@@ -204,7 +204,7 @@ class Dashboard:
         while True:
             parts = await self._feed.parts(run_id, max_age_s=0.0 if last else INTERVAL_S * 0.9)
             changed = {name: part for name, part in parts.items() if sent.get(name) != part}
-            # The run last: with it the page is drawn.
+            # The run last: the page is drawn when it arrives.
             order = sorted(changed, key=lambda name: name in {"run", "health"})
             text = b"".join(
                 b"event: %b\ndata: %b\n\n" % (name.encode(), changed[name]) for name in order
@@ -219,7 +219,7 @@ class Dashboard:
             last = self._ending.is_set()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        from datasync_crawler.monitor import metrics  # noqa: PLC0415  # when it is asked for
+        from datasync_crawler.monitor import metrics  # noqa: PLC0415  # only when requested
 
         await self._feed.parts(None)
         up = self._feed.away_s is None
@@ -259,7 +259,7 @@ class Dashboard:
 
 
 def _age(request: web.Request, name: str) -> float | None:
-    """An age in seconds out of the query; None when it isn't asked for."""
+    """An age in seconds from the query; None when it isn't there."""
     text = request.query.get(name)
     try:
         return None if text is None else parse_age(text)

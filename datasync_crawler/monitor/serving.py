@@ -18,10 +18,10 @@ DEFAULT_PORT: Final = 8765
 
 
 class Ages:
-    """How old what is stored is, read when it is asked for.
+    """Reads the freshness for requests that need it.
 
-    The newest event, which can take seconds, is read so seldom that it takes at most MOST_SHARE of
-    the time. An embedded server isn't kept running for it: the page's reader does that.
+    Reading the newest event can take seconds, so it takes at most MOST_SHARE of the time. The
+    page's reader, not this class, keeps an embedded server running.
     """
 
     def __init__(self, connector: Connector, schema: str) -> None:
@@ -31,7 +31,7 @@ class Ages:
         self._next_at = 0.0
 
     async def read(self, *, newest: bool) -> Freshness | None:
-        """What is known now; None when the database can't be read."""
+        """The freshness; None when the database can't be read."""
         async with self._one_at_a_time:
             try:
                 fresh = await asyncio.to_thread(read_freshness, self._connector, self._schema)

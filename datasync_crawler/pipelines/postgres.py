@@ -16,6 +16,7 @@ from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler.app import App
+from datasync_crawler.crawl.values import LeaseLost
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
 from datasync_crawler.store.connection import STORE_ERRORS, one_line
@@ -99,6 +100,8 @@ class PostgresPipeline:
             self._timer = loop.call_later(LONGEST_WAIT_S, self._flush)
         try:
             await committed
+        except LeaseLost as error:
+            raise DropItem(str(error), log_level="DEBUG") from None
         except STORE_ERRORS as error:
             # A CrawlError ends the crawl, which logs it once; others are logged for each page.
             logged = isinstance(error, CrawlError)
@@ -106,7 +109,7 @@ class PostgresPipeline:
         return item
 
     async def close_spider(self) -> None:
-        """Closes the connections and releases the lock; Scrapy has waited for all pages by then."""
+        """Closes the connections; Scrapy has waited for all pages by then."""
         if self._timer is not None:
             self._timer.cancel()
         await run_in_thread(self._close)
@@ -157,6 +160,8 @@ class PostgresPipeline:
                 continue
             if page.committed:
                 committed.set_result(None)
+            elif page.fenced:
+                committed.set_exception(LeaseLost("its lease is another process's"))
             else:
                 committed.set_exception(problem or RuntimeError(f"{page!r} wasn't committed"))
         # Pages that came while all writers were busy have waited long enough.
@@ -192,7 +197,6 @@ class PostgresPipeline:
         for writer in self._idle:
             writer.close()
         self._threads.shutdown()
-        self._session.close()
 
 
 def _only_ours(settings: "BaseSettings") -> bool:

@@ -153,7 +153,7 @@ class Limiter:
             self.in_flight_limit.by_server = max(1, info.concurrency)
         messages = self._messages.nonsense(info.nonsense)
         probe = self._probe.ended(sent_at)
-        if self._refusals.is_limits(status, info, probe=probe):
+        if self._refusals.is_limits(now, sent_at, status, info, probe=probe):
             messages += self._limited(now, sent_at, status, info, probe=probe)
             self._landed()
             return Outcome("limited", tuple(messages))

@@ -34,25 +34,28 @@ class Refusals:
         self.opens_at: float | None = None  # the end of the pause by the server
         self._random = random
         self._paused_at = -math.inf
-        self._unavailable = 0  # answers 503 in a row
+        self._unavailable_at = -math.inf  # the last answer, if it was a 503
         self._says_503 = False  # the limit answers 503 without a retry time
 
-    def is_limits(self, status: int, info: RateLimitInfo, *, probe: bool) -> bool:
+    def is_limits(
+        self, now: float, sent_at: float, status: int, info: RateLimitInfo, *, probe: bool
+    ) -> bool:
         """Whether an answer comes from a rate limit, and so uses up no retry.
 
         429 always does. 403 does with a retry time or a spent quota; otherwise the key is wrong.
         503 does with a retry time, after a pause has helped against it, and when several come in
-        a row to concurrent requests (nginx's limit_req gives nothing else). A single 503, or one to
-        a probe, is a failure of the server.
+        a row to concurrent requests (nginx's limit_req gives nothing else). A single 503, one page
+        that answers 503 at each retry, or a probe's 503, is a failure of the server.
         """
-        self._unavailable = self._unavailable + 1 if status == 503 else 0
+        is_concurrent = sent_at <= self._unavailable_at
+        self._unavailable_at = now if status == 503 else -math.inf
         says_when = info.retry_after_s is not None
         if status == 403:
             return says_when or info.spent is not None
         if status == 503:
             if probe and self.count:
                 self._says_503 = False
-            return says_when or self._says_503 or (not probe and self._unavailable > 1)
+            return says_when or self._says_503 or (is_concurrent and not probe)
         return status == 429
 
     def limited(self, now: float, sent_at: float, info: RateLimitInfo, known_s: float) -> float:
@@ -63,7 +66,7 @@ class Refusals:
         if not self.is_same_burst(sent_at):
             self._count(now)
         self.by_limit = True
-        self.by_503 = self._unavailable > 0 and info.retry_after_s is None
+        self.by_503 = self._unavailable_at == now and info.retry_after_s is None
         spent = info.spent
         reset_s = None if spent is None else spent.reset_in_s
         opens_in_s = info.retry_after_s if reset_s is None else reset_s

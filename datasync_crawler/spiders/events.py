@@ -8,6 +8,7 @@ is fetched, write to the database, or pace.
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,10 +28,14 @@ from datasync_crawler.crawl.cursor import read_by_cursor
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
+from datasync_crawler.crawl.reader import Reader
+from datasync_crawler.crawl.sharing import share, under
 from datasync_crawler.crawl.values import (
     Ask,
     Empty,
     Failed,
+    Fenced,
+    Lease,
     LimitRefused,
     Outcome,
     Page,
@@ -99,8 +104,9 @@ class EventsSpider(scrapy.Spider):
         self._repeats = RepeatWatch()
         self._has_page = False
         self._pass_no = 0  # the run's first pass
-        self._ledger = app.ledger()
+        self._ledger, self._leases = app.ledger(), app.leases()
         self._planning: asyncio.Future[Verdict] | None = None
+        self._renewing: asyncio.Future[None] | None = None
         self._by_cursor = False  # offsets lead nowhere, as an earlier look has found out
         self._has_begun = False
         self._following: Following | None = None
@@ -115,7 +121,9 @@ class EventsSpider(scrapy.Spider):
         """
         try:
             self._check_arguments()
-            self._ledger.run_id = self.crawler.stats.get_value("crawl/run_id")
+            run_id = self.crawler.stats.get_value("crawl/run_id")
+            self._ledger.run_id = self._leases.run_id = run_id
+            self._renewing = asyncio.ensure_future(self._leases.keep(self._paused_s))
             if self.config.follow_s is not None:
                 self._following = Following(self.crawler.stats, self.config.follow_s, self._excess)
             self._planning = asyncio.ensure_future(self._plan())
@@ -159,13 +167,28 @@ class EventsSpider(scrapy.Spider):
         return await self._following.run(self._look, asyncio.sleep)
 
     async def _look(self) -> Verdict:
-        """The planner's verdict: by offset, or by cursor where offsets lead nowhere."""
-        config = self.config
+        """The verdict on the set, of this process or of one that it shares the crawl with."""
         self._repeats = RepeatWatch()
-        reader = self._app.reader(
-            World(self._ledger, self._waiting.fetch, asyncio.sleep, self._say_covered)
+        world = World(
+            self._ledger, self._leases, self._waiting.fetch, asyncio.sleep, self._say_covered
         )
+        reader = self._app.reader(world)
         redrive, self._redrive = self._redrive, ""  # once, not at each look
+
+        async def plan(lease: Lease) -> Verdict:
+            self._ledger.lease = lease
+            reader.world = replace(world, fetch=under(lease, world.fetch))
+            try:
+                return await self._prove(reader, redrive)
+            finally:
+                self._ledger.lease, reader.world = None, world
+
+        fresh_s = 0.0 if self.config.follow_s is None else self.config.follow_s / 2
+        return await share(reader, plan, own=redrive not in {"", "0"}, fresh_s=fresh_s)
+
+    async def _prove(self, reader: Reader, redrive: str) -> Verdict:
+        """The verdict of the process that holds the proof."""
+        config = self.config
         if config.pagination != "cursor" and not self._by_cursor:
             planner = Planner(reader, redrive=redrive == "1", anew=redrive == "all")
             verdict = await planner.run()
@@ -182,6 +205,11 @@ class EventsSpider(scrapy.Spider):
             )
             self._by_cursor = True
         return await read_by_cursor(reader, redrive=redrive in {"1", "all"})
+
+    def _paused_s(self) -> float:
+        """Seconds until the API's rate limit lets a request through."""
+        until = self.crawler.stats.get_value("rate_limit/paused_until")
+        return 0.0 if until is None else until - time.time()
 
     def _say_covered(self, offsets: int) -> None:
         """What the ledger's chain holds before this look's pages."""
@@ -432,15 +460,18 @@ class EventsSpider(scrapy.Spider):
 
     def _is_reread(self, page: EventPage) -> bool:
         """Whether known events are in it by right: a reading that checks, the front of a pass after
-        the first, or another pass of the same run.
+        the first, or by cursor any page of it, or another pass of the same run.
         """
         if page.pass_no > 0 and not self._pass_no:
             self._pass_no = page.pass_no
-        is_front = page.pass_no > 1 and not page.first_offset
+        is_front = page.pass_no > 1 and (not page.first_offset or page.ask.cursor is not None)
         return page.pass_no < 0 or is_front or page.pass_no > self._pass_no
 
     def _page_lost(self, item: Any, exception: BaseException | None = None) -> None:
-        if isinstance(item, EventPage):
+        if isinstance(item, EventPage) and item.fenced:
+            self.crawler.stats.inc_value("pages/fenced")
+            self._waiting.resolve(item.request_no, Fenced(item.ask))
+        elif isinstance(item, EventPage):
             cause = str(exception) if exception else "a pipeline has failed"
             self._waiting.resolve(item.request_no, Failed(item.ask, cause))
 
@@ -483,7 +514,11 @@ class EventsSpider(scrapy.Spider):
             # What it failed with was reported by start().
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await self._planning
+        if self._renewing is not None:
+            self._renewing.cancel()
         await self._ledger.close()
+        with contextlib.suppress(CrawlError):  # they expire by themselves
+            await self._leases.close()
 
 
 def _as_page(page: EventPage) -> Page:

@@ -10,6 +10,7 @@ import re
 import shlex
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Address, ip_address
@@ -26,6 +27,7 @@ from datasync_crawler.errors import (
     DatabaseRefused,
     DatabaseUnreachable,
 )
+from datasync_crawler.store import pooling
 from datasync_crawler.store.targets import EmbeddedTarget, ServerTarget, Target
 
 if TYPE_CHECKING:
@@ -44,33 +46,35 @@ CONNECT_TIMEOUT_S: Final = 10
 #: libpq's messages when the server answered "no". It gives no SQLSTATE at this point.
 _REFUSED: Final = re.compile(
     r"password|authentication|pg_hba|does not exist|permission denied|not permitted to log in"
+    r"|no such (?:user|database)|unsupported startup parameter"  # pgbouncer's
     r"|does not support SSL|certificate|invalid \S+ value|invalid dsn|invalid port",
     re.IGNORECASE,
 )
-#: Both ends notice a vanished peer within about a minute instead of two hours. Until the server
-#: does, its backend holds the crawl's lock and the keys of uncommitted rows.
+#: Both ends notice a vanished peer within about 20 s instead of two hours. Until the server does,
+#: its backend holds the keys of uncommitted rows, which another process may be about to store.
 _KEEPALIVES: Final = {
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
 }
 _SERVER_KEEPALIVES: Final = (
-    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-    "SET tcp_user_timeout = 60000"
-)
+    "tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 2",
+    "tcp_user_timeout = 20000",
+)  # fmt: skip
 
 
-#: Set on every connection: an operator or function that another role makes in `public` could match
-#: better than PostgreSQL's own and would run as our role. pg_temp is named, last, because it is
-#: searched first otherwise. Statements name tables with their schema.
-_OWN_NAMES_ONLY: Final = "SET search_path = pg_catalog, pg_temp"
-#: Set on connections that read tables of any owner: views and row security policies run their
-#: owner's functions as our role. The second setting exists since 14.13, 15.8 and 16.4.
-TABLES_ONLY: Final = (
-    "SET row_security = off; SELECT set_config(name, 'view, foreign-table', false) "
-    "FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'"
-)
+#: Settings of every connection, by session or by transaction (`pooling`). An operator or function
+#: that another role makes in `public` could match better than PostgreSQL's own and would run as our
+#: role. pg_temp is named, last, because it is searched first otherwise. Statements name tables with
+#: their schema. What is reported as committed survives a crash of the server.
+_OWN_NAMES_ONLY: Final = "search_path = pg_catalog, pg_temp"
+_DURABLE: Final = "synchronous_commit = on"
+#: Settings of connections that read tables of any owner: views and row security policies run their
+#: owner's functions as our role. The second one exists since 14.13, 15.8 and 16.4.
+_NO_POLICIES: Final = "row_security = off"
+_NO_VIEWS: Final = "restrict_nonsystem_relation_kind"
+_READ_ONLY: Final = "default_transaction_read_only = on"
 
 #: Connections that this process has open, and whether `cut_all` was called.
 _opened: "WeakSet[Connection]" = WeakSet()
@@ -85,6 +89,7 @@ class Backend:
 
     pid: int
     started_at: datetime
+    shared: bool = False
 
     @classmethod
     def of(cls, connection: "Connection") -> "Backend":
@@ -93,13 +98,18 @@ class Backend:
             connection,
             "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
         )
-        return cls(*rows[0])
+        pid, started_at = rows[0]
+        return cls(pid, started_at, pooling.is_pooled(connection))
 
     def end(self, connection: "Connection") -> None:
         """Ends the process if it still runs, because it holds its locks until then.
 
-        Its transaction is rolled back, or committed if the COMMIT had already begun.
+        Its transaction is rolled back, or committed if the COMMIT had already begun. A shared one
+        is left alone: it may serve another client by now, and it ends by itself when it waits in a
+        transaction (`pooling.IDLE_IN_TRANSACTION_MS`).
         """
+        if self.shared:
+            return
         execute(
             connection,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -132,17 +142,16 @@ class Connector:
         params = self._params()
         try:
             if isinstance(self.target, ServerTarget):
-                connection: Connection = psycopg2.connect(**params)
+                connection: Connection = psycopg2.connect(
+                    **params, connection_factory=pooling.PoolableConnection
+                )
             else:
                 from datasync_crawler.store import local  # noqa: PLC0415  # only where it is used
 
                 connection = local.connect(params)
             _opened.add(connection)
             connection.set_client_encoding("UTF8")  # over what the URL sets
-            _run_once(connection, _OWN_NAMES_ONLY)
-            if isinstance(self.target, ServerTarget):
-                _run_once(connection, _SERVER_KEEPALIVES)
-                self._warn_of_cleartext(connection)
+            self._set_up(connection)
         except UnicodeError:
             raise DatabaseRefused(self._sentence("the answer can't be read")) from None
         except psycopg2.Error as error:
@@ -160,14 +169,21 @@ class Connector:
         connection.autocommit = True
         return connection
 
-    def connect_to_read(self) -> "Connection":
-        """A new connection for reading tables of any owner without running code of theirs.
+    def connect_to_read(self, *, statement_timeout_ms: int = 0) -> "Connection":
+        """A new read-only connection for tables of any owner, which runs no code of theirs.
 
         Raises what `connect` does.
         """
         connection = self.connect()
         try:
-            _run_once(connection, TABLES_ONLY)
+            known = _run_once(
+                connection, "SELECT name FROM pg_settings WHERE name = %s", (_NO_VIEWS,)
+            )
+            settings = [_NO_POLICIES, *(f"{_NO_VIEWS} = 'view, foreign-table'" for _ in known)]
+            settings += pooling.READING if pooling.is_pooled(connection) else [_READ_ONLY]
+            if statement_timeout_ms:
+                settings.append(f"statement_timeout = {statement_timeout_ms}")
+            _apply(connection, settings)
         except psycopg2.Error as error:
             close_quietly(connection)
             raise DatabaseUnreachable(self._sentence(describe(error))) from None
@@ -179,6 +195,20 @@ class Connector:
             if self._embedded is not None:
                 self._embedded.release()
                 self._embedded = None
+
+    def _set_up(self, connection: "Connection") -> None:
+        """Applies the settings of every connection. Raises psycopg2.Error."""
+        settings = [_OWN_NAMES_ONLY, _DURABLE]
+        if isinstance(self.target, ServerTarget):
+            # A pooler has sent a pid of its own. No search_path is set yet: the schema is named.
+            pid = _run_once(connection, "SELECT pg_catalog.pg_backend_pid()")
+            if pid != [(connection.info.backend_pid,)]:
+                pooling.share(connection)
+                settings += pooling.WRITING
+            else:
+                settings += _SERVER_KEEPALIVES
+            self._warn_of_cleartext(connection)
+        _apply(connection, settings)
 
     def _params(self) -> dict[str, Any]:
         common = {
@@ -243,10 +273,21 @@ def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":
         raise DatabaseUnreachable(str(error)) from None
 
 
-def _run_once(connection: "Connection", statement: str) -> None:
+def _apply(connection: "Connection", settings: Sequence[str]) -> None:
+    """Sets *settings*, each as `name = value`, for all transactions of *connection*."""
+    if pooling.is_pooled(connection):
+        pooling.set_locally(connection, settings)
+    else:
+        _run_once(connection, "; ".join(f"SET {setting}" for setting in settings))
+
+
+def _run_once(
+    connection: "Connection", statement: str, params: Any = None
+) -> list[tuple[Any, ...]]:
     connection.autocommit = True
-    execute(connection, statement)
+    rows = execute(connection, statement, params)
     connection.autocommit = False
+    return rows
 
 
 def execute(connection: "Connection", statement: str, params: Any = None) -> list[tuple[Any, ...]]:

@@ -37,7 +37,7 @@ class EventExport:
     def __enter__(self) -> Self:
         self._connection = self._connector.connect_to_read()
         try:
-            self._connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            self._connection.set_session(isolation_level="REPEATABLE READ")
             schema.refuse_strange_columns(self._connection, self._schema)
             self._run(lambda cursor: cursor.execute("SET LOCAL TIME ZONE 'UTC'"))
         except BaseException:

@@ -37,7 +37,7 @@ def _read(connector: Connector, schema_name: str, name: str) -> tuple[Any, ...] 
     with closing(statements):
         connection = statements.open()
         with translating(schema_name):
-            connection.set_session(readonly=True, autocommit=True)
+            connection.autocommit = True
             schema.refuse_strange_columns(connection, schema_name)
         try:
             return statements.run(name)[0]

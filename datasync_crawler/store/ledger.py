@@ -5,7 +5,6 @@ Must not write ranges: `writer` does, in the transaction of their rows.
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -15,14 +14,15 @@ from datasync_crawler.crawl.values import (
     Doubt,
     Gap,
     Joined,
+    Lease,
+    LeaseLost,
     LedgerState,
     PassFigures,
     Proof,
 )
-from datasync_crawler.errors import DatabaseLost, DatabaseUnreachable
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
-from datasync_crawler.store.statements import Rows, Statements
+from datasync_crawler.store.statements import Rows, Statements, insist
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ T = TypeVar("T")
 class Ledger:
     """`crawl.ports.Ledger` on a connection and a thread of its own.
 
-    Raises DatabaseLost when the database stays away longer than DB_MAX_WAIT, and DatabaseRefused
-    for any other error of it.
+    `lease`: without it nothing is written, and LeaseLost raised. Raises DatabaseLost when the
+    database stays away longer than DB_MAX_WAIT, and DatabaseRefused for any other error of it.
     """
 
     def __init__(
@@ -43,10 +43,13 @@ class Ledger:
         stop: threading.Event,
         run_id: int | None = None,
     ) -> None:
-        self._statements = Statements(("ledger", "gaps"), schema, connector.connect_autocommit)
+        self._statements = Statements(
+            ("ledger", "gaps", "leases"), schema, connector.connect_autocommit
+        )
         self._max_wait_s = max_wait_s
         self._stop = stop
         self.run_id = run_id
+        self.lease: Lease | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
     async def state(self) -> LedgerState:
@@ -90,17 +93,24 @@ class Ledger:
             for first, left, right, same in rows
         ]
 
-    async def join(self, pass_no: int, joined: Sequence[Joined]) -> None:
-        """Records proved seams."""
+    async def join(
+        self, pass_no: int, joined: Sequence[Joined], *, overlap: int | None = None
+    ) -> None:
+        """Records proved seams, unless pages overlap by more than *overlap* now."""
         values = [
             (pass_no, one.first, one.kind, one.depth, one.readings, self.run_id) for one in joined
         ]
+
+        def join() -> None:
+            if overlap is None or self._statements.run("overlap")[0][0] <= overlap:
+                self._statements.run_values("join", values)
+
         if values:
-            await self._insisting(lambda: self._statements.run_values("join", values))
+            await self._write(join)
 
     async def unjoin(self, pass_no: int, kind: str) -> None:
         """Deletes the recorded seams of this kind."""
-        await self._fetch("unjoin", **{"pass": pass_no, "kind": kind})
+        await self._write(lambda: self._statements.run("unjoin", **{"pass": pass_no, "kind": kind}))
 
     async def figures(self, pass_no: int) -> PassFigures:
         """Sums over the pass and the tables."""
@@ -128,23 +138,23 @@ class Ledger:
 
     async def prove(self, proof: Proof) -> None:
         """Records the proof of a pass."""
-        await self._fetch(
-            "prove",
-            **{
-                "pass": proof.pass_no,
-                "head_id": proof.head_id,
-                "tail_id": proof.tail_id,
-                "count": proof.count,
-                "total": proof.total,
-                "short": proof.short,
-                "method": proof.method,
-                "run_id": self.run_id,
-            },
-        )
+        params = {
+            "pass": proof.pass_no,
+            "head_id": proof.head_id,
+            "tail_id": proof.tail_id,
+            "count": proof.count,
+            "total": proof.total,
+            "short": proof.short,
+            "method": proof.method,
+            "run_id": self.run_id,
+        }
+        await self._write(lambda: self._statements.run("prove", **params))
 
     async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
         """Records what was learned of the API."""
-        await self._fetch("remember", page_limit=page_limit, overlap=overlap)
+        await self._write(
+            lambda: self._statements.run("remember", page_limit=page_limit, overlap=overlap)
+        )
 
     async def cursor(self, pass_no: int) -> tuple[str, int]:
         """The cursor that the pass ends in and the offset behind it; ("", 0): none."""
@@ -163,24 +173,22 @@ class Ledger:
     async def _fetch(self, name: str, **params: Any) -> Rows:
         return await self._insisting(lambda: self._statements.run(name, **params))
 
+    async def _write(self, work: Callable[[], object]) -> None:
+        """Runs *work* in a transaction that the lease guards."""
+        lease = self.lease
+
+        def write() -> None:
+            with self._statements.transaction():
+                if lease is not None and not self._statements.run(
+                    "fence", leases=((lease.number, lease.epoch),)
+                ):
+                    raise LeaseLost
+                work()
+
+        await self._insisting(write)
+
     async def _insisting(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._insist, work)
-
-    def _insist(self, work: Callable[[], T]) -> T:
-        """Runs *work*, again while the database is away, for DB_MAX_WAIT at most."""
-        lost_at: float | None = None
-        delay_s = 0.1
-        while True:
-            try:
-                return work()
-            except (DatabaseLost, DatabaseUnreachable):
-                now = time.monotonic()
-                lost_at = now if lost_at is None else lost_at
-                waited_s = now - lost_at  # with the time that attempts to connect took
-                if waited_s >= self._max_wait_s or self._stop.wait(delay_s):
-                    raise DatabaseLost(
-                        f"The database has been away for {waited_s:.0f} s (DB_MAX_WAIT). "
-                        "What was committed is safe: run the crawl again when it is back."
-                    ) from None
-                delay_s = min(2 * delay_s, 5.0)
+        return await loop.run_in_executor(
+            self._thread, lambda: insist(work, max_wait_s=self._max_wait_s, stop=self._stop)
+        )

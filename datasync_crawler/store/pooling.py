@@ -1,33 +1,86 @@
-"""Detection of a pooler that shares server connections between transactions.
+"""Connections through a pooler that may serve each transaction by another backend.
 
-The crawl's lock, its temporary table and its settings belong to a server session. Behind pgbouncer
-with pool_mode=transaction any client may get that session. Must not connect.
+Behind pgbouncer with pool_mode=transaction a setting of the session would stay on a backend that
+serves others next, and be missing in our next transaction. So the settings are sent with the first
+statement of each transaction, by SET LOCAL, and end with it. Must not open connections.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
-from datasync_crawler.errors import DatabaseRefused
-from datasync_crawler.store.connection import execute
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, connection, cursor
+from psycopg2.sql import Composable
 
 if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection  # noqa: N812
+    from collections.abc import Sequence
+
+#: A backend that waits longer for the next statement of a transaction is ended: it holds locks, and
+#: a pooler may not notice that its client is gone. About as long as `connection` waits for a peer.
+WRITING: Final = ("idle_in_transaction_session_timeout = 60000",)
+#: A reader holds no locks that matter, and may keep its snapshot while it writes a file.
+READING: Final = ("transaction_read_only = on", "idle_in_transaction_session_timeout = 0")
 
 
-def refuse_shared_backend(one: "Connection", other: "Connection") -> None:
-    """Raises DatabaseRefused when two open connections, both idle, are served by one backend.
+class PoolableConnection(connection):
+    """A connection to a server, or to a pooler before it.
 
-    PostgreSQL has a backend per connection. A pooler in transaction mode gives any client the
-    backend that became free last. (In statement mode pgbouncer itself refuses transactions.)
+    `at_begin`: what each transaction begins with; empty on a direct connection, where settings are
+    the session's.
     """
-    if backend_pid(one) == backend_pid(other):
-        raise DatabaseRefused(
-            "Between the crawler and PostgreSQL stands a pooler that shares connections "
-            "(pgbouncer with pool_mode=transaction): the lock that keeps two crawls apart can't be "
-            "held there. Set DB_PORT or DATABASE_URL to the server itself, or to a pool with "
-            "pool_mode=session."
-        )
+
+    at_begin: str = ""
 
 
-def backend_pid(connection: "Connection") -> int:
-    """The process that serves the next statement."""
-    return int(execute(connection, "SELECT pg_backend_pid()")[0][0])
+class PooledCursor(cursor):
+    """Sends `at_begin` of its PoolableConnection before a transaction's first statement.
+
+    Both go to the server as one query: where a statement is a transaction (autocommit), PostgreSQL
+    runs all statements of a query in one.
+    """
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002  # psycopg2's name
+        """Runs *query*; text, bytes or a Composable."""
+        if self.name is not None:  # psycopg2 puts DECLARE … CURSOR before the query
+            self._begin()
+        elif _is_idle(self.connection):
+            if isinstance(query, Composable):
+                query = query.as_string(self)
+            at_begin = _at_begin(self.connection)
+            query = at_begin.encode() + query if isinstance(query, bytes) else at_begin + query
+        super().execute(query, vars)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        """Runs a COPY. Raises psycopg2.ProgrammingError in autocommit mode."""
+        self._begin()
+        super().copy_expert(sql, file, size)
+
+    def _begin(self) -> None:
+        if _is_idle(self.connection):
+            if self.connection.autocommit:
+                raise psycopg2.ProgrammingError("Through a pooler this needs a transaction.")
+            with self.connection.cursor() as first:
+                first.execute("")
+
+
+def share(one: connection) -> None:
+    """Makes *one*, a PoolableConnection, send its settings with each transaction."""
+    one.cursor_factory = PooledCursor
+
+
+def is_pooled(one: connection) -> bool:
+    """Whether *one* was found to go through a pooler."""
+    return one.cursor_factory is PooledCursor
+
+
+def set_locally(one: connection, settings: "Sequence[str]") -> None:
+    """Adds *settings*, each as `name = value`, to those that transactions of *one* begin with."""
+    assert isinstance(one, PoolableConnection)  # Connector
+    one.at_begin += "".join(f"SET LOCAL {setting}; " for setting in settings)
+
+
+def _at_begin(one: connection) -> str:
+    return one.at_begin if isinstance(one, PoolableConnection) else ""
+
+
+def _is_idle(one: connection) -> bool:
+    return one.info.transaction_status == TRANSACTION_STATUS_IDLE

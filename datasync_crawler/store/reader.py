@@ -1,4 +1,4 @@
-"""What the dashboard and the metrics read: runs, samples, the ledger at a glance, rejections.
+"""Readings for the dashboard, the metrics and the status: runs, samples, ledger, rejections.
 
 Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
 """
@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import psycopg2
 
-from datasync_crawler.errors import DatabaseRefused
-from datasync_crawler.store import queries, runstats, schema
-from datasync_crawler.store.connection import Connector, close_quietly, cut, describe
+from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
+from datasync_crawler.store import runstats, schema
+from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.store.statements import Rows, Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
-#: A read that takes longer is given up, in milliseconds: the page must not burden the server.
+#: A statement that takes longer is cancelled, in milliseconds: the page must not burden the server.
 STATEMENT_TIMEOUT_MS: Final = 20_000
 #: Rows of the table that are read for its history, about; of a larger one, a sample.
 MOST_ROWS: Final = 4_000_000
-#: The second is what a view is met with (`Connector.connect_to_read`).
-_REFUSALS: Final = (psycopg2.ProgrammingError, psycopg2.errors.ObjectNotInPrerequisiteState)
+#: Runs in the page's list.
+MOST_RUNS: Final = 50
+#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
+#: Ten beats.
+SILENT_AFTER_S: Final = 10.0
 
 
-class RunLine(msgspec.Struct, frozen=True):
-    """A run in the list. Times: epoch seconds; `silent_s`: since the last heartbeat."""
+class RunRow(msgspec.Struct, frozen=True):
+    """A row of ``crawl_runs``. Times: epoch seconds; `silent_s`: since the last heartbeat."""
 
     id: int
     host: str
@@ -36,24 +38,22 @@ class RunLine(msgspec.Struct, frozen=True):
     lasted_s: float
     silent_s: float
     finish_reason: str | None
+
+
+class RunLine(RunRow, frozen=True):
+    """A run in a list of runs."""
+
     complete: bool
     inserted: int
     rejected: int
+    received: int
 
 
-class Run(msgspec.Struct, frozen=True):
-    """One run with the stats that its last heartbeat wrote."""
+class Run(RunRow, frozen=True):
+    """A run with the stats of its last heartbeat; `malformed`: they are no crawl's, so left out."""
 
-    id: int
-    host: str
-    pid: int
-    started_at: float
-    finished_at: float | None
-    lasted_s: float
-    silent_s: float
-    finish_reason: str | None
     stats: dict[str, Any]
-    malformed: bool = False  # what stands in `stats` isn't a crawl's: it's left out
+    malformed: bool = False
 
 
 class LedgerView(msgspec.Struct, frozen=True):
@@ -104,60 +104,61 @@ class TableView(msgspec.Struct, frozen=True):
     newest: list[tuple[float, str, str | None, str | None, str | None]]
 
 
+def run_lines(rows: Rows) -> list[RunLine]:
+    """Rows of the statement `runs`."""
+    read = [(*row[:8], row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
+    return [RunLine(*values) for values in read]
+
+
 class DashboardReader:
     """Reads on a connection of its own, from one thread at a time.
 
     Each call raises psycopg2.Error or CrawlError when the database is away; the next one opens a
-    new connection. Before the first crawl there are no tables: then there is nothing, no error.
+    new connection. Before the first crawl there are no tables: then results are empty.
     """
 
     def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
         self._schema = schema_name
-        self._queries = queries.load("dashboard", schema_name)
-        self._connection: Connection | None = None
+        self._statements = Statements(("runlist", "dashboard"), schema_name, self._connect)
 
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
-        rows = [
-            (*row[:8], row[8] == "true", *map(runstats.read_count, row[9:]))
-            for row in self._fetch("runs", None)
-        ]
-        return [RunLine(*row) for row in rows]
+        return run_lines(self._fetch("runs", most=MOST_RUNS))
 
     def run(self, run_id: int | None) -> Run | None:
         """One run, the newest for None."""
-        rows = self._fetch("run", {"run_id": run_id})
+        rows = self._fetch("run", run_id=run_id)
         if not rows:
             return None
         *first, text = rows[0]
         stats = runstats.read_stats(text)
-        row = (*first, stats or {}, stats is None)
-        return Run(*row)
+        values = (*first, stats or {}, stats is None)
+        return Run(*values)
 
     def series(self, run_id: int, points: int) -> list[tuple[float, dict[str, Any]]]:
         """About *points* samples of a run at most: seconds since its start, and figures."""
-        rows = self._fetch("series", {"run_id": run_id, "points": points})
+        rows = self._fetch("series", run_id=run_id, points=points)
         read = [(at_s, runstats.read_sample(text)) for at_s, text in rows]
         return [(at_s, figures) for at_s, figures in read if figures is not None]
 
     def ledger(self, most_cells: int) -> LedgerView | None:
         """The ledger in at most *most_cells* cells; None before the first crawl."""
-        sources, sums = self._fetch("source", None), self._fetch("ledger_sums", None)
+        sources, sums = self._fetch("source"), self._fetch("ledger_sums")
         if not sources or not sums:
             return None
         (source, total), (stored, duplicates, rejections, ranges, newest) = sources[0], sums[0]
-        reach = self._fetch("reach", {"pass": newest})[0][0]
+        reach = self._fetch("reach", **{"pass": newest})[0][0]
         whole = max(reach if total is None else total, 1)
         width = -(-whole // most_cells)
         params = {"total": whole, "width": width, "pass": newest}
-        cells, covered, view_reach, gaps, first_gaps = self._fetch("ledger", params)[0]
+        cells, covered, view_reach, gaps, first_gaps = self._fetch("ledger", **params)[0]
         return LedgerView(
             source=source,
             total=total,
             width=width,
             cells={cell: int(count) for cell, count in cells},
-            rejected=dict(self._fetch("rejected_cells", params)),
+            rejected=dict(self._fetch("rejected_cells", **params)),
             covered=covered,
             reach=view_reach,
             gaps=gaps,
@@ -166,19 +167,18 @@ class DashboardReader:
             duplicates=duplicates,
             rejections=rejections,
             ranges=ranges,
-            runs=dict(self._fetch("cell_runs", params)),
-            doubts=[first for (first,) in self._fetch("doubts", params)],
+            runs=dict(self._fetch("cell_runs", **params)),
+            doubts=[first for (first,) in self._fetch("doubts", **params)],
         )
 
     def table(self) -> TableView | None:
         """What is stored, of a sample if the table is large; None if it can't be read in time."""
-        heap, indexes, rows = self._fetch("sizes", {"schema": self._schema})[0]
+        heap, indexes, rows = self._fetch("sizes", schema=self._schema)[0]
         percent = min(100.0, 100.0 * MOST_ROWS / max(rows, 1))
-        params = {"percent": percent}
         try:
-            counts = self._fetch("rows_by", params)
-            newest = self._fetch("newest_events", params)
-        except (DatabaseRefused, psycopg2.errors.QueryCanceled):
+            counts = self._fetch("rows_by", percent=percent)
+            newest = self._fetch("newest_events", percent=percent)
+        except (DatabaseRefused, _TooSlow):
             return None
         return TableView(
             heap=heap,
@@ -191,48 +191,42 @@ class DashboardReader:
 
     def rejections(self, most: int) -> list[Example]:
         """Up to three examples of each of the *most* commonest reasons, commonest first."""
-        rows = self._fetch("rejections", {"most": most})
+        rows = self._fetch("rejections", most=most)
         return [
             Example(reason, events, position, bytes(raw)) for reason, events, position, raw in rows
         ]
 
     def close(self) -> None:
-        """Closes the connection and lets go of the embedded server."""
-        close_quietly(self._connection)
-        self._connection = None
+        """Closes the connection and releases the embedded server."""
+        self._statements.close()
         self._connector.release()
 
     def cut(self) -> None:
         """From another thread: ends a call that a hanging server would never end."""
-        cut(self._connection)
+        self._statements.cut()
 
     def _connect(self) -> "Connection":
-        connection = self._connector.connect_to_read()
+        connection = self._connector.connect_to_read(statement_timeout_ms=STATEMENT_TIMEOUT_MS)
         try:
-            connection.set_session(readonly=True, autocommit=True)
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+            connection.autocommit = True
             schema.refuse_strange_columns(connection, self._schema)
         except BaseException:
             close_quietly(connection)
             raise
         return connection
 
-    def _fetch(self, name: str, params: "Mapping[str, Any] | None") -> list[tuple[Any, ...]]:
-        if self._connection is None:
-            self._connection = self._connect()
+    def _fetch(self, name: str, /, **params: Any) -> Rows:
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(self._queries[name], params)
-                return cursor.fetchall()
-        except psycopg2.errors.UndefinedTable:
+            return self._statements.run(name, **params)
+        except TablesMissing:
             return []
-        except _REFUSALS as error:  # rights, views, or tables of another shape: not "away"
-            raise DatabaseRefused(
-                f"The database refuses to be read: {describe(error)}. Give this role the right to "
-                "read all tables of DB_SCHEMA, or check DB_SCHEMA."
-            ) from None
-        except psycopg2.Error:
-            close_quietly(self._connection)
-            self._connection = None
+        except DatabaseRefused as error:
+            if isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
+                raise _TooSlow(
+                    f"The statement {name} took longer than {STATEMENT_TIMEOUT_MS // 1000} s."
+                ) from None
             raise
+
+
+class _TooSlow(DatabaseLost):
+    """A statement was cancelled for its time: the server is busy, and may answer the next one."""

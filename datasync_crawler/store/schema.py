@@ -3,7 +3,6 @@
 Must not change a table that somebody else made.
 """
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -31,12 +30,6 @@ _MADE_MEANWHILE: Final = (
     psycopg2.errors.DuplicateColumn,
     psycopg2.errors.DuplicateSchema,
 )
-
-
-def advisory_key(schema: str, purpose: str) -> int:
-    """A 64-bit key for pg_advisory_lock, the same in every process."""
-    digest = hashlib.sha256(f"datasync-crawler/{purpose}/{schema}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def migrate(connection: "Connection", schema: str) -> None:

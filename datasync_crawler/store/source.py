@@ -4,7 +4,7 @@ import threading
 from contextlib import closing
 from dataclasses import dataclass
 
-from datasync_crawler.errors import CrawlLocked
+from datasync_crawler.errors import CrawlError
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
 from datasync_crawler.store.statements import Statements
@@ -36,7 +36,7 @@ async def read_anchors(connector: Connector, schema: str) -> Anchors | None:
 
 
 def move(connector: Connector, schema: str, old: str, new: str) -> None:
-    """Names *new* as the source. Raises CrawlLocked when another command was first."""
+    """Names *new* as the source. Raises CrawlError when another command was first."""
     with closing(Statements(("source",), schema, connector.connect_autocommit)) as statements:
         if not statements.run("move_source", **{"from": old, "to": new}):
-            raise CrawlLocked(f"Another command has changed the source of schema {schema}.")
+            raise CrawlError(f"Another command has changed the source of schema {schema}.")

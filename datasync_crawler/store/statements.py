@@ -4,22 +4,31 @@ Every part of the store runs its statements through this, but for `writer` and `
 several statements in one transaction and decide by SQLSTATE what comes next.
 """
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg2
 from psycopg2.extras import execute_values
 
-from datasync_crawler.errors import CrawlError, DatabaseLost, DatabaseRefused, TablesMissing
+from datasync_crawler.errors import (
+    CrawlError,
+    DatabaseLost,
+    DatabaseRefused,
+    DatabaseUnreachable,
+    TablesMissing,
+)
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import close_quietly, describe, is_connection_lost
+from datasync_crawler.store.connection import close_quietly, cut, describe, is_connection_lost
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 Rows = list[tuple[Any, ...]]
+T = TypeVar("T")
 
 
 class Statements:
@@ -57,6 +66,22 @@ class Statements:
         with self._cursor() as cursor:
             execute_values(cursor, self._queries[name], values)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Makes one transaction of what is run within, on a connection in autocommit mode."""
+        self._execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            if self._connection is not None and not self._connection.closed:
+                self._execute("ROLLBACK")
+            raise
+        self._execute("COMMIT")
+
+    def _execute(self, statement: str) -> None:
+        with self._cursor() as cursor:
+            cursor.execute(statement)
+
     def open(self) -> "Connection":
         """The connection, opened if need be."""
         if self._connection is None or (self._reconnects and self._connection.closed):
@@ -68,15 +93,42 @@ class Statements:
         close_quietly(self._connection)
         self._connection = None
 
+    def cut(self) -> None:
+        """From another thread: ends a call that waits for a server that doesn't answer."""
+        cut(self._connection)
+
     @contextmanager
     def _cursor(self) -> "Iterator[Cursor]":
         connection = self.open()
         try:
             with translating(self._schema), connection.cursor() as cursor:
                 yield cursor
-        except CrawlError:
-            close_quietly(connection)
+        except CrawlError as error:
+            # Without a transaction a missing table leaves nothing behind.
+            if not (connection.autocommit and isinstance(error, TablesMissing)):
+                close_quietly(connection)
             raise
+
+
+def insist(work: Callable[[], T], *, max_wait_s: float, stop: threading.Event) -> T:
+    """Runs *work*, again while the database is away, for DB_MAX_WAIT at most. Raises DatabaseLost
+    after that and when the crawl is stopped meanwhile.
+    """
+    lost_at: float | None = None
+    delay_s = 0.1
+    while True:
+        try:
+            return work()
+        except (DatabaseLost, DatabaseUnreachable):
+            now = time.monotonic()
+            lost_at = now if lost_at is None else lost_at
+            waited_s = now - lost_at  # with the time that attempts to connect took
+            if waited_s >= max_wait_s or stop.wait(delay_s):
+                raise DatabaseLost(
+                    f"The database has been away for {waited_s:.0f} s (DB_MAX_WAIT). "
+                    "What was committed is safe: run the crawl again when it is back."
+                ) from None
+            delay_s = min(2 * delay_s, 5.0)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from typing import Any, Final, Self
 
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.errors import CrawlError, TablesMissing
-from datasync_crawler.monitor.report import CRASHED_AFTER_S, MOST_NAMED, Figures, ProofLine, Run
+from datasync_crawler.monitor.report import MOST_NAMED, Figures, ProofLine
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
+from datasync_crawler.store.reader import SILENT_AFTER_S, RunLine, run_lines
 from datasync_crawler.store.statements import Statements, translating
 
 #: Reasons and runs that the status lists.
@@ -29,14 +30,14 @@ class ProofReader:
         self._connector = connector
         self._schema = schema_name
         self._statements = Statements(
-            ("verify", "gaps"), schema_name, connector.connect_to_read, reconnects=False
+            ("verify", "gaps", "runlist"), schema_name, connector.connect_to_read, reconnects=False
         )
 
     def __enter__(self) -> Self:
         try:
             connection = self._statements.open()
             with translating(self._schema):
-                connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+                connection.set_session(isolation_level="REPEATABLE READ")
                 schema.refuse_strange_columns(connection, self._schema)
         except BaseException:
             self.__exit__()
@@ -88,6 +89,7 @@ class ProofReader:
             rejected_now=sums[6],
             rejections_astray=self._statements.run("rejections_astray")[0][0],
             pass_no=newest,
+            page_size=self._statements.run("page_size", **{"pass": newest})[0][0],
             seams=self._seams(newest, exact),
             proof=ProofLine(*proofs[0]) if proofs else None,
             running=self.is_running(),
@@ -95,7 +97,7 @@ class ProofReader:
 
     def is_running(self) -> bool:
         """Whether a crawl's heartbeat is young."""
-        return bool(self._statements.run("is_running", crashed_after_s=CRASHED_AFTER_S)[0][0])
+        return bool(self._statements.run("is_running", silent_after_s=SILENT_AFTER_S)[0][0])
 
     def reasons(self) -> list[tuple[str, int]]:
         """The commonest reasons of rejections, with their numbers; the rest as one."""
@@ -104,22 +106,9 @@ class ProofReader:
         events = sum(number for _, number in rest)
         return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
-        rows = self._statements.run("last_runs", most=MOST_RUNS)
-        return [
-            Run(
-                run_id,
-                started,
-                lasted_s,
-                silent_s,
-                reason,
-                bool(complete),
-                int(inserted),
-                inserted / lasted_s if lasted_s > 0 else 0.0,
-            )
-            for run_id, started, lasted_s, silent_s, reason, complete, inserted in rows
-        ]
+        return run_lines(self._statements.run("runs", most=MOST_RUNS))
 
     def _seams(self, newest: int, exact: int) -> dict[str, int]:
         if not self._statements.run("has_seams", **{"pass": newest})[0][0]:

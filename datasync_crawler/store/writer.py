@@ -15,6 +15,7 @@ import msgspec
 import psycopg2
 from psycopg2.extras import execute_values
 
+from datasync_crawler.crawl.values import Lease
 from datasync_crawler.errors import DatabaseLost, DatabaseUnreachable
 from datasync_crawler.events import copyrows
 from datasync_crawler.items import EventPage
@@ -75,6 +76,7 @@ class Writer:
         self._backend: Backend | None = None
         self._merge_first = 0
         self._ledger = queries.load("ledger", session.schema)
+        self._leases = queries.load("leases", session.schema)
         columns = ", ".join(queries.quote_identifier(name) for name in copyrows.COLUMNS)
         self._events = {
             name: statement.replace("{columns}", columns)
@@ -89,7 +91,8 @@ class Writer:
         All in one transaction, unless PostgreSQL refuses a row: then each page has its own, and the
         row is rejected. Raises DatabaseLost when the database stays away longer than DB_MAX_WAIT or
         the crawl is stopped meanwhile, and psycopg2.Error for what no row caused (disk full,
-        missing rights). Pages with `committed` set are stored even then.
+        missing rights). Pages with `committed` set are stored even then. A page whose lease is lost
+        isn't committed: `fenced` is set instead.
         """
         started = time.monotonic()
         try:
@@ -112,7 +115,7 @@ class Writer:
         conflicts = 0
         lost_at: float | None = None
         attempt = self._transaction
-        while pending := [page for page in pages if not page.committed]:
+        while pending := [page for page in pages if not page.committed and not page.fenced]:
             try:
                 self._reconnect(pending)
                 pending = [page for page in pending if not page.committed]
@@ -144,14 +147,11 @@ class Writer:
         """Connects if need be, and reads which pages a lost COMMIT has committed."""
         if self._connection is not None and not self._connection.closed:
             return
-        if self._backend is not None:
-            self._session.ensure_locked()
         connection = self._session.connector.connect()
         try:
             with connection, connection.cursor() as cursor:
                 if self._backend is not None:
                     self._backend.end(connection)
-                cursor.execute("SET synchronous_commit = on")
                 cursor.execute(
                     self._ledger["committed_ranges"], {"ranges": tuple(page.key for page in pages)}
                 )
@@ -207,6 +207,9 @@ class Writer:
         with connection.cursor() as cursor:
             counts = self._store_rows(cursor, pages)
             known = self._store_rejections(cursor, pages)
+            if self._fence(cursor, pages):
+                connection.rollback()
+                return
             self._store_ledger(cursor, pages, counts, known)
             total = self._learn_total(cursor, pages)
             connection.commit()
@@ -216,6 +219,21 @@ class Writer:
             _fill(page, inserted, page.received - inserted - rejected, changed, rejected)
         self.stats.transactions += 1
         self.stats.rows += sum(len(page.events) for page in pages)
+
+    def _fence(self, cursor: "Cursor", pages: Sequence[EventPage]) -> bool:
+        """Marks the pages whose leases are another process's; returns whether there are any.
+
+        From here on to the end of the transaction nobody can claim the leases of the others.
+        """
+        leases = {page.ask.lease for page in pages if page.ask.lease is not None}
+        if not leases:
+            return False
+        keys = tuple((lease.number, lease.epoch) for lease in leases)
+        cursor.execute(self._leases["fence"], {"leases": keys})
+        held = {Lease(*row) for row in cursor.fetchall()}
+        for page in pages:
+            page.fenced = page.ask.lease is not None and page.ask.lease not in held
+        return held != leases
 
     def _store_rows(self, cursor: "Cursor", pages: Sequence[EventPage]) -> list[Counts]:
         """Stores the pages' events; returns (inserted, changed) for each page.
@@ -280,7 +298,10 @@ class Writer:
         times as long.
         """
         cursor.execute(self._events[statement])
-        new = {event_id for event_id, is_new in cursor.fetchall() if is_new}
+        new = {event_id for (event_id,) in cursor.fetchall()}
+        if self._update and new:
+            cursor.execute(self._events["inserted_ids"], {"ids": list(new)})
+            new = {event_id for (event_id,) in cursor.fetchall()}
         left = set(new)
         inserted = []
         for page in reversed(pages) if self._update else pages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_secret_that_others_can_read_is_told(
             ("the field 'colour'", "id, session_id"),
         ),
         (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are UTF-8")),
-        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "an event a line")),
+        (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "one event per line")),
         (["-s", "DOWNLOAD_DELAY=2"], ("DOWNLOAD_DELAY is set", "RATE_LIMIT", "WORKERS=1")),
         (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
         (["-a", f"API_KEY={CANARY}"], ("no argument 'API_KEY'", "-s NAME=value")),
@@ -210,25 +211,24 @@ def test_another_api_in_the_schema_is_refused(database: Database) -> None:
     assert database.value('SELECT count(*) FROM "an ""other"" one".events') == 20
 
 
-def test_a_second_crawl_into_the_schema_waits_and_ends_with_1(database: Database) -> None:
-    """One crawl a schema at a time; the first one isn't disturbed."""
-    with MockServer("--events", "3000", "--rate-limit", "2", "--rate-window", "3600") as mock:
-        first = start_crawl(
-            mock, database, "-s", "BULK_PAGE_SIZE=1000", "-s", "RATE_LIMIT_MAX_WAIT=9999"
-        )
-        try:
-            # It pauses for an hour after two pages: until then it holds the lock for sure.
-            assert first.stdout is not None
-            for line in first.stdout:
-                if "Rate limit: " in line:
-                    break
-            done = crawl(mock, database)
-            assert_says(done, 1, "NOT complete", "Another crawl is running", "DB_SCHEMA")
-            assert first.poll() is None
-        finally:
-            first.terminate()
-            first.communicate(timeout=30)
-        assert first.returncode == 1
+@pytest.mark.parametrize("setting", ["ID_FIELD=key", "PAGINATION=page", "ON_DUPLICATE=update"])
+def test_a_second_process_with_other_settings_is_refused(database: Database, setting: str) -> None:
+    """What would make it see or store something else; the first one isn't disturbed."""
+    with MockServer("--events", "3000", "--latency-ms", "3000") as mock:
+        first = start_crawl(mock, database, "-s", "BULK_PAGE_SIZE=300")
+        deadline = time.monotonic() + 60
+        while database.value("SELECT to_regclass('leases')") is None or not database.value(
+            "SELECT count(*) FROM leases WHERE owner IS NOT NULL"
+        ):
+            assert time.monotonic() < deadline, "the first crawl doesn't begin"
+        done = crawl(mock, database, "-s", setting)
+        mock.config(latency_ms=0)
+        log, _ = first.communicate(timeout=120)
+    name, _, value = setting.partition("=")
+    assert_says(done, 2, "NOT complete", "Another process is crawling into this schema")
+    assert f"{value!r} here" in done.log
+    assert name in done.log
+    assert first.returncode == 0, log
 
 
 def test_a_spider_that_isnt_there_ends_with_2() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,14 +13,14 @@ from typing import TYPE_CHECKING
 import psycopg2
 import pytest
 from clusters import Cluster
-from crawling import assert_equals_truth, crawl, start_crawl
+from crawling import assert_equals_truth, crawl, start_crawl, until
 from databases import Database
 from faults.truth import truths
 from mockserver import MockServer
 from proxy import COMMIT, CuttingProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 EVENTS = 20_000
 SETTINGS = ("-s", "BULK_PAGE_SIZE=200", "-s", "WORKERS=4")
@@ -39,15 +38,6 @@ def committed(database: Database) -> int:
     if database.value("SELECT to_regclass('checkpoint')") is None:
         return 0
     return int(database.value("SELECT count(*) FROM checkpoint"))
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        if process is not None and process.poll() is not None:
-            raise AssertionError(f"the crawl has ended:\n{process.communicate()[0]}")
-        assert time.monotonic() < deadline, "it doesn't come to pass"
-        time.sleep(0.02)
 
 
 def rss_mb(pid: int) -> float:
@@ -199,72 +189,3 @@ def test_a_role_that_owns_nothing_but_its_tables(cluster: Cluster) -> None:
         done = crawl(mock, narrow, *SETTINGS)
     assert done.status == 0, done.log
     assert_equals_truth(database, truths(1, 0, 1000))
-
-
-@pytest.fixture
-def pgbouncer(cluster: Cluster, tmp_path: Path) -> Iterator[Callable[[str], Database]]:
-    """Starts pgbouncer in a pool mode before the cluster; gives the database behind it."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "pgbouncer"]):
-            subprocess.run(["apt-get", *command], check=False, capture_output=True, timeout=300)
-        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("pgbouncer can't be had here")
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(pool_mode: str) -> Database:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        users = cluster.folder / "users.txt"
-        users.write_text('"postgres" ""\n')
-        ini = cluster.folder / "pgbouncer.ini"
-        ini.write_text(
-            f"[databases]\n* = host=127.0.0.1 port={cluster.port}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {users}\npool_mode = {pool_mode}\n"
-        )
-        command = [program, "-q", str(ini)]
-        switch = cluster._switch  # pgbouncer doesn't run as root either
-        started.append(
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                             cwd="/", **switch)
-        )  # fmt: skip
-        behind = Database({**cluster.database.params, "port": str(port)})
-        until(lambda: _accepts(port))
-        return behind
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(30)
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def test_a_pooler_that_shares_connections_is_refused(
-    pgbouncer: Callable[[str], Database],
-) -> None:
-    """pool_mode=transaction: exit 2, a sentence that says what to set, nothing made."""
-    behind = pgbouncer("transaction")
-    with MockServer("--events", "500") as mock:
-        done = crawl(mock, behind, *SETTINGS)
-        assert mock.stats()["requests"] == 0
-    assert done.status == 2, done.log
-    assert "pool_mode=session" in done.log
-    assert behind.value("SELECT to_regclass('events')") is None
-
-
-def test_a_pooler_by_session_works(pgbouncer: Callable[[str], Database]) -> None:
-    """pool_mode=session keeps one server connection for each of ours: complete."""
-    behind = pgbouncer("session")
-    with MockServer("--events", "1000") as mock:
-        done = crawl(mock, behind, *SETTINGS)
-    assert done.status == 0, done.log
-    assert_equals_truth(behind, truths(1, 0, 1000))

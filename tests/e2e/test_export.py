@@ -107,7 +107,7 @@ def test_every_row_is_there_as_it_is_stored(filled: Database, tmp_path: Path, na
     else:
         assert read_csv(file) == without_empty(stored(filled))
         again = scrapy(None, filled, "export", str(file))
-        assert "in place of the file that was there" in again.log
+        assert "in place of an earlier file" in again.log
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -148,8 +148,8 @@ def test_what_cant_be_exported(database: Database, tmp_path: Path) -> None:
     """Exit 2 for a wrong name, 1 for nothing to read; each with a sentence, and no file."""
     for arguments, status, said in (
         ([], 2, "takes one file"),
-        (["events.xlsx"], 2, "says no format"),
-        ([str(tmp_path / "no" / "events.csv")], 2, "name a file in a folder that is there"),
+        (["events.xlsx"], 2, "has no known ending"),
+        ([str(tmp_path / "no" / "events.csv")], 2, "name a file in a folder that exists"),
         ([str(tmp_path / "events.csv")], 1, "Nothing has been crawled into schema public yet."),
     ):
         done = scrapy(None, database, "export", *arguments)

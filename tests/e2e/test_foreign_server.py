@@ -1,27 +1,20 @@
-"""Other servers of this kind by settings alone: json-server, numbered pages, other names."""
+"""Other servers of this kind by settings alone: numbered pages, other names, misbehaviours.
+
+Real ones: test_other_apis.py.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
-import socket
-import subprocess
-import time
 from typing import TYPE_CHECKING, Any
-from urllib.request import urlopen
 
 import pytest
 from crawling import crawl
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from databases import Database
-
-EVENTS = 2500
-PACKAGE = "json-server@0.17.4"
 
 
 def events(number: int) -> list[dict[str, Any]]:
@@ -32,7 +25,7 @@ def events(number: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def assert_all_there(database: Database, number: int = EVENTS) -> None:
+def assert_all_there(database: Database, number: int) -> None:
     """Each event once, with its content."""
     rows = database.execute(
         "SELECT id, session_id, name, properties->>'page', "
@@ -52,65 +45,6 @@ def quick(**named: object) -> list[str]:
 
 def settings(**named: object) -> list[str]:
     return [word for name, value in named.items() for word in ("-s", f"{name}={value}")]
-
-
-@pytest.fixture(scope="module")
-def json_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a json-server from npm that serves our events."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("npm isn't installed: json-server can't be had")
-    folder: Path = tmp_path_factory.mktemp("json-server")
-    installed = subprocess.run(
-        [npm, "install", "--silent", "--no-audit", "--no-fund", PACKAGE],
-        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    if installed.returncode:
-        pytest.skip(f"npm can't install {PACKAGE}: {installed.stderr[-200:]}")
-    (folder / "db.json").write_text(json.dumps({"events": events(EVENTS)}))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [str(folder / "node_modules/.bin/json-server"), "--quiet", "--host", "127.0.0.1",
-         "--port", str(port), "db.json"],
-        cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    try:
-        while True:
-            try:
-                urlopen(f"{url}/events?_limit=1", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, "json-server has ended"
-                assert time.monotonic() < deadline, "json-server doesn't answer"
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def test_json_server(database: Database, json_server: str) -> None:
-    """`_start`/`_limit`, a bare list, numeric ids, a header for the total; run twice."""
-    args = settings(BULK_PATH="/events", OFFSET_PARAM="_start", LIMIT_PARAM="_limit",
-                    BULK_PAGE_SIZE=200)  # fmt: skip
-    env = {"API_BASE_URL": json_server, "API_KEY": "unused"}
-    done = crawl(None, database, *args, env=env)
-    assert done.status == 0, done.log
-    assert_all_there(database)
-    again = crawl(None, database, *args, env=env)
-    assert again.status == 0, again.log
-    assert again.line("run: new ") == "0"
-
-
-def test_json_server_by_numbered_pages(database: Database, json_server: str) -> None:
-    """The same server by `_page`/`_limit`, which it counts from 1."""
-    args = settings(BULK_PATH="/events", OFFSET_PARAM="_page", LIMIT_PARAM="_limit",
-                    BULK_PAGE_SIZE=300, PAGINATION="page")  # fmt: skip
-    done = crawl(None, database, *args, env={"API_BASE_URL": json_server, "API_KEY": "unused"})
-    assert done.status == 0, done.log
-    assert_all_there(database)
 
 
 @pytest.mark.parametrize("start", [0, 1])

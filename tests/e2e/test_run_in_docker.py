@@ -93,7 +93,7 @@ def test_without_one_it_is_a_demonstration_with_a_database_of_its_own(checkout: 
     """Another project, a password that is drawn once and that only its owner can read."""
     first = checkout.run("--docker", "--events", "5000")
     assert first.returncode == 0, first.stderr
-    assert "This is a demonstration: 5000 made-up events" in first.stdout
+    assert "This is a demonstration: 5000 generated events" in first.stdout
     call, values = checkout.calls()[-1]
     assert call == ["compose", "run", "--rm", "--no-TTY", "demo"]
     assert values["COMPOSE_PROJECT_NAME"] == "datasync-demo"

@@ -137,7 +137,7 @@ def test_demonstration_then_nothing_new(stranger):
     """With nothing configured it says that it demonstrates, completes; a second run is idle."""
     status, output = stranger.run("--events", "20000")
     assert status == 0, output
-    assert "This is a demonstration: 20,000 made-up events" in output
+    assert "This is a demonstration: 20,000 generated events" in output
     assert "install -m 600 .env.example .env, set API_BASE_URL and API_KEY" in output
     assert "complete: proved against the API's total" in output
     assert "scrapy psql" in output
@@ -167,7 +167,7 @@ def test_readmes_commands_after_the_demonstration(stranger):
     for command in (("crawl", "events"), ("redrive",), ("verify",), ("fetch", "http://x")):
         assert stranger.scrapy(*command) == (2, "", before)
     assert stranger.run("--events", "3000")[0] == 0
-    says = "Nothing is configured: this is the demonstration, whose mock API serves 3,000 made-up"
+    says = "Nothing is configured: this is the demonstration, whose mock API serves 3,000 generated"
     for command in (
         ("crawl", "events", "-s", "DASHBOARD_PORT=0"), ("crawl", "events", "-O", "events.jsonl"),
         ("redrive",),
@@ -184,7 +184,7 @@ def test_readmes_commands_after_the_demonstration(stranger):
     page = f"http://127.0.0.1:{stranger.mock_port}/api/v1/events/bulk?limit=1"
     assert '"total":3000' in stranger.scrapy("fetch", "--nolog", page)[1]
     status, output = stranger.run(port=False)  # as many events, on the same port
-    assert (status, "3,000 made-up events" in output) == (0, True), output
+    assert (status, "3,000 generated events" in output) == (0, True), output
     until(lambda: not stranger.processes(), lambda: f"left behind: {stranger.processes()}")
 
 
@@ -285,7 +285,7 @@ def test_busy_mock_port_is_said(stranger):
         status, output = stranger.run()
     assert status == 1
     said = output.splitlines()[-1]
-    assert f"mock API can't run on port {stranger.mock_port}" in said
+    assert f"mock API can't listen on port {stranger.mock_port}" in said
     assert "--mock-port" in said
     assert len(output.splitlines()) == 2  # the other says that it is a demonstration
 

@@ -74,7 +74,7 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
         ("INSERT INTO events (id) VALUES ('alien')", "1 events that no crawl has inserted"),
         ("DELETE FROM checkpoint WHERE first_offset = 399", "(1 gap: 399–597)"),
         ("DELETE FROM checkpoint WHERE first_offset >= 2190", "(1 gap: 2190–2999)"),
-        ("DELETE FROM rejected_events WHERE position = 99", "not every rejection"),
+        ("DELETE FROM rejected_events WHERE position = 99", "are missing from rejected_events"),
         ("UPDATE source SET total = 4000", "1,000 of 4,000 offsets were never committed"),
         (UNBALANCE,
          "1 ranges of the ledger don't add up"),
@@ -120,7 +120,7 @@ def test_verify_without_a_word_from_the_api(database: Database) -> None:
             ("401:start=1", "the key is wrong"),
             (f"redirect:to={other.url},every=1", "HTTP 302"),
             ("html:every=1", "is no page"),
-            ("reset-before:every=1", "can't be asked"),
+            ("reset-before:every=1", "couldn't be fetched"),
         ):
             mock.config(fault=[fault])
             done = scrapy(mock, database, "verify")

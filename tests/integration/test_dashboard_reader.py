@@ -146,7 +146,7 @@ def test_the_reader_can_write_nothing(room, reader):
     reader.runs()
     with (
         pytest.raises(psycopg2.errors.ReadOnlySqlTransaction),
-        reader._connection.cursor() as cursor,
+        reader._statements.open().cursor() as cursor,
     ):
         cursor.execute("DELETE FROM public.crawl_runs")
 

@@ -12,7 +12,7 @@ from datasync_crawler.store import queries, schema
 
 TABLES = {
     "events", "checkpoint", "rejected_events", "source", "rate_limits", "crawl_runs",
-    "crawl_samples", "seams", "proofs",
+    "crawl_samples", "seams", "proofs", "leases",
 }  # fmt: skip
 
 

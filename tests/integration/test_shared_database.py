@@ -10,7 +10,7 @@ import pytest
 from databases import Database
 from rooms import API, Room
 
-from datasync_crawler.errors import CrawlLocked, DatabaseRefused, SchemaConflict
+from datasync_crawler.errors import DatabaseRefused, SchemaConflict
 from datasync_crawler.store import connection as connections
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import Connector, is_remote
@@ -88,7 +88,7 @@ def test_a_table_of_another_role_is_refused(database: Database, mallory: Databas
             FOR EACH ROW EXECUTE FUNCTION mallorys.fire();
         GRANT ALL ON public.events TO PUBLIC;
     """)
-    session = Session(connector(database), "public", lock_wait_s=0)
+    session = Session(connector(database), "public")
     with pytest.raises(SchemaConflict) as caught:
         session.open(api_base_url=API, pagination="offset")
     role = mallory.params["user"]
@@ -150,39 +150,6 @@ def test_reading_runs_nothing_of_anybodys(
     finally:
         reading.close()
         database.execute(f"DROP ROLE {role}")
-
-
-def test_who_holds_the_crawls_lock_is_not_asked_of_a_planted_view(
-    database: Database, mallory: Database
-) -> None:
-    """The sentence for a second crawl comes before the tables are looked at; it runs nothing."""
-    mallory.execute("""
-        CREATE FUNCTION mallorys.host() RETURNS text LANGUAGE plpgsql AS
-            'BEGIN PERFORM mallorys.trap(); RETURN ''h''; END';
-        CREATE VIEW public.crawl_runs AS
-        SELECT 1::bigint AS id, mallorys.host() AS host, 1 AS pid, now() AS started_at,
-               NULL::timestamptz AS finished_at;
-        GRANT ALL ON public.crawl_runs TO PUBLIC
-    """)
-    with closing(mallory.connect()) as theirs, theirs.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (schema.advisory_key("public", "crawl"),))
-        with pytest.raises(CrawlLocked):
-            Session(connector(database), "public", lock_wait_s=0).open(
-                api_base_url=API, pagination="offset"
-            )
-    assert victims(mallory) == []
-
-
-def test_a_lock_that_another_role_holds_stops_nobody(database: Database, mallory: Database) -> None:
-    """The tables are made although somebody holds the advisory lock that migrations once took."""
-    with closing(mallory.connect()) as theirs, theirs.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", (schema.advisory_key("public", "migrate"),))
-        database.execute(
-            "ALTER DATABASE {dbname} SET lock_timeout = '5s'".format(**database.params)
-        )
-        room = Room(database)
-        room.close()
-    assert database.value("SELECT count(*) FROM crawl_runs") == 1
 
 
 def test_a_table_that_somebody_is_just_making_is_waited_for_with_an_end(

@@ -20,7 +20,7 @@ from proxy import COMMIT, CuttingProxy
 from rooms import Room, event, page
 
 from datasync_crawler.crawl.values import Ask
-from datasync_crawler.errors import CrawlLocked, DatabaseLost
+from datasync_crawler.errors import DatabaseLost
 from datasync_crawler.events.event import Rejection
 from datasync_crawler.store import writer as writer_module
 from datasync_crawler.store.connection import Connector
@@ -277,21 +277,6 @@ def test_a_partition_leaves_no_lock_behind(database):
         room.close()
 
 
-def test_another_crawl_that_took_the_lock_is_left_alone(database):
-    """A writer whose crawl has lost the lock to another one stops, and writes nothing."""
-    room = Room(database)
-    writer = room.writer()
-    writer.write([page(["a"])])
-    room.session.close()
-    other = Room(database)
-    room.cut(writer)
-    with pytest.raises(CrawlLocked):
-        writer.write([page(["b"], first=1)])
-    assert room.ids() == ["a"]
-    other.close()
-    room.close()
-
-
 def test_a_database_that_stays_away_is_given_up(database):
     """DB_MAX_WAIT passed: DatabaseLost, nothing claimed."""
     with CuttingProxy(database.params["host"], int(database.params["port"])) as proxy:
@@ -396,7 +381,6 @@ def test_a_server_killed_in_mid_batch_is_started_again_and_waited_for(tmp_path):
         asyncio.run(ledger.close())
     finally:
         writer.close()
-        session.close()
         connector.release()
 
 

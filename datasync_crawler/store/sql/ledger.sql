@@ -98,9 +98,15 @@ ON CONFLICT (pass) DO UPDATE
 SET head_id = excluded.head_id, tail_id = excluded.tail_id, count = excluded.count,
     total = excluded.total, short = excluded.short, method = excluded.method, run_id = excluded.run_id, proved_at = now();
 
+-- name: overlap
+-- Locked, so that none of two processes stores seams of a narrower overlap while the other
+-- remembers a wider one.
+SELECT overlap FROM {schema}.source FOR SHARE;
+
 -- name: remember
 UPDATE {schema}.source
-SET page_limit = coalesce(%(page_limit)s, page_limit), overlap = coalesce(%(overlap)s, overlap);
+SET page_limit = coalesce(%(page_limit)s, page_limit),
+    overlap = greatest(coalesce(%(overlap)s, overlap), overlap);
 
 -- name: cursor
 -- The cursor that a pass ends with and the offset after it, if the cursor hasn't expired.

@@ -17,11 +17,6 @@ SELECT api_base_url FROM {schema}.source;
 -- name: start_run
 INSERT INTO {schema}.crawl_runs (host, pid) VALUES (%(host)s, %(pid)s) RETURNING id;
 
--- name: running
--- The run that holds the crawl's lock: the newest one without an end.
-SELECT id, host, pid, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')
-FROM {schema}.crawl_runs WHERE finished_at IS NULL ORDER BY id DESC LIMIT 1;
-
 -- name: beat
 -- One statement, one commit: the run's row and a sample of its figures.
 WITH beaten AS (

@@ -105,6 +105,33 @@ CREATE TABLE {schema}.rate_limits (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- name: leases
+-- Who fetches what: a row per chunk of pages, and one for the proof (docs/scale.md). A page is
+-- committed only while its lease has the epoch at which it was claimed.
+CREATE TABLE {schema}.leases (
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    kind text NOT NULL CHECK (kind IN ('proof', 'chunk')),
+    pass integer NOT NULL,
+    -- The chunk's offsets, and where the range before it may begin.
+    first bigint NOT NULL,
+    stop bigint NOT NULL,
+    floor bigint NOT NULL DEFAULT 0,
+    shift bigint NOT NULL DEFAULT 0,
+    page_size integer,
+    epoch bigint NOT NULL DEFAULT 0,
+    -- A random number of the process, for as long as it runs.
+    owner uuid,
+    run_id bigint,
+    expires_at timestamptz,
+    -- Of the proof: the settings that all processes must share, and the last verdict.
+    settings jsonb,
+    decided bigint,
+    decided_at timestamptz,
+    verdict jsonb,
+    PRIMARY KEY (id),
+    UNIQUE (kind, pass, first)
+);
+
 -- name: crawl_runs
 -- One row per run. heartbeat_at is by the database's clock: any machine can tell a dead run.
 CREATE TABLE {schema}.crawl_runs (

@@ -8,6 +8,11 @@ SELECT s.api_base_url,
        coalesce(s.total, (SELECT p.count FROM {schema}.proofs AS p ORDER BY p.pass DESC LIMIT 1))
 FROM {schema}.source AS s;
 
+-- name: page_size
+-- What the newest pass asked for, once it knew what the API serves; NULL: nothing is committed.
+SELECT coalesce(max(requested) FILTER (WHERE first_offset > 0), max(requested))
+FROM {schema}.checkpoint WHERE pass = %(pass)s;
+
 -- name: newest_pass
 SELECT greatest(coalesce(max(pass), 0), 0) FROM {schema}.checkpoint;
 
@@ -92,22 +97,10 @@ WHERE c.rejected > 0 AND c.pass > 0
 -- name: is_running
 SELECT EXISTS (SELECT 1 FROM {schema}.crawl_runs
                WHERE finished_at IS NULL
-                 AND heartbeat_at > now() - %(crashed_after_s)s * interval '1 second');
+                 AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second');
 
 -- name: rejection_reasons
 SELECT reason, count(*) FROM {schema}.rejected_events GROUP BY reason ORDER BY 2 DESC, 1;
-
--- name: last_runs
-SELECT id, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
-       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
-       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
-       finish_reason,
-       stats->'crawl/complete' = 'true',
-       CASE jsonb_typeof(stats->'events/inserted')
-           WHEN 'number' THEN (stats->>'events/inserted')::numeric::float8 ELSE 0 END
-FROM {schema}.crawl_runs
-ORDER BY id DESC
-LIMIT %(most)s;
 
 -- name: stored_events
 SELECT id, session_id, user_id, type, name, properties::text, session::text, extra::text,

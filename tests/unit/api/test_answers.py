@@ -77,7 +77,9 @@ def test_each_kind_of_pagination_has_its_address() -> None:
         ("?page=2", "https://api.example.com/v1/events?page=2"),
         ("https://api.example.com:443/x", "https://api.example.com:443/x"),
         ("https://evil.example.com/x", None),
-        ("http://api.example.com/x", None),
+        ("http://api.example.com/x?y=1", "https://api.example.com/x?y=1"),
+        ("http://api.example.com:80/x", None),
+        ("http://evil.example.com/x", None),
         ("//evil.example.com/x", None),
     ],
 )

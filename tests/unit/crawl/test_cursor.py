@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual import Crash, MemoryLedger
+from virtual import Crash, MemoryLeases, MemoryLedger, ProcessLeases
 
 from datasync_crawler.crawl.cursor import read_by_cursor
 from datasync_crawler.crawl.ports import World
@@ -86,7 +86,7 @@ def read(
     async def pause(seconds: float) -> None:
         raise AssertionError(seconds)
 
-    world = World(ledger, fetch, pause, lambda _: None)
+    world = World(ledger, ProcessLeases(MemoryLeases(ledger), 1), fetch, pause, lambda _: None)
     reader = Reader(world, page_size=page_size, in_flight=8, numbered=False)
     return asyncio.run(read_by_cursor(reader, redrive=redrive))
 

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasync_crawler.crawl import ranges
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
 from datasync_crawler.crawl.ports import World
 from datasync_crawler.crawl.reader import Reader
+from datasync_crawler.crawl.sharing import share, under
 from datasync_crawler.crawl.values import (
     Ask,
     ChainEnd,
+    Chunk,
     Doubt,
     Empty,
     Failed,
+    Fenced,
     Gap,
     Joined,
+    Lease,
+    LeaseLost,
     LedgerState,
     NoEndpoint,
     Outcome,
@@ -33,6 +38,7 @@ from datasync_crawler.crawl.values import (
     Proof,
     Range,
     Repeated,
+    Standing,
     Verdict,
 )
 
@@ -329,8 +335,10 @@ class MemoryLedger:
         ]  # fmt: skip
         return found[:most]
 
-    async def join(self, pass_no: int, joined: Sequence[Joined]) -> None:
-        for one in joined:
+    async def join(
+        self, pass_no: int, joined: Sequence[Joined], *, overlap: int | None = None
+    ) -> None:
+        for one in joined if overlap is None or self.overlap <= overlap else ():
             if one.kind == "base":
                 self.bases[pass_no] = one.first
             else:
@@ -373,13 +381,103 @@ class MemoryLedger:
 
     async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
         self.page_limit = page_limit or self.page_limit
-        self.overlap = overlap or self.overlap
+        self.overlap = max(overlap or 1, self.overlap)
 
     async def cursor(self, pass_no: int) -> tuple[str, int]:
         return "", 0
 
     async def rejected_positions(self) -> list[int]:
         return []
+
+
+@dataclass
+class Held:
+    """A row of `leases`. `owner`: None when nobody holds it."""
+
+    chunk: Chunk | None = None
+    epoch: int = 0
+    owner: int | None = None
+    verdict: Verdict | None = None
+    decided: int = 0
+
+
+@dataclass
+class MemoryLeases:
+    """The table `leases` in memory; `expire` is the time of a process that is gone or asleep."""
+
+    ledger: MemoryLedger
+    rows: dict[int, Held] = field(default_factory=lambda: {0: Held()})
+    last: int = 0
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether a row still has the epoch at which it was claimed."""
+        return lease.number in self.rows and self.rows[lease.number].epoch == lease.epoch
+
+    def expire(self, owner: int) -> None:
+        for row in self.rows.values():
+            row.owner = None if row.owner == owner else row.owner
+
+
+class ProcessLeases:
+    """`crawl.ports.Leases`: the leases as one process sees them."""
+
+    def __init__(self, table: MemoryLeases, owner: int) -> None:
+        self.table, self.owner = table, owner
+        self.proof: Lease | None = None
+
+    async def look(self) -> Standing:
+        row = self.table.rows[0]
+        return Standing(row.epoch, row.owner is not None, row.decided, 1e9, row.verdict)
+
+    def _take(self, number: int) -> Lease:
+        row = self.table.rows[number]
+        row.epoch, row.owner = row.epoch + 1, self.owner
+        return Lease(number, row.epoch)
+
+    async def claim_proof(self) -> Lease | None:
+        if self.table.rows[0].owner is not None:
+            return None
+        self.proof = self._take(0)
+        return self.proof
+
+    async def decide(self, lease: Lease, verdict: Verdict) -> None:
+        if not self.table.holds(lease):
+            raise LeaseLost
+        row = self.table.rows[0]
+        row.owner, row.verdict, row.decided = None, verdict, lease.epoch
+
+    async def offer(self, chunks: Sequence[Chunk]) -> None:
+        if self.proof is None or not self.table.holds(self.proof):
+            raise LeaseLost
+        for chunk in chunks:
+            self.table.last += 1
+            self.table.rows[self.table.last] = Held(chunk)
+
+    async def claim(self, done: Sequence[Lease] = ()) -> Chunk | None:
+        await self.finish(done)
+        for number, row in sorted(self.table.rows.items()):
+            if row.chunk is not None and row.owner is None:
+                ledger = self.table.ledger
+                return replace(row.chunk, lease=self._take(number), overlap=ledger.overlap,
+                               page_limit=ledger.page_limit)  # fmt: skip
+        return None
+
+    async def finish(self, done: Sequence[Lease]) -> None:
+        for lease in done:
+            if self.table.holds(lease):
+                del self.table.rows[lease.number]
+
+    async def left(self) -> int:
+        return len(self.table.rows) - 1
+
+    async def withdraw(self) -> int:
+        rows = self.table.rows
+        for number in [n for n, row in rows.items() if row.chunk and row.owner is None]:
+            del rows[number]
+        return len(rows) - 1
+
+    async def let_go(self) -> None:
+        self.table.expire(self.owner)
 
 
 class Run:
@@ -393,7 +491,9 @@ class Run:
         self.server, self.ledger, self.random = server, ledger, random
         self.crash_after, self.failing, self.in_flight = crash_after, failing, in_flight
         self.waiting: list[tuple[Ask, asyncio.Future[Outcome]]] = []
-        world = World(ledger, self.fetch, self.pause, lambda _: None)
+        leases = ProcessLeases(MemoryLeases(ledger), 1)
+        asyncio.run(leases.claim_proof())
+        world = World(ledger, leases, self.fetch, self.pause, lambda _: None)
         reader = Reader(world, page_size=page_size, in_flight=in_flight, numbered=numbered)
         self.planner = Planner(reader)
         self.repeats = RepeatWatch()
@@ -438,6 +538,147 @@ class Run:
         if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
             return Repeated(ask, total, self.repeats.is_ignored)
         return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
+
+
+class ProcessLedger:
+    """The ledger as one process writes it: only under its lease."""
+
+    def __init__(self, ledger: MemoryLedger, table: MemoryLeases) -> None:
+        self._ledger, self._table = ledger, table
+        self.lease: Lease | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        writes = name in {"join", "unjoin", "prove", "remember"}
+        if writes and self.lease is not None and not self._table.holds(self.lease):
+            raise LeaseLost
+        return getattr(self._ledger, name)
+
+
+class Process:
+    """One of several: takes part until it has a verdict."""
+
+    def __init__(self, crowd: Crowd, number: int, *, page_size: int, in_flight: int) -> None:
+        self.crowd, self.in_flight, self.is_asleep = crowd, in_flight, False
+        self.leases = ProcessLeases(crowd.table, number)
+        self.ledger: Any = ProcessLedger(crowd.ledger, crowd.table)
+        self.waiting: list[tuple[Ask, asyncio.Future[Outcome]]] = []
+        self.repeats = RepeatWatch()
+        world = World(self.ledger, self.leases, self.fetch, self.pause, lambda _: None)
+        reader = Reader(world, page_size=page_size, in_flight=in_flight, numbered=False)
+
+        async def plan(lease: Lease) -> Verdict:
+            self.ledger.lease = lease
+            reader.world = replace(world, fetch=under(lease, self.fetch))
+            try:
+                verdict = await Planner(reader).run()
+            finally:
+                self.ledger.lease, reader.world = None, world
+            return verdict if isinstance(verdict, Verdict) else Verdict(complete=False)
+
+        self.task = asyncio.ensure_future(share(reader, plan))
+
+    async def fetch(self, ask: Ask) -> Outcome:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.waiting.append((ask, answered))
+        return await answered
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        while self.is_asleep:  # noqa: ASYNC110  # the driver goes on at each turn
+            await asyncio.sleep(0)
+
+    def answer_one(self, random: Random) -> None:
+        if self.is_asleep or not self.waiting:
+            return
+        place = random.randrange(min(len(self.waiting), self.in_flight))
+        ask, answered = self.waiting.pop(place)
+        if answered.cancelled():
+            return
+        ids, total = self.crowd.server.get(ask.offset, ask.limit)
+        self.crowd.late.append((self, ask, ids, total, answered))
+
+    def commit(
+        self, ask: Ask, ids: list[str], total: int | None, answered: asyncio.Future[Outcome]
+    ) -> None:
+        """The answer has come: stored if its lease is still held."""
+        if answered.cancelled():
+            return
+        assert ask.lease is not None
+        if not ids:
+            answered.set_result(Empty(ask, total))
+        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+            answered.set_result(Repeated(ask, total, self.repeats.is_ignored))
+        elif not self.crowd.table.holds(ask.lease):
+            answered.set_result(Fenced(ask))
+        else:
+            new = self.crowd.ledger.commit(ask, ids, total)
+            answered.set_result(Page(ask, ids, new=new, total=total))
+
+
+class Crowd:
+    """Several processes that share one crawl; some are killed, sleep, wake or join on the way."""
+
+    def __init__(self, server: Server, random: Random, *, troubles: int) -> None:
+        self.server, self.random, self.troubles = server, random, troubles
+        self.ledger = MemoryLedger()
+        self.table = MemoryLeases(self.ledger)
+        self.processes: list[Process] = []
+        self.late: list[Any] = []
+        self.verdicts: list[Verdict] = []
+        self.last = 0
+
+    def start(self) -> None:
+        self.last += 1
+        size = self.server.cap
+        self.processes.append(
+            Process(self, self.last, page_size=self.random.choice([size, size, 2 * size]),
+                    in_flight=self.random.choice([1, 4, 8]))
+        )  # fmt: skip
+
+    def trouble(self) -> None:
+        """Something happens to one of them."""
+        self.troubles -= 1
+        one = self.random.choice(self.processes)
+        kind = self.random.choice(["kill", "sleep", "join", "slow"])
+        if kind == "kill":
+            one.task.cancel()
+            self.processes.remove(one)
+            self.late = [late for late in self.late if late[0] is not one]
+            self.table.expire(one.leases.owner)
+            self.start()
+        elif kind == "sleep":
+            one.is_asleep = True
+            self.table.expire(one.leases.owner)
+            self.start()
+        elif kind == "slow":  # its leases expire, and it doesn't notice
+            self.table.expire(one.leases.owner)
+        else:
+            self.start()
+
+    async def run(self, number: int) -> list[Verdict]:
+        for _ in range(number):
+            self.start()
+        turn = 0
+        while self.processes:
+            turn += 1
+            assert turn < 500_000, "it doesn't end"
+            await asyncio.sleep(0)
+            if self.troubles and self.random.random() < 0.01:
+                self.trouble()
+            one = self.random.choice(self.processes)
+            if one.is_asleep and (self.random.random() < 0.02 or len(self.processes) == 1):
+                one.is_asleep = False
+            one.answer_one(self.random)
+            if self.late and self.random.random() < 0.7:
+                late = self.late.pop(self.random.randrange(len(self.late)))
+                if late[0].is_asleep:
+                    self.late.append(late)
+                else:
+                    late[0].commit(*late[1:])
+            for one in [one for one in self.processes if one.task.done()]:
+                self.verdicts.append(one.task.result())
+                self.processes.remove(one)
+        return self.verdicts
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ COMPLETE = Outcome(
 
 
 def figures(meter: Meter, now: float, received: int, total: int | None = 1000) -> Figures:
-    return meter.figures(now, received=received, done=received, rejected=0, total=total)
+    stats = {"events/received": received, "crawl/covered": received, "crawl/total": total}
+    return meter.read(now, 0.0, stats)
 
 
 def test_the_rate_now_looks_back_ten_seconds() -> None:
@@ -169,7 +170,7 @@ def test_a_proved_run_says_complete_last() -> None:
 def test_where_the_api_says_no_total_it_isnt_claimed() -> None:
     """The end of the pages is the proof then, and is called that."""
     said = summary(replace(COMPLETE, total_found=True))[-1]
-    assert said == "complete: read to its end, as the API says no reliable total (1,000)"
+    assert said == "complete: read to its end, as the API sends no reliable total (1,000)"
 
 
 def test_what_is_to_be_known_beside_it_is_said() -> None:

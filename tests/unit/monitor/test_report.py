@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.monitor import report
-from datasync_crawler.monitor.report import Figures, ProofLine, Run
+from datasync_crawler.monitor.report import Figures, ProofLine
+from datasync_crawler.store.reader import RunLine
 
 GOOD = Figures(
     source="https://api.example.com/api/v1", total=1000, total_said_by="as the API says now",
@@ -16,7 +18,10 @@ GOOD = Figures(
     rejections_astray=0, pass_no=1, running=False, seams={"exact": 8, "deep": 1},
     proof=ProofLine(1, "first", "last", 1000, 1000, 6, "seams", "2026-02-03 04:05:06 UTC"),
 )  # fmt: skip
-RUN = Run(7, "2026-02-03 04:05:06 UTC", 90.0, 0.5, "finished", complete=True, inserted=9, rate=11.1)
+RUN = RunLine(
+    id=7, host="h", pid=1, started_at=1770091506.9, finished_at=1770091597.0, lasted_s=90.0,
+    silent_s=0.5, finish_reason="finished", complete=True, inserted=9, rejected=0, received=1000,
+)  # fmt: skip
 
 
 def test_good_figures_are_complete():
@@ -51,7 +56,7 @@ def test_nothing_is_said_of_what_isnt_there():
         ({"distinct": 989, "rows": 989}, "1 stored events are gone"),
         ({"distinct": 991, "rows": 991}, "1 events that no crawl has inserted"),
         ({"rows": 991}, "1 rows repeat an id"),
-        ({"rejections_astray": 3}, "Of 3 ranges"),
+        ({"rejections_astray": 3}, "Rejections of 3 ranges"),
         ({"seams": {"exact": 7, "doubt": 2}}, "2 seams between neighbouring ranges"),
         ({"proof": None}, "No run has proved this pass yet"),
         ({"pass_no": 2}, "No run has proved this pass yet"),
@@ -87,23 +92,28 @@ def test_many_gaps_are_named_in_part_and_never_100_percent():
         ({}, "complete"),
         ({"complete": False}, "not complete (finished)"),
         ({"finish_reason": "shutdown"}, "not complete (shutdown)"),
-        ({"finish_reason": None, "silent_s": 2.0}, "running"),
-        ({"finish_reason": None, "silent_s": 60.0}, "crashed"),
+        ({"finished_at": None, "finish_reason": None, "silent_s": 2.0}, "running"),
+        ({"finished_at": None, "finish_reason": None, "silent_s": 60.0}, "crashed"),
+        ({"finish_reason": "too_many_rejected"}, "complete, with too many rejected"),
     ],
 )
 def test_how_a_run_ended(change, outcome):
     """A run without an end runs as long as its heart beats."""
-    run = replace(RUN, **change)
-    assert run.outcome == outcome
+    run = msgspec.structs.replace(RUN, **change)
+    assert report.run_outcome(run) == outcome
     assert outcome in report.status_lines(GOOD, [], [run])[-1]
     assert report.status_values(GOOD, [], [run])["runs"][0]["outcome"] == outcome
 
 
 def test_the_status_says_everything_asked_of_it():
     """Total, done, gaps, frontier, rejections by reason, rate, runs; and what isn't there."""
-    text = "\n".join(report.status_lines(GOOD, [("no id", 3), ("NUL", 1)], [RUN]))
+    stored = replace(RUN, inserted=990)  # of a run that stores nothing the rate is 0
+    assert "last run      0 new events/s" in report.status_lines(
+        GOOD, [], [replace(RUN, inserted=0)]
+    )
+    text = "\n".join(report.status_lines(GOOD, [("no id", 3), ("NUL", 1)], [stored]))
     for said in ("1,000 (as the API says", "gaps          none", "frontier      1,000", "3 × no id",
-                 "11 new events/s", "04:05:06 UTC, 1 min 30 s, 9 new, complete"):  # fmt: skip
+                 "11 new events/s", "04:05:06 UTC, 1 min 30 s, 990 new, complete"):  # fmt: skip
         assert said in text
     holey = replace(GOOD, total=None, gaps=1, first_gaps=(Range(5, 5),))
     text = "\n".join(report.status_lines(holey, [], []))

@@ -234,6 +234,20 @@ def test_503_without_a_word_is_a_limit_when_several_come_at_once() -> None:
     assert answer(rate, now) == "ok"
 
 
+def test_503_to_one_page_at_each_retry_is_its_failure() -> None:
+    """Others succeed, then it is tried alone: nobody pauses, and its retries are used up."""
+    rate = primed()
+    rate.try_acquire(1.0)
+    rate.try_acquire(1.0)
+    assert answer(rate, 1.1, 503, sent_at=1.0) == "failed"
+    assert answer(rate, 1.1, sent_at=1.0) == "ok"
+    for now in (2.0, 5.0, 15.0):
+        assert rate.try_acquire(now).delay_s == 0
+        assert answer(rate, now + 0.1, 503, sent_at=now) == "failed"
+        assert rate.paused_for_s(now + 0.1) == 0
+        assert rate.pause_reason == ""
+
+
 def test_once_a_pause_has_helped_a_single_503_is_a_limit() -> None:
     """Until a probe gets a 503: then the server is down."""
     rate = primed()

@@ -1,0 +1,19 @@
+-- The list of runs, for the dashboard and the status. {schema} is replaced by the quoted name of
+-- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
+
+-- name: runs
+-- The newest runs, without their stats but for a few figures. Not cast: what stands there may be
+-- anything that another role has written.
+SELECT id, host, pid,
+       extract(epoch FROM started_at)::float8 AS started_at,
+       extract(epoch FROM finished_at)::float8 AS finished_at,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
+       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       finish_reason,
+       stats->>'crawl/complete' AS complete,
+       left(stats->>'events/inserted', 40) AS inserted,
+       left(stats->>'events/rejected', 40) AS rejected,
+       left(stats->>'events/received', 40) AS received
+FROM {schema}.crawl_runs
+ORDER BY id DESC
+LIMIT %(most)s;

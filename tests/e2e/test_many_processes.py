@@ -1,0 +1,188 @@
+"""Several processes share one crawl: nothing is fetched twice, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from crawling import Crawled, assert_equals_truth, pages_fetched, start_crawl
+from faults.truth import truths
+from mockserver import MockServer
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from databases import Database
+
+
+class Crawls:
+    """Processes of one crawl, each with a log file of its own."""
+
+    def __init__(self, mock: MockServer, database: Database, folder: Path, *args: str) -> None:
+        self.mock, self.database, self.folder, self.args = mock, database, folder, args
+        self.all: list[subprocess.Popen[str]] = []
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        log = (self.folder / f"{len(self.all)}.log").open("w")
+        with log:
+            process = start_crawl(self.mock, self.database, *self.args, *args, log=log)
+        self.all.append(process)
+        return process
+
+    def log(self, process: subprocess.Popen[str]) -> str:
+        return (self.folder / f"{self.all.index(process)}.log").read_text()
+
+    def ended(self, process: subprocess.Popen[str], timeout_s: float = 120) -> Crawled:
+        return Crawled(process.wait(timeout_s), self.log(process))
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 90
+        while not condition():
+            assert time.monotonic() < deadline, (what, [self.log(one) for one in self.all])
+            time.sleep(0.05)
+
+    def committed(self) -> int:
+        """Ranges in the ledger; 0 before there is one."""
+        if self.database.value("SELECT to_regclass('checkpoint')") is None:
+            return 0
+        return int(self.database.value("SELECT count(*) FROM checkpoint"))
+
+    def holder(self) -> subprocess.Popen[str]:
+        """The process that holds the lease of the proof."""
+        held = "SELECT count(owner) FROM leases WHERE kind = 'proof'"
+        self.wait_until(lambda: self.committed() and self.database.value(held), "nobody plans")
+        pid = self.database.value(
+            "SELECT pid FROM crawl_runs JOIN leases ON run_id = crawl_runs.id WHERE kind = 'proof'"
+        )
+        return next(one for one in self.all if one.pid == pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.all:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_all_fetch_and_nothing_is_fetched_twice(
+    database: Database, tmp_path: Path, processes: int
+) -> None:
+    """Each page comes once, every process has its share, and all end with the same verdict."""
+    events, page = 40_000, 100
+    with (
+        MockServer("--events", str(events), "--latency-ms", "100") as mock,
+        Crawls(mock, database, tmp_path, "-s", f"BULK_PAGE_SIZE={page}", "-s", "WORKERS=4") as all_,
+    ):
+        for _ in range(processes):
+            all_.start()
+        done = [all_.ended(one) for one in all_.all]
+        fetched = pages_fetched(mock)
+    assert [one.status for one in done] == [0] * processes, done
+    chunks = 34
+    needed = events / (page - 1)
+    assert fetched <= 1.01 * needed + chunks
+    assert {one.line("complete: ") for one in done} == {done[0].line("complete: ")}, done
+    shares = database.execute("SELECT run_id, count(*) FROM checkpoint GROUP BY run_id")
+    assert len(shares) == processes, shares
+    assert database.value("SELECT count(*) FROM leases WHERE kind = 'chunk'") == 0
+    assert_equals_truth(database, truths(1, 0, events))
+
+
+@pytest.mark.parametrize("who", ["planner", "helper"])
+def test_what_a_killed_process_held_is_anothers_within_30_s(
+    database: Database, tmp_path: Path, who: str
+) -> None:
+    """SIGKILL of either of two: the other one fetches the rest and proves the set."""
+    with (
+        MockServer("--events", "20000", "--latency-ms", "300") as mock,
+        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2") as two,
+    ):
+        two.start()
+        planner = two.holder()
+        helper = two.start()
+        two.wait_until(
+            lambda: database.value("SELECT count(DISTINCT run_id) FROM checkpoint") == 2,
+            "the second process doesn't help",
+        )
+        victim, survivor = (planner, helper) if who == "planner" else (helper, planner)
+        victim.kill()
+        mock.config(latency_ms=0)
+        started = time.monotonic()
+        done = two.ended(survivor)
+        took_s = time.monotonic() - started
+    assert done.status == 0, done.log
+    assert took_s < 30, done.log
+    assert_equals_truth(database, truths(1, 0, 20_000))
+
+
+def test_a_process_that_slept_commits_nothing_that_is_anothers(
+    database: Database, tmp_path: Path
+) -> None:
+    """SIGSTOP past the lease, SIGCONT: its pages are dropped, it says so, and helps on."""
+    with (
+        MockServer("--events", "60000", "--latency-ms", "400") as mock,
+        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2") as two,
+    ):
+        two.start()
+        planner = two.holder()
+        helper = two.start()
+        two.wait_until(
+            lambda: database.value("SELECT count(DISTINCT run_id) FROM checkpoint") == 2,
+            "the second process doesn't help",
+        )
+        os.kill(planner.pid, signal.SIGSTOP)
+        expired = "SELECT count(*) FROM leases WHERE kind = 'proof' AND expires_at < now()"
+        two.wait_until(lambda: database.value(expired), "the lease doesn't expire")
+        mock.config(latency_ms=0)
+        epoch = "SELECT epoch FROM leases WHERE kind = 'proof'"
+        before = database.value(epoch)
+        two.wait_until(lambda: database.value(epoch) > before, "nobody takes the proof over")
+        time.sleep(1)
+        os.kill(planner.pid, signal.SIGCONT)
+        done = [two.ended(one) for one in (planner, helper)]
+    assert [one.status for one in done] == [0, 0], done
+    assert "was away for longer than its lease" in done[0].log
+    assert database.value("SELECT count(*) FROM events") == 60_000
+    assert_equals_truth(database, truths(1, 0, 60_000))
+
+
+def test_kills_stops_and_joins_at_random(database: Database, tmp_path: Path) -> None:
+    """Up to four processes, killed, stopped and started at random: exactly what was served."""
+    chance = random.Random(7)
+    with (
+        MockServer("--events", "60000", "--latency-ms", "60") as mock,
+        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2") as some,
+    ):
+        for _ in range(3):
+            some.start()
+        some.wait_until(lambda: some.committed() > 20, "nothing is committed")
+        for _ in range(4):
+            running = [one for one in some.all if one.poll() is None]
+            if not running:
+                break
+            victim = chance.choice(running)
+            if chance.random() < 0.5:
+                victim.kill()
+            else:
+                os.kill(victim.pid, signal.SIGSTOP)
+                time.sleep(2)
+                os.kill(victim.pid, signal.SIGCONT)
+            some.start()
+            time.sleep(1)
+        mock.config(latency_ms=0)
+        last = some.ended(some.start())
+        for one in some.all:
+            one.wait(60)
+    assert last.status == 0, last.log
+    assert_equals_truth(database, truths(1, 0, 60_000))
