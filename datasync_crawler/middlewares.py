@@ -6,11 +6,14 @@ Must not wait itself: the scheduler does.
 
 import logging
 import random
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.exceptions import IgnoreRequest
 
+from datasync_crawler import signals
+from datasync_crawler.api.reach import Unreachable, host_of
 from datasync_crawler.app import App
 from datasync_crawler.events.scan import printable
 from datasync_crawler.ratelimit.backoff import delay_s
@@ -22,9 +25,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Tries of a request while the API has never answered: about 3 s.
+FIRST_TRIES: Final = 4
+#: Stats: what can't be reached and which try it was, and when the next one is, in epoch seconds.
+TROUBLE: Final = "retry/trouble"
+NEXT_AT: Final = "retry/next_at"
+
 
 class BackoffRetryMiddleware(RetryMiddleware):
-    """Settings: RETRY_TIMES, RETRY_HTTP_CODES, RETRY_BACKOFF_*. Stats: retry/…, rate_limit/…."""
+    """Settings: RETRY_TIMES, RETRY_HTTP_CODES, RETRY_BACKOFF_*. Stats: retry/…, rate_limit/….
+
+    Sends `stop_requested` when the API can't be reached from the start.
+    """
 
     def __init__(self, settings: "BaseSettings") -> None:
         super().__init__(settings)
@@ -39,6 +51,8 @@ class BackoffRetryMiddleware(RetryMiddleware):
 
         The rate limiter decides which answers those are (`meta["limited"]`), and paces them.
         """
+        if self.crawler.stats.get_value(TROUBLE):
+            self.crawler.stats.set_value(TROUBLE, None)
         if request.meta.get("limited"):
             self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")
             again: Request = request.copy()
@@ -55,7 +69,32 @@ class BackoffRetryMiddleware(RetryMiddleware):
         """Retries after any exception, except IgnoreRequest, which is our own."""
         if isinstance(exception, IgnoreRequest):
             return None
-        return self._retry(request, exception)
+        if isinstance(exception, Unreachable):
+            return self._retry_unreachable(request, exception)
+        again = self._retry(request, exception)
+        if again is not None:
+            self._show(f"no answer from {host_of(request.url)}", again, self.max_retry_times + 1)
+        return again
+
+    def _retry_unreachable(self, request: "Request", why: Unreachable) -> "Request | None":
+        tries = 1 + int(request.meta.get("retry_times", 0))
+        most = min(FIRST_TRIES, self.max_retry_times + 1)
+        if why.is_final or tries >= most:
+            self.crawler.stats.set_value(TROUBLE, None)
+            self.crawler.signals.send_catch_log(
+                signals.stop_requested, reason="unreachable", sentence=why.sentence(tries)
+            )
+            return None
+        again = self._retry(request, why)
+        if again is not None:
+            self._show(f"can't reach {why.host}", again, most)
+        return again
+
+    def _show(self, trouble: str, again: "Request", most: int) -> None:
+        """For panel, page and log: which try comes when."""
+        number = again.meta["retry_times"] + 1
+        self.crawler.stats.set_value(TROUBLE, f"{trouble}: try {number} of {most}")
+        self.crawler.stats.set_value(NEXT_AT, time.time() + again.meta["delay_s"])
 
     def _retry(
         self, request: "Request", reason: "str | Exception | type[Exception]"
@@ -77,6 +116,9 @@ class BackoffRetryMiddleware(RetryMiddleware):
         if kind not in self._logged_kinds:
             self._logged_kinds.add(kind)
             cause = printable(App.of(self.crawler).config.without_key(str(reason) or kind))
+            if isinstance(reason, Unreachable):
+                logger.warning("Can't reach %s (%s): trying again.", reason.host, cause)
+                return
             logger.warning(
                 "No usable answer from %s (%s): such pages are tried again, up to %d times each.",
                 request.url, cause, self.max_retry_times,

@@ -272,4 +272,5 @@ HEARTBEAT_INTERVAL = 1.0  # heartbeat: s
 PROGRESS_INTERVAL = 10.0  # progress: s between two lines; 0 for none
 STATS_DUMP = False
 LOG_LEVEL = "INFO"
+LOG_FORMAT = "%(asctime)s [%(module)s] %(levelname)s: %(message)s"  # shorter: without the package
 LOG_FORMATTER = "datasync_crawler.monitor.log.QuietLogFormatter"

@@ -55,7 +55,11 @@ export FROM TO RUN DONE
 \! eval "$RUN"
 END
 status=$?
-[ -e "$DONE" ] && exit 0
+if [ -e "$DONE" ]; then
+    [ "$1" = restore ] || echo "$file: $(wc -c <"$file" | tr -d ' ') bytes. To bring it back: sh scripts/backup.sh restore $2"
+    [ "$1" = save ] || echo "$file is restored."
+    exit 0
+fi
 echo "datasync-crawler: it failed: see above." >&2
 [ $status -eq 2 ] && exit 2
 exit 1

@@ -22,10 +22,22 @@ find_python() {
     return 1
 }
 
+# What this distribution has, where apt knows it.
+newer_python() {
+    for version in 3.14 3.13 3.12 3.11; do
+        if apt-cache show "python$version" >/dev/null 2>&1; then
+            echo "here: apt install python$version python$version-venv"
+            return 0
+        fi
+    done
+    distribution=$(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-}")
+    echo "${distribution:-this system} has none in its packages as they are known here: try apt update, or uv (uv python install 3.12)"
+}
+
 make_venv() {
     if ! python=$(find_python); then
         if found=$(python3 --version 2>&1); then
-            fail "$found is too old: install Python 3.11 or newer (Debian, Ubuntu: apt install python3.12 python3.12-venv), then run this again."
+            fail "$found is too old: install Python 3.11 or newer ($(newer_python)), then run this again."
         fi
         fail "there is no Python: install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv), then run this again."
     fi

@@ -1,5 +1,6 @@
 """The meaning of statuses other than 200. Pure."""
 
+import re
 from typing import Final
 
 from datasync_crawler.api.addresses import without_query
@@ -38,8 +39,10 @@ def read_status(status: int, body: bytes, url: str, ask: Ask, limit_param: str) 
     return Failed(ask, f"HTTP {status}")
 
 
-def remedy(status: int) -> str | None:
+def remedy(status: int, body: bytes = b"") -> str | None:
     """What the user can do about a status; None where trying again may help."""
+    if status == 400 and re.search(rb"https (port|server)|ssl-enabled", body[:4096], re.IGNORECASE):
+        return "This server speaks https on that port: set API_BASE_URL to https://…"
     if status in {401, 403} or status >= 500:
         return None
     if 300 <= status < 400:

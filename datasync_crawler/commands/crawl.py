@@ -18,7 +18,7 @@ from w3lib.url import file_uri_to_path
 
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import OurCommand, open_to_others
-from datasync_crawler.errors import ConfigError
+from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
 
@@ -65,19 +65,40 @@ class Command(OurCommand, ScrapyCrawl):
             raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
-        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
-        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _check
 
         try:
-            _check(args[0], self.crawler_process.spider_loader.list(), self.settings)
-            refuse_secrets(self.settings, opts.spargs)
-            _check_arguments(opts.spargs)
-        except ConfigError as error:
+            with demonstration.lent(self.settings) as mock:
+                if mock is not None:
+                    print(
+                        "Nothing is configured: this is the demonstration, whose mock API serves "
+                        f"{mock.events:,} generated events while this runs.",
+                        file=sys.stderr,
+                    )
+                self._crawl(args[0], opts.spargs)
+        except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             if self.settings.get("LOG_FILE"):  # under Scrapyd the only place that is read
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
-            return
+        except KeyboardInterrupt:  # later ones are Scrapy's
+            print(
+                "datasync-crawler: Stopped before the crawl had begun; what earlier runs have "
+                "committed is safe. Run the same command again: it goes on where it was.",
+                file=sys.stderr,
+            )
+            self.exitcode = 1
+
+    def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
+        """Raises CrawlError for what is wrong before the crawl has begun."""
+        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.config import Config  # noqa: PLC0415
+
+        assert self.settings is not None
+        assert self.crawler_process is not None
+        _check(spider, self.crawler_process.spider_loader.list(), self.settings)
+        refuse_secrets(self.settings, arguments)
+        _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
@@ -88,8 +109,8 @@ class Command(OurCommand, ScrapyCrawl):
                 "The export holds the events that this run fetches. scrapy export FILE writes all "
                 "that are stored."
             )
-        crawler = self._create_crawler(args[0])
-        self.crawler_process.crawl(crawler, **opts.spargs)
+        crawler = self._create_crawler(spider)
+        self.crawler_process.crawl(crawler, **arguments)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
 

@@ -1,7 +1,7 @@
 """``scrapy ingest``, which ``run-ingestion.sh`` runs: the configured API, or a demonstration.
 
-Owns the lines before and after a crawl, and the start and end of the demonstration's mock API and
-crawl. Must not know how a crawl works: ``scrapy crawl events`` runs as a process of its own.
+Owns the lines before and after a crawl, and that nothing is left behind however it ends. Must not
+know how a crawl works: ``scrapy crawl events`` runs as a process of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from datasync_crawler.commands.base import ConfiguredCommand, Options
 
@@ -22,10 +20,11 @@ if TYPE_CHECKING:
     import argparse
     from types import FrameType
 
+    from scrapy.settings import BaseSettings
+
+    from datasync_crawler.commands.demonstration import Mock
     from datasync_crawler.config import Config
 
-_MOCK_GREETING = "mock API listening on "
-_MOCK_STOP_S = 10.0
 # Settings that select a database or schema.
 _LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
@@ -46,14 +45,25 @@ class Command(ConfiguredCommand):
     """Runs a crawl; `exitcode` is the crawl's."""
 
     summary = "Ingest the configured API, or a demonstration when nothing is configured"
+    description = (
+        "Crawls the configured API, or with nothing configured a mock API into a database of its "
+        "own. sh run-ingestion.sh runs this, after it has prepared the Python environment; sh "
+        "run-ingestion.sh --docker does the same in containers (docker-compose.yml)."
+    )
     options: ClassVar[Options] = {
-        "--events": {"metavar": "N", "help": "demonstration: events to generate (100000)"},
-        "--mock-port": {"metavar": "PORT", "help": "demonstration: port of the mock API (8763)"},
+        "--events": {
+            "metavar": "N",
+            "help": "demonstration: events to generate (as many as last time; 100000)",
+        },
+        "--mock-port": {
+            "metavar": "PORT",
+            "help": "demonstration: port of the mock API (that of last time; 8763)",
+        },
     }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Runs the crawl and takes over its exit status."""
-        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+        from datasync_crawler.commands.demonstration import MOST_EVENTS, Mock, last  # noqa: PLC0415
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         extra = [word for pair in opts.set for word in ("-s", pair)]
@@ -63,10 +73,14 @@ class Command(ConfiguredCommand):
             extra.append("--nolog")
         psql = _psql_command(opts.set)
         self.refuse(args)
-        events = _whole(opts.events, "--events", demonstration.EVENTS, 1_000_000_000)
-        port = _whole(opts.mock_port, "--mock-port", demonstration.MOCK_PORT, 65535)
+        assert self.settings is not None  # Scrapy sets it before run()
+        before = last(self.settings) or Mock()
+        mock = Mock(
+            port=_whole(opts.mock_port, "--mock-port", before.port, 65535),
+            events=_whole(opts.events, "--events", before.events, MOST_EVENTS),
+        )
         if self.is_demonstration:
-            self.exitcode = _Demonstration(self.configured(), events, port, extra, psql).run()
+            self.exitcode = _Demonstration(self.settings, self.configured(), mock).run(extra, psql)
             return
         if opts.events or opts.mock_port:
             raise ConfigError(
@@ -81,77 +95,45 @@ class Command(ConfiguredCommand):
 class _Demonstration:
     """One crawl of the mock API into a database of its own."""
 
-    def __init__(self, config: Config, events: int, port: int, extra: list[str], psql: str) -> None:
-        self._config = config
-        self._events = events
-        self._port = port
-        self._extra = extra
-        self._psql = psql
+    def __init__(self, settings: BaseSettings, config: Config, mock: Mock) -> None:
+        self._settings, self._config, self._mock = settings, config, mock
         self._crawl: subprocess.Popen[bytes] | None = None
         self._stop_signal: signal.Signals | None = None
 
-    def run(self) -> int:
-        """Returns the crawl's exit status. Every process that it started has ended by then."""
+    def run(self, extra: list[str], psql: str) -> int:
+        """Returns the crawl's exit status. Every process that it started has ended by then.
+
+        *extra*: the crawl's options; *psql*: the command that shows the events. Raises CrawlError.
+        """
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
         from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: PLC0415
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
         for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(sig, self._pass_signal_on)
         _say(
-            f"This is a demonstration: {self._events:,} generated events from a mock API on this "
-            "machine. To ingest a real API, run install -m 600 .env.example .env, set API_BASE_URL "
-            "and API_KEY in it, and run this command again."
+            f"This is a demonstration: {self._mock.events:,} generated events from a mock API on "
+            "this machine. To ingest a real API, run install -m 600 .env.example .env, set "
+            "API_BASE_URL and API_KEY in it, and run this command again."
         )
         target = self._config.database
         assert isinstance(target, EmbeddedTarget)  # a demonstration has no server configured
-        with ensure_running(target.data_dir, port=target.port), ExitStack() as stack:
-            url = self._start_mock(stack)
-            if url is None:
-                return 1
-            status = self._run_crawl(url)
+        with (
+            ensure_running(target.data_dir, port=target.port),
+            demonstration.serving(self._mock) as url,
+        ):
+            demonstration.remember(self._settings, self._mock)
+            status = self._run_crawl(url, extra)
         if self._stop_signal is None:
-            _say(f"To look at the demonstration's events: {self._psql}")
+            _say(f"To look at the demonstration's events: {psql}")
         return status
 
-    def _start_mock(self, stack: ExitStack) -> str | None:
-        """The mock's address; None when it couldn't start, which it has reported by then.
-
-        The mock ends when its standard input does.
-        """
-        errors = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
-        mock = subprocess.Popen(  # noqa: S603 - our own module
-            [
-                *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
-                *("--port", str(self._port), "--events", str(self._events)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # Ctrl-C must not reach it before the crawl has ended
-        )
-        stack.callback(_end_mock, mock, errors)
-        assert mock.stdout is not None
-        greeting = mock.stdout.readline().decode().strip()
-        if greeting.startswith(_MOCK_GREETING):
-            return greeting.removeprefix(_MOCK_GREETING)
-        mock.wait(_MOCK_STOP_S)
-        errors.seek(0)
-        if b"Address already in use" in errors.read():
-            errors.truncate(0)  # the remedy in it is for `scrapy mockapi`
-            print(
-                f"datasync-crawler: The demonstration's mock API can't listen on port {self._port},"
-                " which another program uses: end that program, or pass --mock-port PORT, with "
-                "the same port each time.",
-                file=sys.stderr,
-            )
-        return None
-
-    def _run_crawl(self, url: str) -> int:
+    def _run_crawl(self, url: str, extra: list[str]) -> int:
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
         if self._stop_signal is not None:
             return 1
-        command = _crawl_command(self._extra)
+        command = _crawl_command(extra)
         self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
             env=demonstration.environment(os.environ, url),
@@ -170,20 +152,6 @@ class _Demonstration:
         self._stop_signal = signal.Signals(number)
         if self._crawl is not None and (first or number == signal.SIGINT):
             self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-
-
-def _end_mock(mock: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-    """Ends the mock, and prints its standard error."""
-    for pipe in (mock.stdin, mock.stdout):
-        if pipe is not None:
-            pipe.close()
-    try:
-        mock.wait(_MOCK_STOP_S)
-    except subprocess.TimeoutExpired:
-        mock.kill()
-        mock.wait()
-    errors.seek(0)
-    sys.stderr.write(errors.read().decode(errors="replace"))
 
 
 def _whole(text: str | None, name: str, default: int, most: int) -> int:

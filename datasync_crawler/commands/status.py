@@ -37,6 +37,7 @@ class Command(ConfiguredCommand):
         """Prints the status, and on standard error what is too old."""
         from dataclasses import asdict, replace  # noqa: PLC0415
 
+        from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import freshness, report  # noqa: PLC0415
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.freshness import (  # noqa: PLC0415
@@ -56,12 +57,17 @@ class Command(ConfiguredCommand):
             fresh = read_freshness(connector, config.schema)
             newest = read_newest_event(connector, config.schema)
         fresh = replace(fresh, newest_event_at=newest)
+        excess = too_many_rejected(
+            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
+        )
         stale = freshness.problems(fresh, max_age_s=max_age_s, max_event_age_s=max_event_age_s)
         if opts.json:
             values = {**report.status_values(*seen), "freshness": asdict(fresh), "stale": stale}
+            values["too_many_rejected"] = excess or None
             print(json.dumps(values, ensure_ascii=False))
         else:
-            print("\n".join([*report.status_lines(*seen), *freshness.lines(fresh)]))
+            said = [*report.status_lines(*seen), *freshness.lines(fresh), excess]
+            print("\n".join(filter(None, said)))
         for sentence in stale:
             self.fail(sentence, 1)
 

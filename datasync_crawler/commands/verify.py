@@ -16,15 +16,11 @@ from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from datasync_crawler.config import Config
     from datasync_crawler.monitor.audit import Audit
     from datasync_crawler.monitor.report import Figures
 
-#: Longest wait for a response in seconds, and its largest body in bytes.
-ANSWER_TIMEOUT_S: Final = 60
-MOST_BYTES: Final = 64 * 1024 * 1024
 #: Pages of one audit.
 MOST_PAGES: Final = 100_000
 
@@ -49,18 +45,30 @@ class Command(ConfiguredCommand):
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Prints the report and sets the exit status."""
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415
+
+        self.refuse(args)
+        pages = _pages(opts.audit)
+        assert self.settings is not None  # Scrapy sets it before run()
+        if opts.offline and not pages:
+            self._verify(self.configured(), opts, pages)
+            return
+        with demonstration.lent(self.settings):
+            self._verify(self.configured(require_api=True), opts, pages)
+
+    def _verify(self, config: Config, opts: argparse.Namespace, pages: int) -> None:
+        """As `act`; sends requests unless `--offline`."""
         from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
-        self.refuse(args)
-        pages = _pages(opts.audit)
-        offline = opts.offline or self.is_demonstration  # whose mock API has ended
-        config = self.configured(require_api=not offline or bool(pages))
-        figures, chain = _read(config, offline=offline, with_chain=opts.json)
+        figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
         audited = _audit(config, figures, pages) if pages else None
+        excess = too_many_rejected(
+            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
+        )
         if opts.json:
-            values = {**report.proof_values(figures), "chain": chain}
+            values = {**report.proof_values(figures, excess), "chain": chain}
             if audited is not None:
                 values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
             print(json.dumps(values, ensure_ascii=False))
@@ -68,11 +76,8 @@ class Command(ConfiguredCommand):
             print("\n".join(report.proof_lines(figures)))
             if audited is not None:
                 print("\n".join(auditing.lines(audited)))
-        excess = too_many_rejected(
-            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
-        )
-        if excess:
-            print(excess, file=sys.stderr if opts.json else sys.stdout)
+            if excess:
+                print(excess)
         good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
@@ -96,6 +101,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
     from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
+    from datasync_crawler.handlers import asking  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
     from datasync_crawler.store.connection import Connector  # noqa: PLC0415
     from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
@@ -113,7 +119,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
         offset = secrets.randbelow(max(1, figures.total or 0))
         if addresses.numbered_from is not None:
             offset -= offset % size
-        body = asyncio.run(_page(addresses.url(Ask(1, offset, size)), config))
+        body = asyncio.run(asking.page(addresses.url(Ask(1, offset, size)), config))
         page = decoder.decode(body)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
@@ -122,26 +128,6 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
             stored = rows_by_id(reader.events([event.id for event in served]))
         audited.add(served, stored, page.received - len(served))
     return audited
-
-
-async def _page(url: str, config: Config) -> bytes:
-    """One page's body, after the rate limit's pause if there is one. Raises CrawlError."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-
-    waited_s = 0.0
-    while True:
-        status, headers, body = await _get(url, config)
-        if status == 200:
-            return body
-        text = headers.get("Retry-After", "").strip()
-        delay_s = float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 30.0
-        if status not in {429, 503} or waited_s + delay_s > config.rate_limit_max_wait_s:
-            raise CrawlError(
-                f"A page couldn't be fetched for the audit (HTTP {status}): try later."
-            )
-        print(f"Rate limit reached: waiting {delay_s:.0f} s.", file=sys.stderr)
-        await asyncio.sleep(delay_s)
-        waited_s += delay_s
 
 
 def _read(
@@ -168,7 +154,9 @@ def _read(
                 f"Schema {config.schema} holds the events of {source}, not of "
                 f"{config.api_base_url}: set DB_SCHEMA or API_BASE_URL to what is to be verified."
             )
-        origin = "the last known" if offline else "the API sends none now; the last known"
+        origin = "the API sends none now; the last known"
+        if offline:
+            origin = "the last known; the API wasn't asked"
         if now is not None:
             total, origin = now, "as the API says now"
         chain = reader.chain() if with_chain else []
@@ -184,49 +172,23 @@ async def _ask(config: Config) -> int | None:
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
+    from datasync_crawler.handlers import asking  # noqa: PLC0415
 
     addresses = Addresses.of(config)
     bulk, regular = addresses.url(Ask(1, 0, 1)), addresses.url(Ask(1, 0, 1, cursor=""))
-    status, headers, body = await _get(regular if config.pagination == "cursor" else bulk, config)
-    if status in {404, 405, 501} and config.pagination == "auto":
-        status, headers, body = await _get(regular, config)
+    try:
+        first = regular if config.pagination == "cursor" else bulk
+        status, headers, body = await asking.get(first, config)
+        if status in {404, 405, 501} and config.pagination == "auto":
+            status, headers, body = await asking.get(regular, config)
+    except CrawlError as error:
+        raise CrawlError(f"{error} Or use --offline.") from None
     if status != 200:
         why = "the key is wrong or has expired" if status in {401, 403} else f"HTTP {status}"
         raise CrawlError(
             f"The API's total couldn't be fetched ({why}): try later, or use --offline."
         )
     return _largest(headers.get("X-Total-Count", ""), body, config)
-
-
-async def _get(url: str, config: Config) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body."""
-    import ssl  # noqa: PLC0415
-
-    import aiohttp  # noqa: PLC0415
-
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.handlers.proxies import proxy_of  # noqa: PLC0415
-
-    context = ssl.create_default_context()
-    context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
-    headers = {config.api_key_header: config.api_key, "Accept": "application/json"}
-    timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as client,
-            client.get(
-                url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
-            ) as answer,
-        ):
-            body = await answer.content.read(MOST_BYTES)
-            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
-                body += more
-            return answer.status, answer.headers, body
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        cause = config.without_key(str(error)) or type(error).__name__
-        raise CrawlError(
-            f"The API's total couldn't be fetched ({cause}): try later, or use --offline."
-        ) from None
 
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:

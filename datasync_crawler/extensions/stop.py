@@ -70,7 +70,7 @@ class StopControl:
             if stats.get_value("crawl/stop_sentence") is None:
                 stats.set_value("crawl/stop_sentence", sentence)
             return
-        logger.error("%s", sentence)
+        logger.debug("%s", sentence)  # the run's last line says it
         stats.set_value("crawl/stop_sentence", sentence)
         self._closing = asyncio.ensure_future(
             self._crawler.engine.close_spider_async(reason=reason)

@@ -7,10 +7,13 @@ redirects. Must not pace, parse bodies or retry.
 import asyncio
 from typing import TYPE_CHECKING, Final, Self
 
+from scrapy.utils.asyncio import run_in_thread
+
 from datasync_crawler import signals
 from datasync_crawler.api.addresses import origin
 from datasync_crawler.app import App
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
+from datasync_crawler.handlers.reach import diagnose
 from datasync_crawler.handlers.transport import BoundedHandler
 
 if TYPE_CHECKING:
@@ -35,7 +38,9 @@ class PacedDownloadHandler:
         self._inner = BoundedHandler(crawler)
         self._gate = Gate(crawler, app)
         self._header = {app.config.api_key_header: app.config.api_key}
-        self._origin = origin(app.config.api_base_url)
+        self._base_url = app.config.api_base_url
+        self._origin = origin(self._base_url)
+        self._has_answered = False
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
 
@@ -47,7 +52,8 @@ class PacedDownloadHandler:
     async def download_request(self, request: "Request") -> "Response":
         """Sends when the gate allows it, and passes the answer to the gate.
 
-        Raises CrawlStopping when the crawl closes, and whatever Scrapy's handler raises.
+        Raises CrawlStopping when the crawl closes, Unreachable while the API has never answered
+        and can't be reached, and whatever Scrapy's handler raises.
         """
         sent_at = await self._gate.acquire()
         sent = request.replace(headers={**request.headers, **self._credentials(request)})
@@ -58,11 +64,16 @@ class PacedDownloadHandler:
         except asyncio.CancelledError:
             self._gate.failed(sent_at)
             raise CrawlStopping("the crawl is closing") from None
-        except BaseException:
+        except Exception as error:
             self._gate.failed(sent_at)
-            raise
+            if self._has_answered:
+                raise
+            proxy = request.meta.get("proxy")
+            unreachable = await run_in_thread(diagnose, self._base_url, error, proxy)
+            raise unreachable or error from error
         finally:
             self._downloads.discard(download)
+        self._has_answered = True
         # Scrapy writes the latency to the copy; the stats read it from the original.
         request.meta.update(sent.meta)
         request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"

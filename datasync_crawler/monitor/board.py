@@ -61,7 +61,8 @@ def phase(run: Run | RunLine) -> str:
     if run.finished_at is None:
         return "running" if run.silent_s < SILENT_AFTER_S else "silent"
     complete = run.complete if isinstance(run, RunLine) else run.stats.get("crawl/complete")
-    return "complete" if complete and run.finish_reason == "finished" else "stopped"
+    is_whole = run.finish_reason in {"finished", "too_many_rejected"}  # as far as it can be stored
+    return "complete" if complete and is_whole else "stopped"
 
 
 def words(run: Run) -> list[str]:
@@ -73,7 +74,8 @@ def words(run: Run) -> list[str]:
 def _words(run: Run) -> list[str]:
     state = phase(run)
     if state == "running":
-        return []
+        trouble = str(run.stats.get("now", {}).get("trouble") or "")
+        return [f"{trouble[0].upper()}{trouble[1:]}."] if trouble else []
     if state == "silent":
         silent = progress.duration(run.silent_s)
         return [

@@ -88,7 +88,7 @@ def _since(f: Freshness) -> str:
             f"run {f.run_id} has sent no heartbeat for {duration(f.silent_s or 0.0)}: it has "
             "crashed; run the crawl again"
         )
-    if f.finish_reason == "finished":
+    if f.finish_reason in {"finished", "too_many_rejected"}:
         return (
             f"run {f.run_id} was the last one, and none has begun since: look at the timer, cron "
             "job or scheduler that starts it"

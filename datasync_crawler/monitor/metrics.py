@@ -22,10 +22,15 @@ from datasync_crawler.store.reader import LedgerView, Run
 
 #: name, stat, help.
 COUNTERS: Final = (
-    ("events_received", "events/received", "Events that came from the API in this run."),
-    ("events_stored", "events/inserted", "Events that this run has added to the table."),
-    ("events_duplicate", "events/duplicates", "Events that were already stored."),
-    ("events_rejected", "events/rejected", "Events that this run could not store."),
+    ("events_received", "events/received", "Events read from the API in this run."),
+    ("events_stored", "events/inserted", "New events of this run."),
+    (
+        "events_duplicate",
+        "events/duplicates",
+        "Events of this run that were already stored, re-read ones included.",
+    ),
+    ("events_reread", "events/reread", "Of these, events that this run re-read to check."),
+    ("events_rejected", "events/rejected", "Events that this run has rejected."),
     ("pages_committed", "pages/committed", "Pages committed with their ledger row."),
     ("commits", "database/transactions", "Transactions committed."),
     ("database_reconnects", "database/reconnects", "Connections that were lost and made again."),

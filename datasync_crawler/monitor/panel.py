@@ -76,13 +76,15 @@ class Panel:
 
 
 def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableType":
-    """Three lines in a grid with fixed columns; *plain*: in ASCII."""
+    """Three lines in a grid with fixed columns, and a fourth while the API doesn't answer;
+    *plain*: in ASCII.
+    """
     width = min(width, WIDEST)
     first = max(width - 63, 12)
     grid = Table.grid(padding=(0, 2, 0, 0))
     for column in (6, first, 22, 29):
         grid.add_column(width=column, no_wrap=True, overflow="crop")
-    (_, events), (_, api), (_, stored) = progress.facts(figures)
+    (_, events), (_, api), (_, run) = progress.facts(figures)
     share, quota = events[0] or "...", api[0] or "no limit known"
     done = figures.done / figures.total if figures.total else 0.0
     bar = _bar(min(done, 1.0), first - 8, "#-" if plain else "━─", "green")
@@ -94,11 +96,13 @@ def panel(figures: progress.Figures, width: int, *, plain: bool) -> "RenderableT
     lines = (
         ("events", bar.append(f"{share:>8}", style="bold"), events[1], events[2]),
         ("API", pips.append(quota), Text(api[1], style=style), api[2]),
-        ("stored", *stored),
+        ("run", *run),
     )
     for name, *said in lines:
         grid.add_row(Text(name, style="dim"), *said)
-    return grid
+    if not figures.trouble:
+        return grid
+    return Group(grid, Text(figures.trouble, style="bold yellow", no_wrap=True, overflow="crop"))
 
 
 def _bar(share: float, width: int, signs: str, style: str) -> Text:

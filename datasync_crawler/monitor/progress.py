@@ -13,6 +13,8 @@ from typing import Any, Final
 
 #: The span of the current rate, in seconds.
 RATE_WINDOW_S: Final = 10.0
+#: What is said of a known event that comes with other content.
+EDITED: Final = "other content than stored; ON_DUPLICATE=update overwrites it"
 #: Waits shorter than this are pacing, not a pause, in seconds.
 SHORTEST_PAUSE_S: Final = 1.0
 #: Upper bounds of the histograms of latency and commit times, in seconds; above the last: "inf".
@@ -38,7 +40,7 @@ class Figures:
 
     `gaps`: ranges whose request failed, to be requested again. `ends_at`: the end of `left_s`, in
     epoch seconds. `page_size`: mean events of a page. `follows`: when a run with FOLLOW looks
-    again.
+    again. `trouble`: what gets no answer, and when it is tried again.
     """
 
     total: int | None
@@ -53,6 +55,7 @@ class Figures:
     retries: int = 0
     page_size: int | None = None
     follows: str = ""
+    trouble: str = ""
 
 
 class Meter:
@@ -90,6 +93,7 @@ class Meter:
             retries=stats.get("retry/count", 0),
             page_size=round(received / pages) if pages else None,
             follows=follows(wall, stats),
+            trouble=trouble(wall, stats),
         )
 
     def _rates(self, now: float, received: int) -> tuple[float, float]:
@@ -128,12 +132,23 @@ def follows(wall: float, stats: Mapping[str, Any]) -> str:
     return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
 
 
+def trouble(wall: float, stats: Mapping[str, Any]) -> str:
+    """What gets no answer, as in "can't reach api.example.com: try 2 of 4, next in 3 s"."""
+    said = stats.get("retry/trouble")
+    if not said:
+        return ""
+    left_s = stats.get("retry/next_at", 0.0) - wall
+    return f"{said}, next in {duration(left_s)}" if left_s > 0 else str(said)
+
+
 def ended(reason: str, stats: Mapping[str, Any]) -> str:
     """The finish reason of a run. One with FOLLOW has no end of its own: a signal after a complete
-    look finishes it.
+    look finishes it, as that look would have.
     """
     stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
-    return "finished" if stays and reason == "shutdown" else reason
+    if not (stays and reason == "shutdown"):
+        return reason
+    return "too_many_rejected" if stats.get("crawl/too_many_rejected") else "finished"
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -155,11 +170,12 @@ def limited_left_s(requests: int, api: Traffic) -> float | None:
 
 def line(figures: Figures) -> str:
     """One line of progress, for a log: what the panel says."""
-    return "; ".join(f"{name}: {', '.join(filter(None, said))}" for name, said in facts(figures))
+    said = [f"{name}: {', '.join(filter(None, said))}" for name, said in facts(figures)]
+    return "; ".join([*filter(None, [figures.trouble]), *said])
 
 
 def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
-    """Three facts each about the events, the API and the table; "" for what isn't known."""
+    """Three facts each about the events, the API and the run; "" for what isn't known."""
     api = figures.traffic
     left = "" if api.remaining is None else f"{api.remaining:,}"
     if left and api.limit is not None:
@@ -173,7 +189,7 @@ def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
     return [
         ("events", (share(figures), f"{figures.done:,} of {total}", end)),
         ("API", (left and f"{left} left", wait(api), page)),
-        ("stored", (f"{figures.rate_mean:,.0f}/s", retries, _rejected(figures))),
+        ("run", (f"{figures.rate_mean:,.0f} events/s", retries, _rejected(figures))),
     ]
 
 
@@ -313,9 +329,9 @@ class Flight:
 class Outcome:
     """How a run ended, for its summary. Counts in events; `seconds` of wall time.
 
-    `reread`: known events that were read again to check; not counted as duplicates.
-    `total_found`: the total is where the pages ended, not the API's. `asides`: notes beside the
-    proof. `rerun`: whether the same command may do better later.
+    `duplicates`: known events but for `reread`, those that were read again to check. `changed`:
+    known events with other content. `total_found`: the total is where the pages ended, not the
+    API's. `asides`: notes beside the proof. `rerun`: whether the same command may do better later.
     """
 
     reason: str
@@ -362,26 +378,41 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
 
 
 def rows(outcome: Outcome) -> list[tuple[str, str]]:
-    """The summary's figures: name and value."""
-    rate = outcome.received / outcome.seconds if outcome.seconds > 0 else 0.0
-    rejected = outcome.rejected if outcome.rejected_now is None else outcome.rejected_now
-    stored = [] if outcome.stored is None else [("events stored", f"{outcome.stored:,}")]
+    """The summary's figures: their scope (table or run) with their name, and the value."""
+    rate = outcome.inserted / outcome.seconds if outcome.seconds > 0 else 0.0
     return [
-        *stored,
-        ("new in this run", f"{outcome.inserted:,}"),
-        (
-            "duplicates",
-            f"{outcome.duplicates:,}"
-            + (f" ({outcome.changed:,} with other content)" if outcome.changed else ""),
-        ),
-        (
-            "rejections",
-            f"{rejected:,}"
-            + (" (table rejected_events: reason and raw bytes)" if rejected else ""),
-        ),
-        ("seconds", f"{outcome.seconds:.1f}"),
-        ("events/s", f"{rate:,.0f}"),
+        *_in_table(outcome),
+        ("run: new", f"{outcome.inserted:,}"),
+        ("run: already stored", f"{outcome.duplicates:,}"),
+        ("run: re-read to check", f"{outcome.reread:,}"),
+        *([("run: edited", f"{outcome.changed:,} ({EDITED})")] if outcome.changed else []),
+        ("run: rejected", f"{outcome.rejected:,}"),
+        ("run: seconds", f"{outcome.seconds:.1f}"),
+        ("run: new events/s", f"{rate:,.0f}"),
     ]
+
+
+def _in_table(outcome: Outcome) -> list[tuple[str, str]]:
+    """What all runs have stored and rejected, where the proof has counted it."""
+    if outcome.stored is None:
+        return []
+    rejected = outcome.rejected_now or 0
+    where = " (table rejected_events: reason and raw bytes)" if rejected else ""
+    return [
+        ("table: events stored", f"{outcome.stored:,}"),
+        ("table: rejected", f"{rejected:,}{where}"),
+    ]
+
+
+def kept(stored: int, served: int) -> list[str]:
+    """Of a set that has become smaller: *stored*, with the rejected ones, against *served*."""
+    if stored <= served:
+        return []
+    sentence = (
+        f"The table holds {stored - served:,} events more than the API serves now: those that it "
+        "served before are kept."
+    )
+    return [sentence]
 
 
 def verdict(outcome: Outcome) -> list[str]:
@@ -391,7 +422,9 @@ def verdict(outcome: Outcome) -> list[str]:
         if outcome.total_found:
             proof = "read to its end, as the API sends no reliable total"
         rejected = f", with {outcome.rejected_now:,} rejected" if outcome.rejected_now else ""
-        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides]
+        stored = (outcome.stored or 0) + (outcome.rejected_now or 0)
+        more = kept(stored, outcome.total or 0)
+        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides, *more]
     return [f"NOT complete: {_why(outcome)}"]
 
 
@@ -399,7 +432,7 @@ def summary(outcome: Outcome) -> list[str]:
     """The last lines of a run: its figures, and if it's incomplete, what is missing."""
     if outcome.sentence and not outcome.received:
         return verdict(outcome)  # it never began: zeros would hide the sentence
-    return [f"{name:<18}{value}" for name, value in rows(outcome)] + verdict(outcome)
+    return [f"{name:<23}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 
 def _why(outcome: Outcome) -> str:

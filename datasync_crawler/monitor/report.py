@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.monitor.board import phase
-from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
 from datasync_crawler.store.reader import RunLine
 
 #: Gaps and rejections that a report names.
@@ -84,18 +84,18 @@ class ProofLine:
 def run_outcome(run: RunLine) -> str:
     """How a run ended, in a word or two."""
     state = phase(run)
+    if state == "complete" and run.finish_reason == "too_many_rejected":
+        return "complete, with too many rejected"
     if state in {"running", "complete"}:
         return state
     if state == "silent":
         return "crashed"
-    if run.complete and run.finish_reason == "too_many_rejected":
-        return "complete, with too many rejected"
     return f"not complete ({run.finish_reason})"
 
 
 def _rate(run: RunLine) -> float:
-    """Events received per second."""
-    return run.received / run.lasted_s if run.lasted_s > 0 else 0.0
+    """New events per second."""
+    return run.inserted / run.lasted_s if run.lasted_s > 0 else 0.0
 
 
 def problems(figures: Figures) -> list[str]:
@@ -169,12 +169,12 @@ def proof_lines(figures: Figures) -> list[str]:
         + (f", {f.gaps:,} {_plural(f.gaps, 'gap')}" if f.gaps else ", without a gap"),
         f"seams             {_seams(f)}",
         *_proof(f),
-        f"received          {f.received:,} in {f.ranges:,} {_plural(f.ranges, 'range')}",
-        f"= inserted        {f.inserted:,}",
-        f"+ duplicates      {f.duplicates:,}"
-        + (f" ({f.changed:,} with other content)" if f.changed else ""),
-        f"+ rejected        {f.rejected:,} (rejected now: {f.rejected_now:,})",
-        f"events stored     {f.distinct:,} distinct ids in {f.rows:,} rows",
+        f"all runs          {f.received:,} events in {f.ranges:,} {_plural(f.ranges, 'range')}",
+        f"= new             {f.inserted:,}",
+        f"+ already stored  {f.duplicates:,} (with those that were re-read to check)",
+        *([f"  edited          {f.changed:,} ({EDITED})"] if f.changed else []),
+        f"+ rejected        {f.rejected:,}",
+        f"table             {f.distinct:,} stored in {f.rows:,} rows, {f.rejected_now:,} rejected",
     ]
     if f.running:
         lines.append("A crawl is running: these are the figures of this instant.")
@@ -202,12 +202,14 @@ def _asides(f: Figures) -> list[str]:
     short = f.total - f.distinct - f.rejected_now
     if short > 0:
         said.append(f"{short:,} of the {f.total:,} were ids that the API served before.")
-    return said
+    return said + kept(f.distinct + f.rejected_now, f.total)
 
 
-def proof_values(figures: Figures) -> dict[str, Any]:
-    """The report for `--json`."""
-    wrong = problems(figures)
+def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
+    """The report for `--json`. *excess*: the sentence on more than MAX_REJECTED; it is a problem
+    like any other, so that `complete` is what the exit status says.
+    """
+    wrong = problems(figures) + [excess] * bool(excess)
     return {"complete": not wrong, "problems": wrong, **asdict(figures)}
 
 
@@ -223,13 +225,11 @@ def status_lines(
         f"done          {f.covered:,}{_share(f.covered, f.total)}",
         f"gaps          {_gaps(f) if f.gaps else 'none'}",
         f"frontier      {f.frontier:,}",
-        f"stored        {f.distinct:,} events",
-        f"duplicates    {f.duplicates:,}",
-        f"rejections    {f.rejected_now:,}",
+        f"table         {f.distinct:,} events stored, {f.rejected_now:,} rejected",
         *(f"              {number:,} × {reason}" for reason, number in reasons),
     ]
     if runs:
-        lines.append(f"rate          {_rate(runs[0]):,.0f} events/s in the last run")
+        lines.append(f"last run      {_rate(runs[0]):,.0f} new events/s")
     lines.append(f"runs          {'the last of them:' if runs else 'none yet'}")
     lines += [
         f"              {run.id}: {utc(run.started_at)}, {duration(run.lasted_s)}, "

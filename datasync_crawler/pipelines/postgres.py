@@ -175,7 +175,8 @@ class PostgresPipeline:
                 stats.inc_value("events/received", page.received)
                 stats.inc_value("events/inserted", page.inserted)
                 stats.inc_value("events/duplicates", page.duplicates)
-                stats.inc_value("events/changed", page.changed)
+                if page.pass_no > 0:  # else it is counted where it stands in the pass
+                    stats.inc_value("events/changed", page.changed)
                 stats.inc_value("events/rejected", page.rejected)
         done = writer.stats
         stats.inc_value("database/transactions", done.transactions)

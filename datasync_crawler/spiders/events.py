@@ -125,7 +125,7 @@ class EventsSpider(scrapy.Spider):
             self._ledger.run_id = self._leases.run_id = run_id
             self._renewing = asyncio.ensure_future(self._leases.keep(self._paused_s))
             if self.config.follow_s is not None:
-                self._following = Following(self.crawler.stats, self.config.follow_s)
+                self._following = Following(self.crawler.stats, self.config.follow_s, self._excess)
             self._planning = asyncio.ensure_future(self._plan())
             while True:
                 number, ask = await self._waiting.next(self._planning)
@@ -134,7 +134,6 @@ class EventsSpider(scrapy.Spider):
                 yield self._request(number, ask)
             self._conclude(await self._planning)
         except CrawlError as error:
-            self.logger.error("%s", error)
             self.crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
         except asyncio.CancelledError:
@@ -229,15 +228,22 @@ class EventsSpider(scrapy.Spider):
 
     def _conclude(self, verdict: Verdict) -> None:
         """Tells the stats. Raises CloseSpider unless everything is proved."""
-        note(self.crawler.stats, verdict)
+        note(self.crawler.stats, self._with_excess(verdict))
         if not verdict.complete:
             raise CloseSpider("configuration" if verdict.setup else "incomplete")
-        excess = shapes.too_many_rejected(
+        if self._excess(verdict):
+            raise CloseSpider("too_many_rejected")
+
+    def _excess(self, verdict: Verdict) -> str:
+        """The sentence on more rejections than MAX_REJECTED; "" when it allows them."""
+        return shapes.too_many_rejected(
             verdict.rejected, verdict.stored + verdict.rejected, self.config.max_rejected
         )
-        if excess:
-            note(self.crawler.stats, replace(verdict, sentences=(excess, *verdict.sentences)))
-            raise CloseSpider("too_many_rejected")
+
+    def _with_excess(self, verdict: Verdict) -> Verdict:
+        """The verdict with that sentence first."""
+        excess = self._excess(verdict) if verdict.complete else ""
+        return replace(verdict, sentences=(excess, *verdict.sentences)) if excess else verdict
 
     def _request(self, number: int, ask: Ask) -> scrapy.Request:
         return scrapy.Request(
@@ -353,7 +359,7 @@ class EventsSpider(scrapy.Spider):
                 self.config.limit_param, ask.limit, status, self.config.without_key(said),
             )  # fmt: skip
         elif isinstance(outcome, Failed):
-            remedy = statuses.remedy(status)
+            remedy = statuses.remedy(status, response.body)
             if remedy is not None:
                 self._request_stop(
                     "api_refused", f"The API answers HTTP {status} to {response.url}. {remedy}."

@@ -24,10 +24,15 @@ MOVED: Final = "the events weren't where they were, and everything was being rea
 
 
 class Following:
-    """Stats: crawl/follow_s, crawl/looks, crawl/next_look_at (epoch seconds), crawl/asides."""
+    """Stats: crawl/follow_s, crawl/looks, crawl/next_look_at (epoch seconds), crawl/asides,
+    crawl/too_many_rejected (the last look's sentence on MAX_REJECTED). *excess* gives that sentence
+    for a complete verdict.
+    """
 
-    def __init__(self, stats: "StatsCollector", every_s: float) -> None:
-        self._stats, self._every_s = stats, every_s
+    def __init__(
+        self, stats: "StatsCollector", every_s: float, excess: Callable[[Verdict], str]
+    ) -> None:
+        self._stats, self._every_s, self._excess = stats, every_s, excess
         self._served = self._inserted = 0  # as of the last complete look
         stats.set_value("crawl/follow_s", every_s)
 
@@ -64,7 +69,12 @@ class Following:
         until = (
             f"Followed; the last complete look was at {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC."
         )
-        stats.set_value("crawl/asides", "\n".join((*verdict.sentences, until)))
+        excess = self._excess(verdict)
+        if excess and excess != stats.get_value("crawl/too_many_rejected"):
+            logger.warning("%s", excess)
+        stats.set_value("crawl/too_many_rejected", excess)
+        said = filter(None, (excess, *verdict.sentences, until))
+        stats.set_value("crawl/asides", "\n".join(said))
         logger.log(
             logging.INFO if new or first else logging.DEBUG,  # a line a look would be thousands
             "Up to date: %s new, %s stored. Next look in %s.",

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import socket
 import threading
 from collections.abc import Sequence
@@ -245,10 +246,21 @@ class Connector:
 
     def _sentence(self, cause: str) -> str:
         return (
-            f"The database can't be used ({self.target.describe()}): {cause}. "
+            f"The database can't be used ({self.target.describe()}): {cause}. {self._made(cause)}"
             "Check DATABASE_URL or DB_HOST, DB_PORT, DB_NAME, DB_USER and DB_PASSWORD, and that "
             "the server runs."
         )
+
+    def _made(self, cause: str) -> str:
+        """How to make a database that isn't there; "" for any other cause."""
+        missing = re.search(r'database "(.+)" does not exist', cause)
+        if missing is None or not isinstance(self.target, ServerTarget):
+            return ""
+        words = ["createdb"]
+        for option, name in (("-h", "host"), ("-p", "port"), ("-U", "user")):
+            if value := self.target.params.get(name):
+                words += [option, value]
+        return f"Make it with {shlex.join([*words, missing[1]])}, if its name is right. "
 
 
 def _run_embedded(target: EmbeddedTarget) -> "EmbeddedServer":

@@ -69,5 +69,6 @@ class Session:
         if source != api_base_url:
             raise SchemaConflict(
                 f"Schema {self.schema} holds the events of {source}, not of {api_base_url}. "
-                "Set DB_SCHEMA to a new schema for this API, or API_BASE_URL back to that one."
+                "Set DB_SCHEMA to a new schema for this API, or API_BASE_URL back to that one; if "
+                f"that API has moved here, run scrapy source --move-to {api_base_url}"
             )

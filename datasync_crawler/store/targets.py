@@ -61,6 +61,11 @@ def from_url(url: str) -> ServerTarget:
     import psycopg2  # noqa: PLC0415  # takes 30 ms, which most commands can do without
     from psycopg2.extensions import parse_dsn  # noqa: PLC0415
 
+    if alchemy := re.match(r"(postgres(?:ql)?)(\+\w+)://", url):
+        raise ConfigError(
+            f"DATABASE_URL begins with {alchemy[0]}, as SQLAlchemy writes it: drop {alchemy[2]}, "
+            f"so that it begins with {alchemy[1]}://, and leave the rest as it is."
+        )
     try:
         params = {name: str(value) for name, value in parse_dsn(url).items()}
     except (psycopg2.Error, UnicodeError):

@@ -92,14 +92,19 @@ class ProofReader:
             page_size=self._statements.run("page_size", **{"pass": newest})[0][0],
             seams=self._seams(newest, exact),
             proof=ProofLine(*proofs[0]) if proofs else None,
-            running=self._statements.run("is_running", silent_after_s=SILENT_AFTER_S)[0][0],
+            running=self.is_running(),
         )
 
+    def is_running(self) -> bool:
+        """Whether a crawl's heartbeat is young."""
+        return bool(self._statements.run("is_running", silent_after_s=SILENT_AFTER_S)[0][0])
+
     def reasons(self) -> list[tuple[str, int]]:
-        """The commonest reasons of rejections, with their numbers."""
-        return [
-            (row[0], row[1]) for row in self._statements.run("rejection_reasons", most=MOST_REASONS)
-        ]
+        """The commonest reasons of rejections, with their numbers; the rest as one."""
+        rows = [(row[0], row[1]) for row in self._statements.run("rejection_reasons")]
+        shown, rest = rows[:MOST_REASONS], rows[MOST_REASONS:]
+        events = sum(number for _, number in rest)
+        return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]
 
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""

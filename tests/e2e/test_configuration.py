@@ -134,7 +134,12 @@ def test_an_unknown_database_is_refused(database: Database) -> None:
     done = crawl(
         None, database, env={"API_BASE_URL": ADDRESS, "API_KEY": CANARY, "DB_NAME": "nosuch"}
     )
-    assert_says(done, 2, "NOT complete", 'database "nosuch" does not exist', "Check DATABASE_URL")
+    params = database.params
+    make = f"createdb -h {params['host']} -p {params['port']} -U {params['user']} nosuch, if its"
+    assert_says(
+        done, 2, "NOT complete", 'database "nosuch" does not exist', make, "Check DATABASE_URL"
+    )
+    assert done.log.count("nosuch, if its name is right") == 1  # told once
 
 
 def test_a_wrong_password_is_refused_and_not_echoed(database: Database) -> None:
@@ -185,10 +190,12 @@ def test_a_path_that_isnt_there_ends_with_1(database: Database) -> None:
 
 
 def test_an_api_that_isnt_there_ends_with_1(database: Database) -> None:
-    """Nobody listens: tried again, then the first page is what is missing."""
+    """Nobody listens: tried again, then the cause and the setting to look at."""
     env = {"API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": CANARY}
     done = crawl(None, database, "-s", "RETRY_TIMES=1", "-s", "RETRY_BACKOFF_BASE=0.01", env=env)
-    assert_says(done, 1, "NOT complete: the first page couldn't be fetched: Connection was refused")
+    assert_says(
+        done, 1, "NOT complete: 127.0.0.1:1 can't be reached: the connection was refused (2 tries)"
+    )
 
 
 def test_another_api_in_the_schema_is_refused(database: Database) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import certificates
 import pytest
+from certificates import Authority
+from conftest import free_port
 from crawling import PROJECT, crawl, environment
+from mockserver import MockServer
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from databases import Database
@@ -114,6 +120,10 @@ def test_too_many_rejections_are_no_success(database: Database) -> None:
         assert done.status == 1, done.log
         assert "complete, with 10 rejected: proved against the API's total (100)" in done.log
         assert f"INFO: {sentence}\n" in done.log
+        shown = scrapy("status", env=env)
+        assert (shown.returncode, shown.stdout.splitlines()[-1]) == (0, sentence)
+        values = json.loads(scrapy("verify", "--json", env=env).stdout)
+        assert (values["complete"], values["problems"]) == (False, [sentence])
         verified = subprocess.run(
             [sys.executable, "-m", "scrapy", "verify"],
             cwd=PROJECT, env={**environment(None, None), **env}, capture_output=True, text=True,
@@ -123,6 +133,8 @@ def test_too_many_rejections_are_no_success(database: Database) -> None:
         assert "\nCOMPLETE, with 10 rejected: " in verified.stdout
         done = crawl(None, None, "-s", "MAX_REJECTED=0.1", env=env)
         assert done.status == 0, done.log
+        offline = scrapy("verify", "--offline", env=env).stdout
+        assert "total             100 (the last known; the API wasn't asked)" in offline
 
 
 def test_a_mistyped_first_address_is_replaced(database: Database) -> None:
@@ -135,6 +147,174 @@ def test_a_mistyped_first_address_is_replaced(database: Database) -> None:
         done = crawl(None, None, env={**env, "API_BASE_URL": other})
         assert done.status == 2, done.log
         assert f"holds the events of {right}, not of {other}" in said(done.log)
+
+
+@pytest.fixture(scope="module")
+def unreachable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Addresses where no API answers, by what is wrong with them."""
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    contexts = {shape: authority.certificate(shape) for shape in ("good", "expired")}
+    with certificates.serving(contexts) as https, serve([]) as http:
+        good, expired = (https[shape].server_port for shape in ("good", "expired"))
+        yield {
+            "refused": f"http://127.0.0.1:{free_port()}/api/v1",
+            "unknown": "https://api.nowhere.invalid/api/v1",
+            "http": http.replace("http:", "https:") + "/api/v1",
+            "https": f"http://localhost:{good}/api/v1",
+            "expired": f"https://localhost:{expired}/api/v1",
+        }
+
+
+#: The last line, with HOST and URL as placeholders.
+UNREACHABLE = {
+    "refused": (
+        "HOST can't be reached: the connection was refused (4 tries). Nothing listens on that "
+        "port: check host and port of API_BASE_URL, or start the API."
+    ),
+    "unknown": (
+        "HOST can't be reached: there is no host of that name (4 tries). Check the host in "
+        "API_BASE_URL, and this machine's network and DNS."
+    ),
+    "http": (
+        "HOST can't be reached: this server speaks http on that port, not https. Set API_BASE_URL "
+        "to the port where it speaks https, or to http://HOST/api/v1 if the key and the events may "
+        "travel unencrypted."
+    ),
+    "https": (
+        "HOST can't be reached: this server speaks https on that port, not http. Set API_BASE_URL "
+        "to https://HOST/api/v1."
+    ),
+    "expired": (
+        "HOST can't be reached: its certificate can't be verified (REASON), so the key isn't sent. "
+        "Check the host in API_BASE_URL and this machine's clock; name the certificate of an "
+        "authority of your own with SSL_CERT_FILE; else the API's owner has to renew it."
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNREACHABLE)
+def test_an_unreachable_api_is_named(
+    database: Database, unreachable: dict[str, str], kind: str
+) -> None:
+    """At once or after four tries: exit 1, the cause and the likely remedy in the last line; of
+    verify, too.
+    """
+    url = unreachable[kind]
+    host = url.split("/")[2]
+    env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+    done = crawl(None, None, "-s", "RETRY_BACKOFF_BASE=0.05", env=env)
+    told = re.sub(r"verified \([^)]*\)", "verified (REASON)", said(done.log))
+    assert (done.status, told.replace(host, "HOST")) == (1, UNREACHABLE[kind]), done.log
+    assert done.log.count("Can't reach") == (" tries)" in told)
+    assert database.execute("SELECT finish_reason FROM crawl_runs") == [("unreachable",)]
+    verified = scrapy("verify", env=env)
+    told = re.sub(r"verified \([^)]*\)", "verified (REASON)", verified.stderr)
+    wanted = UNREACHABLE[kind].replace(" (4 tries)", "")
+    assert (verified.returncode, told.splitlines()[-1].replace(host, "HOST")) == (
+        1, f"datasync-crawler: {wanted} Or use --offline."
+    )  # fmt: skip
+
+
+def test_an_api_that_moved_is_followed_when_it_serves_the_same_events(database: Database) -> None:
+    """The new address is taken where head and tail are the same, whatever came later; else
+    nothing is changed, exit 2.
+    """
+    events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(50)]
+    added = [{"id": f"new{one}", "timestamp": 1_769_549_612 + one} for one in range(3)]
+    with (
+        serve(events) as old, serve([*added, *events, *added]) as new, serve(events[:-1]) as fewer,
+        serve(foreign(50)) as other, serve(events[1:]) as later,
+    ):  # fmt: skip
+        env = {"API_BASE_URL": old, "API_KEY": "k", **database.environment}
+        assert crawl(None, None, env=env).status == 0
+        assert crawl(None, None, env={**env, "API_BASE_URL": new}).status == 2
+        for wrong, why in (
+            (fewer, "the event at offset 49 isn't there; stored is e49"),
+            (later, "the first stored event (e0) isn't among the first 49 there"),
+        ):
+            refused = scrapy("source", "--move-to", wrong, env=env)
+            assert (refused.returncode, refused.stderr) == (
+                2,
+                (
+                    f"datasync-crawler: {wrong} doesn't serve the events of {old}: {why}. Nothing "
+                    "is changed. If it is another API, set DB_SCHEMA to a new schema for it.\n"
+                ),
+            )
+        assert scrapy("source", "--move-to", other, env=env).returncode == 2
+        assert scrapy("source", "--move-to", "not-an-address", env=env).returncode == 2
+        assert scrapy("source", env=env).stdout == f"{old}\n"
+        moved = scrapy("source", "--move-to", new, env=env)
+        assert (moved.returncode, moved.stdout) == (
+            0,
+            (
+                f"Schema public holds the events of {new} from now on, no longer of {old}: it "
+                "serves the first and the last of 50 events as before. Set API_BASE_URL to the new "
+                "address.\n"
+            ),
+        )
+        assert crawl(None, None, env={**env, "API_BASE_URL": new}).status == 0
+    assert database.value("SELECT count(*) FROM events") == 53
+
+
+@pytest.mark.parametrize("way", [("--no-bulk",), ()])
+def test_an_unfinished_crawl_of_an_api_that_moved_goes_on(
+    database: Database, way: tuple[str, ...]
+) -> None:
+    """What is committed is compared; by cursor, the first event and the total. No crawl may run."""
+    with MockServer("--events", "300", "--fault", "500:start=3", *way) as old:
+        few = ("-s", "RETRY_TIMES=0", "-s", "BULK_PAGE_SIZE=50", "-s", "WORKERS=1")
+        assert crawl(old, database, *few).status == 1
+    with MockServer("--events", "300", *way) as new:
+        env = {**environment(new, database)}
+        database.execute("UPDATE crawl_runs SET finished_at = NULL, heartbeat_at = now()")
+        busy = scrapy("source", "--move-to", new.url, env=env)
+        assert (busy.returncode, "A crawl is running into schema public" in busy.stderr) == (
+            1,
+            True,
+        )
+        database.execute("UPDATE crawl_runs SET finished_at = now()")
+        moved = scrapy("source", "--move-to", new.url, env=env)
+        assert moved.returncode == 0, moved.stderr
+        assert "holds the events of" in scrapy("source", "--move-to", new.url, env=env).stdout
+        assert crawl(new, database).status == 0
+    assert database.value("SELECT count(*) FROM events") == 300
+
+
+def test_reasons_beyond_those_listed_are_summed_up(database: Database) -> None:
+    """A list that is cut says how many events and reasons it leaves out; log prefixes are short."""
+    with serve([{"id": "e", "timestamp": 1_769_541_612}]) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        done = crawl(None, None, env=env)
+    assert done.status == 0, done.log
+    assert re.search(
+        r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[progress\] INFO: run: new  ", done.log, re.MULTILINE
+    )
+    database.execute(
+        "INSERT INTO rejected_events SELECT n, 0, 'reason ' || least(n, 14), '' "
+        "FROM generate_series(1, 23) AS n"
+    )
+    lines = scrapy("status", env=env).stdout.splitlines()
+    assert "              10 × reason 14" in lines
+    assert "              4 × … more in 4 reasons" in lines
+
+
+def test_a_set_that_became_smaller_is_explained(database: Database) -> None:
+    """Run, verify: complete by what is served now, and what is kept beside it."""
+    events = [{"id": f"e{one}", "timestamp": 1_769_541_612 + one} for one in range(60)]
+    with serve(events) as url:
+        env = {"API_BASE_URL": url, "API_KEY": "k", **database.environment}
+        assert crawl(None, None, env=env).status == 0
+        del events[10:]
+        done = crawl(None, None, env=env)
+        verified = scrapy("verify", env=env)
+    more = (
+        "The table holds 50 events more than the API serves now: those that it served before are "
+        "kept."
+    )
+    assert (done.status, done.line("table: events stored")) == (0, "60"), done.log
+    assert "complete: proved against the API's total (10)\n" in done.log
+    assert f"INFO: {more}\n" in done.log
+    assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, more)
 
 
 def test_own_columns_and_views_survive(database: Database) -> None:
@@ -202,6 +382,25 @@ def test_an_unknown_name_in_dotenv_is_refused(
     done = scrapy("psql", "--help", folder=tmp_path)
     wanted = f"datasync-crawler: {file} sets {name}, which isn't a setting: {way_out}\n"
     assert (done.returncode, done.stderr) == ((2, wanted) if way_out else (0, ""))
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+psycopg2", "postgres+asyncpg"])
+def test_an_sqlalchemy_url_says_what_to_drop(scheme: str) -> None:
+    """Without a word of the password."""
+    done = scrapy("status", env={"DATABASE_URL": f"{scheme}://u:kanarienvogel@h/d"})
+    plain, driver = scheme.split("+")
+    assert (done.returncode, done.stderr) == (
+        2,
+        (
+            f"datasync-crawler: DATABASE_URL begins with {scheme}://, as SQLAlchemy writes it: "
+            f"drop +{driver}, so that it begins with {plain}://, and leave the rest as it is.\n"
+        ),
+    )
+
+
+def test_docker_is_in_the_help() -> None:
+    """`sh run-ingestion.sh --help` names the option that the script itself takes."""
+    assert "run-ingestion.sh --docker" in " ".join(scrapy("ingest", "--help").stdout.split())
 
 
 def test_the_first_line_says_where_events_come_from_and_go(database: Database) -> None:

@@ -148,6 +148,24 @@ def test_a_look_that_fails_is_said_and_made_good(database: Database) -> None:
     assert_equals_truth(database, truths(1, 0, EVENTS + 10))
 
 
+def test_too_many_rejections_are_said_at_each_look_that_changes_them(database: Database) -> None:
+    """While it stays, once; SIGTERM ends it with 1, complete as far as that goes."""
+    bad = ("--fault", "bad-events:kind=no-id,each=10")
+    with (
+        MockServer("--events", "300", *bad) as mock,
+        following(mock, database, "-s", "MAX_REJECTED=0.01") as follower,
+    ):
+        follower.until(lambda: follower.proved() > 0)
+        follower.until_looked()
+        status, log = follower.end()
+    assert status == 1, log
+    assert "complete, with 30 rejected: proved" in log
+    sentence = "30 of 300 events are rejected, more than MAX_REJECTED (0.01) allows"
+    assert log.count(f"WARNING: {sentence}") == 1
+    assert log.count(sentence) == 2  # and beside the verdict
+    assert database.value("SELECT finish_reason FROM crawl_runs") == "too_many_rejected"
+
+
 def test_a_refused_key_ends_it(database: Database) -> None:
     """401 after complete looks: exit 1 with the sentence, whatever was proved before."""
     with MockServer("--events", str(EVENTS)) as mock, following(mock, database) as follower:

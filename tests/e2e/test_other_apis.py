@@ -91,8 +91,8 @@ def test_a_recipe(database: Database, serving: Callable[[str], str], recipe: Rec
         assert done.status == 0, done.log
         assert " INFO: complete: " in done.log
         assert done.line("events stored") == f"{foreign.EVENTS:,}"
-        assert done.line("new in this run") == f"{new:,}"
-        assert done.line("duplicates") == "0"
+        assert done.line("run: new ") == f"{new:,}"
+        assert done.line("run: already stored") == "0"
     assert stored(database, recipe.schema) == truth()
     requests = database.value(
         f"SELECT (stats->>'downloader/request_count')::int FROM {recipe.schema}.crawl_runs "

@@ -97,6 +97,14 @@ class Stranger:
         finally:
             connection.close()
 
+    def scrapy(self, *arguments):
+        """Exit status, output and what stands on standard error."""
+        done = subprocess.run(
+            [sys.executable, "-m", "scrapy", *arguments],
+            cwd=self.folder, env=self.env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
     def psql(self, *arguments):
         scrapy = [sys.executable, "-m", "scrapy", "psql", *arguments]
         return subprocess.run(
@@ -141,7 +149,61 @@ def test_demonstration_then_nothing_new(stranger):
 
     status, output = stranger.run("--events", "20000")
     assert status == 0, output
-    assert re.search(r"new in this run +0\n", output)
+    assert re.search(r"run: new +0\n", output)
+
+
+def test_readmes_commands_after_the_demonstration(stranger):
+    """With nothing configured, not even a PATH, each command takes the demonstration's API and
+    database, and leaves nothing behind; before the demonstration one sentence says what to do.
+    """
+    env = {name: stranger.env[name] for name in ("DATASYNC_VENV", "DB_PORT", "STRANGER")}
+    stranger.env = env | {"HOME": str(stranger.folder.parent), "PATH": "/usr/bin:/bin"}
+    before = (
+        "datasync-crawler: API_BASE_URL isn't set, and nothing else is. Set it to the API's "
+        "address up to and including /api/v1, such as https://api.example.com/api/v1, in .env "
+        "(install -m 600 .env.example .env), in the environment or with -s API_BASE_URL=…; or run "
+        "sh run-ingestion.sh for a demonstration.\n"
+    )
+    for command in (("crawl", "events"), ("redrive",), ("verify",), ("fetch", "http://x")):
+        assert stranger.scrapy(*command) == (2, "", before)
+    assert stranger.run("--events", "3000")[0] == 0
+    says = "Nothing is configured: this is the demonstration, whose mock API serves 3,000 generated"
+    for command in (
+        ("crawl", "events", "-s", "DASHBOARD_PORT=0"), ("crawl", "events", "-O", "events.jsonl"),
+        ("redrive",),
+    ):  # fmt: skip
+        status, _, errors = stranger.scrapy(*command)
+        assert (status, says in errors) == (0, True), errors
+        assert "complete: proved against the API's total (3,000)" in errors
+    assert (stranger.folder / "events.jsonl").exists()
+    for option in ("--json", "--audit=1"):
+        status, output, _ = stranger.scrapy("verify", option)
+        assert (status, "as the API says now" in output) == (0, True)
+    for command in (("status",), ("export", "events.csv"), ("psql", "-c", "SELECT 1")):
+        assert stranger.scrapy(*command)[0] == 0
+    page = f"http://127.0.0.1:{stranger.mock_port}/api/v1/events/bulk?limit=1"
+    assert '"total":3000' in stranger.scrapy("fetch", "--nolog", page)[1]
+    status, output = stranger.run(port=False)  # as many events, on the same port
+    assert (status, "3,000 generated events" in output) == (0, True), output
+    until(lambda: not stranger.processes(), lambda: f"left behind: {stranger.processes()}")
+
+
+def test_two_commands_share_the_demonstrations_api(stranger):
+    """What another command serves already is used, and is still there afterwards."""
+    assert stranger.run("--events", "300")[0] == 0
+    scrapy = [sys.executable, "-m", "scrapy", "crawl", "events", "-s", "FOLLOW=0.1"]
+    with subprocess.Popen(
+        scrapy, cwd=stranger.folder, env=stranger.env, stderr=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stderr is not None
+        for line in follower.stderr:
+            if "Up to date" in line:
+                break
+        status, output, errors = stranger.scrapy("verify")
+        assert (status, "300 (as the API says now)" in output) == (0, True), errors
+        follower.terminate()
+        log = follower.stderr.read()
+    assert (follower.returncode, "Traceback" in log) == (0, False), log
 
 
 def test_options_reach_the_crawl_and_the_command_that_shows_its_events(stranger):

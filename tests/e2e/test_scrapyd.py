@@ -148,7 +148,7 @@ def test_a_killed_job_and_jobs_scheduled_twice_end_complete(
     jobs = [scrapyd.schedule("BULK_PAGE_SIZE=500") for _ in range(2)]
     for job in jobs:
         assert "complete: proved" in scrapyd.finish(job)
-    assert "new in this run   0\n" in scrapyd.log(jobs[1])
+    assert "run: new               0\n" in scrapyd.log(jobs[1])
     assert_equals_truth(database, truths(1, 0, EVENTS))
     assert mock.stats()["by_status"].keys() == {"200"}
 

@@ -97,7 +97,7 @@ def test_a_terminal_shows_a_panel_below_the_log_and_a_summary(database: Database
     logged = [line for line in screen if re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[", line)]
     assert any(line.endswith("INFO: Spider opened") for line in logged)
     assert any(line.endswith("INFO: Spider closed (finished)") for line in logged)
-    assert any(re.match(r"events stored +3,000$", line.rstrip()) for line in screen)
+    assert any(re.match(r"table: events stored +3,000$", line.rstrip()) for line in screen)
     assert any("complete: proved against the API's total (3,000)" in line for line in screen)
     assert not any("events a page" in line or "━" in line for line in screen), screen
     assert terminal.raw.rindex(SHOW) > terminal.raw.rindex(HIDE)

@@ -9,6 +9,7 @@ const PATIENCE = 5000;
 const NEEDS = {
   unauthorized: "the key was refused", rate_limited: "the API asks for a long pause",
   incomplete: "events are missing", database_refused: "the database refused",
+  unreachable: "the API can’t be reached",
 };
 const SAFE = ["What is committed is safe: the crawl can be stopped and started again at any time."];
 const STATES = {
@@ -116,15 +117,16 @@ function ofRun(run) {
   }
   if (run.phase === "running") {
     const end = run.ends_at || (run.left_s === null ? null : Date.now() / 1000 + run.left_s);
+    if (run.words.length) return ["wait", "Waiting for the API", run.words];
     if (run.total !== null && run.done >= run.total) return ["run", "Checking what is new", SAFE];
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
   }
   if (run.phase === "silent") return ["bad", "Needs you: the crawl has crashed", run.words];
-  if (run.phase === "complete") return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
   if (run.reason === "too_many_rejected") {  // MAX_REJECTED
     const share = (100 * rejectedShare()).toFixed(1);
     return ["bad", `Needs you: ${share} % of the events were rejected`, run.words];
   }
+  if (run.phase === "complete") return ["good", `Up to date, ${ago(run.finished_at)}`, run.words];
   if (run.reason === "shutdown") return ["wait", "Stopped by you", run.words];
   return ["bad", `Needs you: ${NEEDS[run.reason] || "the crawl has stopped"}`, run.words];
 }

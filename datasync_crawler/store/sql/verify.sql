@@ -66,7 +66,7 @@ FROM {schema}.proofs ORDER BY pass DESC LIMIT 1;
 SELECT coalesce(sum(received), 0)::bigint AS received,
        coalesce(sum(inserted), 0)::bigint AS inserted,
        coalesce(sum(duplicates), 0)::bigint AS duplicates,
-       coalesce(sum(changed), 0)::bigint AS changed,
+       coalesce(sum(changed) FILTER (WHERE pass > 0), 0)::bigint AS changed,
        coalesce(sum(rejected), 0)::bigint AS rejected,
        count(*) AS ranges,
        (SELECT count(*) FROM {schema}.rejected_events)
@@ -100,8 +100,7 @@ SELECT EXISTS (SELECT 1 FROM {schema}.crawl_runs
                  AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second');
 
 -- name: rejection_reasons
-SELECT reason, count(*) FROM {schema}.rejected_events GROUP BY reason ORDER BY 2 DESC, 1
-LIMIT %(most)s;
+SELECT reason, count(*) FROM {schema}.rejected_events GROUP BY reason ORDER BY 2 DESC, 1;
 
 -- name: stored_events
 SELECT id, session_id, user_id, type, name, properties::text, session::text, extra::text,

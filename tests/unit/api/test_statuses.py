@@ -58,3 +58,17 @@ def test_what_trying_again_doesnt_mend_has_a_remedy(status: int, words: str | No
     """A refused key has its own sentence; a 5xx may pass."""
     said = remedy(status)
     assert (said is None) if words is None else (words in str(said))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<center>The plain HTTP request was sent to HTTPS port</center>",  # nginx 1.26
+        b"Client sent an HTTP request to an HTTPS server.\n",  # Go's net/http
+        b"Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",  # Apache 2.4
+    ],
+)
+def test_a_server_that_speaks_https_says_so_itself(body: bytes) -> None:
+    """Its 400 is about the scheme, not about a parameter."""
+    assert "speaks https" in (remedy(400, body) or "")
+    assert "BULK_PAGE_SIZE" in (remedy(400, b'{"error":"https required"}') or "")

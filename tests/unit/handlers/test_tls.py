@@ -58,13 +58,15 @@ process.start()
 VERIFY = """
 import asyncio, json, sys
 from types import SimpleNamespace
-from datasync_crawler.commands import verify
+from datasync_crawler.handlers import asking
 
 outcomes = {}
 for url in sys.argv[2:]:
     try:
-        config = SimpleNamespace(api_key=sys.argv[1], api_key_header="X-API-Key")
-        outcomes[url] = asyncio.run(verify._get(url, config))[0]
+        config = SimpleNamespace(
+            api_key=sys.argv[1], api_key_header="X-API-Key", api_base_url=url, without_key=str
+        )
+        outcomes[url] = asyncio.run(asking.get(url, config))[0]
     except Exception as error:
         outcomes[url] = repr(error)
 print(json.dumps(outcomes))

@@ -40,6 +40,16 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
         (run("finished", 1e6), "stopped", "NOT complete: it ended without the proof"),
         (run("shutdown", 1e6), "stopped", "NOT complete: stopped by a signal"),
         (
+            run("too_many_rejected", 1e6, crawl__complete=True, crawl__total=9),
+            "complete",
+            "Complete: proved",
+        ),
+        (
+            run(now={"trouble": "can't reach api.example.com: try 2 of 4, next in 3 s"}),
+            "running",
+            "Can't reach api.example.com: try 2 of 4, next in 3 s.",
+        ),
+        (
             run(
                 "unauthorized",
                 crawl__stop_sentence="The API refuses the key.",

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from datasync_crawler.monitor.panel import panel
-from datasync_crawler.monitor.progress import Figures, Traffic
+from datasync_crawler.monitor.progress import Figures, Meter, Traffic, line
 
 EARLY = Figures(None, 0, 0, 0.0, 0.0, None)
 LATE = Figures(
@@ -33,6 +33,20 @@ def test_three_lines_never_move(width: int) -> None:
     place = late[0].index("2,999,999")
     assert early[0].index("0 of ?") == place == late[1].index("paused 1 min")
     assert early[2].index("0 retries") == place == late[2].index("1,234 retries")
+
+
+def test_a_fourth_line_says_what_cant_be_reached() -> None:
+    """Below the three, which don't move; the log's line begins with it."""
+    wall, stats = 1000.0, {
+        "retry/trouble": "can't reach api.example.com: try 2 of 4", "retry/next_at": 1003.0
+    }  # fmt: skip
+    figures = Meter(0.0).read(1.0, wall, stats)
+    words = "can't reach api.example.com: try 2 of 4, next in 3 s"
+    assert drawn(figures, 80)[3:] == [words]
+    assert line(figures).startswith(f"{words}; events: ")
+    later = Meter(0.0).read(1.0, wall + 5, stats)
+    assert later.trouble == "can't reach api.example.com: try 2 of 4"
+    assert Meter(0.0).read(1.0, wall, {}).trouble == ""
 
 
 def test_without_utf8_it_is_ascii() -> None:

@@ -103,16 +103,17 @@ def test_figures_are_never_negative(steps: list[tuple[float, int]], total: int |
             Figures(600_000, 188_000, 46, 0.0, 1600.2, None, 1,
                     Traffic(0, 12, 0, 9.0, 9.0, "rate limit"), retries=2, page_size=2000),
             ("events: 31.3 %, 188,000 of 600,000; API: 0 of 12 left, next window in 9 s, "
-             "2,000 events a page; stored: 1,600/s, 2 retries, 1 gap, 46 rejected (0.02 %)"),
+             "2,000 events a page; run: 1,600 events/s, 2 retries, 1 gap, 46 rejected (0.02 %)"),
         ),
         (
             Figures(None, 12, 3, 0.0, 0.0, None, 0, Traffic(paused_for_s=5, pause_reason="HTTP 5"),
                     retries=1),
-            "events: 12 of ?; API: paused 5 s: HTTP 5; stored: 0/s, 1 retry, 3 rejected (25.00 %)",
+            ("events: 12 of ?; API: paused 5 s: HTTP 5; run: 0 events/s, 1 retry, "
+             "3 rejected (25.00 %)"),
         ),
         (
             Figures(0, 0, 0, 0.0, 0.0, None, traffic=Traffic(3)),
-            "events: 0 of 0; API: 3 in flight; stored: 0/s, 0 retries, 0 rejected",
+            "events: 0 of 0; API: 3 in flight; run: 0 events/s, 0 retries, 0 rejected",
         ),
     ],
 )  # fmt: skip
@@ -154,12 +155,14 @@ def test_a_duration_has_two_units_at_most(seconds: float, said: str) -> None:
 def test_a_proved_run_says_complete_last() -> None:
     """With its counts, and the total that it was proved against."""
     assert summary(COMPLETE) == [
-        "events stored     990",
-        "new in this run   980",
-        "duplicates        0",
-        "rejections        0",
-        "seconds           4.0",
-        "events/s          250",
+        "table: events stored   990",
+        "table: rejected        0",
+        "run: new               980",
+        "run: already stored    0",
+        "run: re-read to check  0",
+        "run: rejected          0",
+        "run: seconds           4.0",
+        "run: new events/s      245",
         "complete: proved against the API's total (1,000)",
     ]
 
@@ -182,22 +185,39 @@ def test_what_is_to_be_known_beside_it_is_said() -> None:
             asides=("40 are ids that it serves more than once.",),
         )
     )
-    assert "duplicates        5 (2 with other content)" in said
-    assert "rejections        5 (table rejected_events: reason and raw bytes)" in said
+    assert "run: already stored    5" in said
+    assert (
+        "run: edited            2 (other content than stored; ON_DUPLICATE=update overwrites it)"
+    ) in said
+    assert "table: rejected        5 (table rejected_events: reason and raw bytes)" in said
+    assert "run: rejected          9" in said
     assert said[-2].startswith("complete, with 5 rejected: proved")
     assert said[-1] == "40 are ids that it serves more than once."
 
 
 def test_rejections_of_a_run_that_wasnt_proved_are_its_own() -> None:
     """Without the ledger's sum, the run's own count is said."""
-    assert any("rejections        9 (" in text for text in summary(
-        replace(COMPLETE, complete=False, rejected=9, rejected_now=None)
-    ))  # fmt: skip
+    said = summary(replace(COMPLETE, complete=False, stored=None, rejected=9, rejected_now=None))
+    assert "run: rejected          9" in said
+    assert not any(text.startswith("table: ") for text in said)
+
+
+def test_a_set_that_became_smaller_is_explained() -> None:
+    """More is stored than the API serves now: said behind the verdict."""
+    smaller = replace(COMPLETE, total=50_000, stored=300_000, inserted=0)
+    assert summary(smaller)[-2:] == [
+        "complete: proved against the API's total (50,000)",
+        (
+            "The table holds 250,000 events more than the API serves now: those that it served "
+            "before are kept."
+        ),
+    ]
+    assert "run: new events/s      0" in summary(smaller)
 
 
 def test_a_run_without_time_has_no_rate() -> None:
     """Nothing is divided by zero."""
-    assert "events/s          0" in summary(replace(COMPLETE, seconds=0.0))
+    assert "run: new events/s      0" in summary(replace(COMPLETE, seconds=0.0))
 
 
 @pytest.mark.parametrize(

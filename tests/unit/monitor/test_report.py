@@ -107,9 +107,15 @@ def test_how_a_run_ended(change, outcome):
 
 def test_the_status_says_everything_asked_of_it():
     """Total, done, gaps, frontier, rejections by reason, rate, runs; and what isn't there."""
-    text = "\n".join(report.status_lines(GOOD, [("no id", 3), ("NUL", 1)], [RUN]))
+    stored = msgspec.structs.replace(
+        RUN, inserted=990
+    )  # of a run that stores nothing the rate is 0
+    assert "last run      0 new events/s" in report.status_lines(
+        GOOD, [], [msgspec.structs.replace(RUN, inserted=0)]
+    )
+    text = "\n".join(report.status_lines(GOOD, [("no id", 3), ("NUL", 1)], [stored]))
     for said in ("1,000 (as the API says", "gaps          none", "frontier      1,000", "3 × no id",
-                 "11 events/s", "04:05:06 UTC, 1 min 30 s, 9 new, complete"):  # fmt: skip
+                 "11 new events/s", "04:05:06 UTC, 1 min 30 s, 990 new, complete"):  # fmt: skip
         assert said in text
     holey = replace(GOOD, total=None, gaps=1, first_gaps=(Range(5, 5),))
     text = "\n".join(report.status_lines(holey, [], []))

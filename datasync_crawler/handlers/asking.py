@@ -1,0 +1,68 @@
+"""Single requests to the API, for commands that ask it without a crawl.
+
+Commands import this late: aiohttp takes 0.3 s.
+"""
+
+import asyncio
+import ssl
+import sys
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from datasync_crawler.errors import CrawlError
+from datasync_crawler.handlers.proxies import proxy_of
+from datasync_crawler.handlers.reach import diagnose
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from datasync_crawler.config import Config
+
+#: Waited for the API's answer, in seconds, and read of it at most, in bytes.
+ANSWER_TIMEOUT_S: Final = 60
+MOST_BYTES: Final = 64 * 1024 * 1024
+
+
+async def page(url: str, config: "Config") -> bytes:
+    """One page's body; a refusal by the rate limit is waited for. Raises CrawlError."""
+    waited_s = 0.0
+    while True:
+        status, headers, body = await get(url, config)
+        if status == 200:
+            return body
+        text = headers.get("Retry-After", "").strip()
+        delay_s = float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 30.0
+        if status not in {429, 503} or waited_s + delay_s > config.rate_limit_max_wait_s:
+            raise CrawlError(f"A page can't be fetched (HTTP {status}): try later.")
+        print(f"The API's rate limit: waiting {delay_s:.0f} s.", file=sys.stderr)
+        await asyncio.sleep(delay_s)
+        waited_s += delay_s
+
+
+async def get(url: str, config: "Config") -> "tuple[int, Mapping[str, str], bytes]":
+    """Status, headers and body. Redirects aren't followed, certificates are verified.
+
+    Raises CrawlError when there is no answer.
+    """
+    context = ssl.create_default_context()
+    context.hostname_checks_common_name = False  # as a crawl: RFC 9525 §2 has no common names
+    headers = {config.api_key_header: config.api_key, "Accept": "application/json"}
+    timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as client,
+            client.get(
+                url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
+            ) as answer,
+        ):
+            body = await answer.content.read(MOST_BYTES)
+            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
+                body += more
+            return answer.status, answer.headers, body
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
+        if unreachable is not None:
+            raise CrawlError(unreachable.sentence()) from None
+        cause = config.without_key(str(error)) or type(error).__name__
+        raise CrawlError(f"The API can't be asked ({cause}): try later.") from None
