@@ -42,6 +42,13 @@ PAGE = 100
 HEAD = "limiter       headers      seconds   ideal  share  429s  requests  bursts of 429s"
 
 
+def events_of(requests: int) -> int:
+    """As many events as that many requests take: pages overlap by one, and the last asks for the
+    end.
+    """
+    return PAGE + (requests - 2) * (PAGE - 1)
+
+
 def ideal_s(limiter: str, limit: int, window_s: float, pages: int) -> float:
     """The least time in which `pages` requests can go through."""
     if limiter == "token-bucket":
@@ -67,7 +74,7 @@ def run_cell(server: Server, arguments: argparse.Namespace, limiter: str, style:
     """One crawl. The last page is short: nobody has to look behind the end, a request a page."""
     pages = arguments.limit * arguments.windows
     options = {
-        "--events": pages * PAGE - 1, "--rate-limit": arguments.limit, "--limiter": limiter,
+        "--events": events_of(pages), "--rate-limit": arguments.limit, "--limiter": limiter,
         "--rate-window": arguments.window, "--rate-headers": style,
         "--latency-ms": arguments.latency_ms,
     }  # fmt: skip
@@ -169,7 +176,7 @@ def other_ideal_s(kind: str, limit: int, window_s: float, pages: int, company: s
 def run_other(server: Server, arguments: argparse.Namespace, kind: str, company: str) -> Seen:
     """One crawl through one limiter."""
     pages, window_s = arguments.limit * arguments.windows, int(arguments.window)
-    options = ["--events", pages * PAGE - 1, "--latency-ms", arguments.latency_ms]
+    options = ["--events", events_of(pages), "--latency-ms", arguments.latency_ms]
     settings = {"BULK_PAGE_SIZE": PAGE, "DB_WRITERS": 1, "PROGRESS_INTERVAL": 0}
     with MockServer(*map(str, options)) as mock, own_database(server) as database:
         upstream = f"http://{urlsplit(mock.url).netloc}"

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from crawling import Crawled, assert_equals_truth, pages_fetched, start_crawl
+from crawling import (
+    PROJECT,
+    Crawled,
+    assert_equals_truth,
+    environment,
+    pages_fetched,
+    start_crawl,
+)
 from faults.truth import truths
 from mockserver import MockServer
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -186,3 +195,59 @@ def test_kills_stops_and_joins_at_random(database: Database, tmp_path: Path) -> 
             one.wait(60)
     assert last.status == 0, last.log
     assert_equals_truth(database, truths(1, 0, 60_000))
+
+
+@pytest.mark.parametrize("options", [(), ("--rate-headers", "none")], ids=["told", "untold"])
+def test_one_key_has_one_quota(
+    database: Database, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Three processes and a limit of eight in three seconds: told, nothing is refused; not told,
+    no more than a burst each.
+    """
+    limit = ("--rate-limit", "8", "--rate-window", "3", *options)
+    with (
+        MockServer("--events", "1500", *limit) as mock,
+        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=50", "-s", "WORKERS=8") as three,
+    ):
+        for _ in range(3):
+            three.start()
+        done = [three.ended(one) for one in three.all]
+        refused = mock.stats()["by_status"].get("429", 0)
+    assert [one.status for one in done] == [0, 0, 0], done
+    assert refused <= (0 if not options else 3 * 8), refused
+    assert_equals_truth(database, truths(1, 0, 1500))
+
+
+def test_the_status_names_all_processes_and_the_dead(database: Database, tmp_path: Path) -> None:
+    """What each holds, who plans, and who has no heartbeat any more."""
+    with (
+        MockServer("--events", "20000", "--latency-ms", "1000") as mock,
+        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=1") as two,
+    ):
+        two.start()
+        planner = two.holder()
+        helper = two.start()
+        held = (
+            "SELECT count(DISTINCT run_id) FROM leases WHERE kind = 'chunk' AND owner IS NOT NULL"
+        )
+        two.wait_until(lambda: database.value(held) == 2, "the second process doesn't help")
+        helper.kill()
+        time.sleep(12)  # a heartbeat is missed after ten seconds
+        command = [sys.executable, "-m", "scrapy", "status"]
+        env = environment(mock, database)
+        said = subprocess.run(  # noqa: PLW1510
+            command, cwd=PROJECT, env=env, capture_output=True, text=True
+        )
+        seen = subprocess.run(  # noqa: PLW1510
+            [*command, "--json"], cwd=PROJECT, env=env, capture_output=True
+        )
+        planner.kill()
+    lines = [line[14:] for line in said.stdout.splitlines() if " received" in line]
+    assert len(lines) == 2, said
+    assert "plans and proves, holds " in lines[0]
+    assert "dead: no heartbeat for" in lines[1]
+    assert lines[1].startswith(f"{helper.pid} on ")
+    processes = json.loads(seen.stdout)["processes"]
+    assert [(one["pid"], one["alive"], one["plans"]) for one in processes] == [
+        (planner.pid, True, True), (helper.pid, False, False)
+    ]  # fmt: skip

@@ -261,7 +261,7 @@ def test_a_limit_and_a_long_pause_get_one_line_each(database: Database) -> None:
     with mock(12, "--rate-limit", "6", "--rate-window", "11") as server:
         done = crawl(server, database, *SETTINGS)
         assert_complete(done, database, 12)
-    lines = [line for line in done.log.splitlines() if "datasync_crawler.handlers." in line]
+    lines = [line for line in done.log.splitlines() if "[report]" in line]
     assert len(lines) == 2, done.log
     source = "(x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset)"
     assert lines[0].endswith(f"Rate limit: 6 requests per 11 s {source}")

@@ -95,6 +95,4 @@ def test_with_headers_nothing_is_refused_over_all_processes(
     prepare(database)
     with mock(limiter, 10, 2, "--rate-headers", headers) as server:
         seen = crawl(server, [start(server, database, 40) for _ in range(number)])
-    ideal_s = 6.0
     assert seen.statuses == [200] * 40
-    assert seen.seconds <= 1.1 * ideal_s + 1.0, [round(t - seen.times[0], 2) for t in seen.times]
