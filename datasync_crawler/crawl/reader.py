@@ -198,10 +198,10 @@ class Reader:
             while not (ends := now.is_over or self.width != width) and await leases.left():
                 await self.world.pause(OTHERS_PAUSE_S)
                 claimed += await self.take_chunks(now)
-            now.pages += max(len(offered) - claimed, 0)  # by others, at least a page each
             if ends:
                 await self.withdraw()
                 break
+            now.pages += max(len(offered) - claimed, 0)  # by others, at least a page each
 
     async def withdraw(self) -> None:
         """Deletes the chunks that nobody holds, and waits for the others."""

@@ -1,7 +1,8 @@
 """The gate: where every request waits until the limiter lets it be sent.
 
-Owns the queue and its timer. `ratelimit` decides when a request may go, `wire` sends it, `memory`
-stores what was learned, and `report` logs it and sets the stats.
+Owns the queue and its timer. `ratelimit` decides when a request may go, `permits` asks for the
+quota that all processes share, `wire` sends it, `memory` stores what was learned, and `report` logs
+it and sets the stats.
 """
 
 import asyncio
@@ -14,8 +15,11 @@ from scrapy.exceptions import IgnoreRequest
 
 from datasync_crawler import signals
 from datasync_crawler.handlers.memory import Memory
+from datasync_crawler.handlers.permits import Permits
 from datasync_crawler.handlers.report import LimiterReport, clock_time
-from datasync_crawler.ratelimit.limiter import Outcome
+from datasync_crawler.ratelimit.decisions import Decision, Outcome
+from datasync_crawler.ratelimit.shared import SharedQuota
+from datasync_crawler.store.rate_limits import LimitMemory
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -48,9 +52,12 @@ class Gate:
         self._closed = False
         self._in_flight_limit: int | None = None  # as last announced
         self._report = LimiterReport(crawler.stats, app.config.without_key)
-        self._memory = Memory(self._limiter, app)
+        self._store = LimitMemory(app.database, app.config.schema, app.config.api_key)
+        self._memory = Memory(self._limiter, self._store)
+        self._quota = SharedQuota(self._limiter, max_wait_s=app.config.db_max_wait_s)
+        self._permits = Permits(self._quota, self._store, self._release)
         crawler.signals.connect(self._stopping, signals.stopping)
-        crawler.signals.connect(self._memory.close, scrapy_signals.spider_closed)
+        crawler.signals.connect(self._spider_closed, scrapy_signals.spider_closed)
 
     # --- one request ------------------------------------------------------------------------------
 
@@ -79,11 +86,13 @@ class Gate:
 
     def _unused(self, sent_at: float) -> None:
         self._limiter.cancelled(sent_at)
+        self._quota.ended(sent_at)
         self._wake()
 
     def failed(self, sent_at: float) -> None:
         """The request sent at *sent_at* got no answer."""
         self._limiter.failed(time.monotonic(), sent_at)
+        self._quota.ended(sent_at)
         self._wake()
 
     def answered(self, response: "Response", sent_at: float) -> Outcome:
@@ -96,6 +105,8 @@ class Gate:
         outcome = self._limiter.answered(
             now, time.time(), response.status, headers, response.body, sent_at=sent_at
         )
+        accepted = outcome.kind in {"ok", "unauthorized"}
+        self._quota.ended(sent_at, accepted=accepted, answered=True)
         self._report.answered(outcome.messages, self._limiter, now)
         self._announce_in_flight_limit()
         if outcome.kind == "unauthorized":
@@ -126,18 +137,34 @@ class Gate:
                 self._queue.popleft()
                 continue
             now = time.monotonic()
-            decision = self._limiter.try_acquire(now, self._waiting_bytes())
-            pause_s = self._report.decided(decision, self._limiter, now)
+            decision = self._decide(now)
             if decision.delay_s > 0:
-                self._memory.paused(pause_s)
-                self._timer = asyncio.get_running_loop().call_later(decision.delay_s, self._release)
-                self._check_wait(now)
-                return
+                self._wait(decision, now)
+                break
+            self._report.decided(decision, self._limiter, now)
+            self._limiter.sent(now)
+            self._quota.sent(now)
             self._queue.popleft().set_result(now)
+        if not self._closed and self._quota.is_due(time.monotonic()):
+            self._permits.ask(0, self._waiting_bytes())
+
+    def _decide(self, now: float) -> Decision:
+        decision = self._limiter.check(
+            now, self._waiting_bytes(), by_advertised=not self._quota.keeps_left
+        )
+        return decision if decision.delay_s > 0 else self._quota.decide(now)
+
+    def _wait(self, decision: Decision, now: float) -> None:
+        if decision.reason == "permit":  # this takes a millisecond: no pause
+            self._permits.ask(len(self._queue), self._waiting_bytes())
+        else:
+            self._memory.paused(self._report.decided(decision, self._limiter, now))
+            self._check_wait(now, decision)
+        self._timer = asyncio.get_running_loop().call_later(decision.delay_s, self._release)
 
     def _wake(self) -> None:
         """Asks the limiter again, in the loop's next turn."""
-        if self._queue:
+        if self._queue or self._quota.is_due(time.monotonic()):
             asyncio.get_running_loop().call_soon(self._release)
 
     def _waiting_bytes(self) -> int:
@@ -145,8 +172,9 @@ class Gate:
         slot = self._crawler.engine.scraper.slot
         return 0 if slot is None else slot.active_size
 
-    def _check_wait(self, now: float) -> None:
-        wait_s = self._limiter.waits_too_long(now)
+    def _check_wait(self, now: float, decision: Decision) -> None:
+        is_limits = decision.reason in {"limit", "pause"}
+        wait_s = self._limiter.waits_too_long(now, decision.delay_s if is_limits else 0.0)
         if wait_s is None:
             return
         refused_s = self._limiter.refused_for_s(now)
@@ -180,3 +208,8 @@ class Gate:
             permit = self._queue.popleft()
             if not permit.done():
                 permit.set_exception(CrawlStopping("the crawl is closing"))
+
+    async def _spider_closed(self) -> None:
+        await self._permits.close()
+        await self._memory.close()
+        self._store.close()

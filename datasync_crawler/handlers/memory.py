@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler.store.connection import STORE_ERRORS
-from datasync_crawler.store.rate_limits import LimitMemory
 
 if TYPE_CHECKING:
-    from datasync_crawler.app import App
     from datasync_crawler.ratelimit.limiter import Limiter
+    from datasync_crawler.store.rate_limits import LimitMemory
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +26,9 @@ WRITTEN_PAUSE_S: Final = 2.0
 class Memory:
     """Reads once; writes when a pause begins or grows, and when the spider closes."""
 
-    def __init__(self, limiter: "Limiter", app: "App") -> None:
+    def __init__(self, limiter: "Limiter", store: "LimitMemory") -> None:
         self._limiter = limiter
-        self._store = LimitMemory(app.database, app.config.schema, app.config.api_key)
+        self._store = store
         self._written_until = 0.0  # monotonic s: the pause's end as the database knows it
         self._recalling: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[None] | None = None

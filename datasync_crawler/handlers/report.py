@@ -15,7 +15,8 @@ from datasync_crawler.monitor.progress import SHORTEST_PAUSE_S
 if TYPE_CHECKING:
     from scrapy.statscollectors import StatsCollector
 
-    from datasync_crawler.ratelimit.limiter import Decision, Limiter
+    from datasync_crawler.ratelimit.decisions import Decision
+    from datasync_crawler.ratelimit.limiter import Limiter
 
 logger = logging.getLogger(__name__)
 

@@ -105,7 +105,12 @@ class AdvertisedLimit:
     @property
     def length_s(self) -> float | None:
         """The window's length, if it is known and not in doubt."""
-        return None if self._doubted or self._refills else self._length_s
+        return None if self.is_doubted else self._length_s
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the window's length, though known, doesn't say when it ends."""
+        return bool(self._doubted or self._refills)
 
     @property
     def per_window(self) -> Limit | None:
@@ -207,7 +212,7 @@ class AdvertisedLimits:
         self.source = ""
         self._times = times
         self._quotas: dict[str, AdvertisedLimit] = {}
-        self._policies: dict[str, Limit] = {}
+        self.policies: dict[str, Limit] = {}
         self._resets_in_ms: bool | None = None  # None: not known
         self._last_reset: tuple[float, float] | None = None  # time and number
 
@@ -226,16 +231,16 @@ class AdvertisedLimits:
             if quota.remaining is None and quota.reset_in_s is None:
                 assert quota.limit is not None
                 assert quota.window_s is not None
-                self._policies[quota.name] = Limit(quota.limit, quota.window_s)
+                self.policies[quota.name] = Limit(quota.limit, quota.window_s)
             elif quota.name in self._quotas or len(self._quotas) < _MOST_QUOTAS:
                 limit = self._quotas.setdefault(quota.name, AdvertisedLimit())
                 limit.learn(quota, now=now, sent_at=sent_at, probe=probe, refused=refused)
-        if len(self._policies) > _MOST_QUOTAS:
-            self._policies.clear()
+        if len(self.policies) > _MOST_QUOTAS:
+            self.policies.clear()
         if probe and not refused:  # quotas that aren't stated any more are dropped
             names = {quota.name for quota in info.quotas}
             self._quotas = {name: q for name, q in self._quotas.items() if name in names}
-            self._policies = {name: p for name, p in self._policies.items() if name in names}
+            self.policies = {name: p for name, p in self.policies.items() if name in names}
 
     def states(self, quota: Quota) -> bool:
         """Whether successes have stated this quota, by name and limit."""
@@ -257,7 +262,7 @@ class AdvertisedLimits:
     def wait_s(self, now: float, in_flight: int) -> float:
         """Seconds until one more may be sent."""
         waits = [quota.wait_s(now, in_flight, self._times) for quota in self._quotas.values()]
-        waits += [self._times.wait_s(p, now, in_flight) for p in self._policies.values()]
+        waits += [self._times.wait_s(p, now, in_flight) for p in self.policies.values()]
         return max(waits, default=0.0)
 
     def is_over(self, in_flight: int) -> bool:
@@ -272,7 +277,13 @@ class AdvertisedLimits:
     def per_window(self) -> Iterator[Limit]:
         """The limits whose windows are known."""
         yield from (limit for quota in self._quotas.values() if (limit := quota.per_window))
-        yield from self._policies.values()
+        yield from self.policies.values()
+
+    @property
+    def least(self) -> AdvertisedLimit | None:
+        """The quota with the least left."""
+        known = [quota for quota in self._quotas.values() if quota.remaining is not None]
+        return min(known, key=lambda quota: quota.remaining or 0, default=None)
 
     @property
     def slowest(self) -> AdvertisedLimit | None:

@@ -42,6 +42,11 @@ class InFlightLimit:
             most = min(most, int(max(1.0, room)))
         return max(1, most)
 
+    @property
+    def latency_s(self) -> float:
+        """The current latency, smoothed; 0.0 before the first answer."""
+        return self._current_s
+
     def sent(self, in_flight: int) -> None:
         """Records that a request was sent; `in_flight` includes it."""
         self._is_reached = in_flight >= self.by_latency

@@ -44,6 +44,17 @@ class LearnedLimit:
         self.limit, self._early = limit, 1
         self._burst, self._patience = max(_LEAST_PATIENCE, limit.requests), limit.requests
 
+    def accepted_elsewhere(self, number: int) -> None:
+        """Records that other processes have had so many requests accepted."""
+        self._accepted += number
+        self._quiet += number
+
+    def in_force(self, now: float, in_flight: int) -> Limit | None:
+        """The limit, or the one to try where a trial is due."""
+        if self.limit and self.full_for_s(now, in_flight) > 0 and self._is_trial_due(in_flight):
+            return Limit(self.limit.requests, self._trial_window_s(self.limit.window_s))
+        return self.limit
+
     @property
     def proven(self) -> Limit | None:
         """The estimate without an unconfirmed trial, which may have used a spare token."""
@@ -51,11 +62,11 @@ class LearnedLimit:
 
     def wait_s(self, now: float, in_flight: int) -> float:
         """Seconds until one more may be sent; zero when a trial is due."""
-        wait_s = self.full_for_s(now, in_flight)
-        if self.limit and wait_s > 0 and in_flight == 0 and self._quiet >= self._patience:
-            trial = Limit(self.limit.requests, self._trial_window_s(self.limit.window_s))
-            return self._times.wait_s(trial, now)
-        return wait_s
+        limit = self.in_force(now, in_flight)
+        return 0.0 if limit is None else self._times.wait_s(limit, now, in_flight)
+
+    def _is_trial_due(self, in_flight: int) -> bool:
+        return in_flight == 0 and self._quiet >= self._patience
 
     def full_for_s(self, now: float, in_flight: int = 0) -> float:
         """As `wait_s`, without trials."""

@@ -7,16 +7,17 @@ All `now` are monotonic seconds; `wall` is epoch seconds, for dates where an ans
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from datasync_crawler.ratelimit.advertised import AdvertisedLimit, AdvertisedLimits
 from datasync_crawler.ratelimit.clock import ServerClock
+from datasync_crawler.ratelimit.decisions import Budget, Decision, Outcome, Reason
 from datasync_crawler.ratelimit.headers import LONGEST_S, RateLimitInfo, read_info
 from datasync_crawler.ratelimit.in_flight import InFlightLimit
 from datasync_crawler.ratelimit.learned import LearnedLimit
 from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 from datasync_crawler.ratelimit.messages import Messages
+from datasync_crawler.ratelimit.probe import Probe
 from datasync_crawler.ratelimit.refusals import Refusals
 from datasync_crawler.ratelimit.stated import StatedLimits
 
@@ -24,45 +25,12 @@ from datasync_crawler.ratelimit.stated import StatedLimits
 _SHORTEST_WAIT_S: Final = 0.001
 # The wait where only an answer can change the decision.
 _ASK_AGAIN_S: Final = 1.0
-# A probe may hang until the download's time-out; after this wait another one is sent.
-_PROBE_PATIENCE_S: Final = 10.0
 # Request times kept for the next run, at most.
 _MOST_REMEMBERED_TIMES: Final = 1_000
 _REMEMBERED: Final = "remembered from the last run"
-
-Kind = Literal["ok", "limited", "unauthorized", "failed"]
-Reason = Literal["", "in flight", "probe", "pause", "limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a request may be sent. `delay_s` 0.0: yes, and it counts as sent."""
-
-    delay_s: float
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an answer means, and the log messages about it.
-
-    limited: all requests pause, no retry is used up; unauthorized: 401, or 403 that isn't a rate
-    limit's; failed: 5xx.
-    """
-
-    kind: Kind
-    messages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Our share of the slowest limit's current window; None where not known."""
-
-    limit: int | None
-    remaining: int
-    reset_in_s: float | None
-    window_s: float | None
-    source: str
+_ELSEWHERE: Final = "another process with this key was refused"
+# Ends of pauses that are nearer to each other are one pause's.
+_SAME_PAUSE_S: Final = 0.1
 
 
 class Limiter:
@@ -85,7 +53,7 @@ class Limiter:
         self._learned = LearnedLimit(self._times)
         self._learned_from: int | None = None  # the limit that the 429 stated
         self._refusals = Refusals(random)
-        self._probe = _Probe()
+        self._probe = Probe()
         self._clock = ServerClock()
         self._messages = Messages()
         self._max_wait_s = max_wait_s
@@ -93,27 +61,51 @@ class Limiter:
     # --- sending ---------------------------------------------------------------------------------
 
     def try_acquire(self, now: float, waiting_bytes: int = 0) -> Decision:
+        """`check`, and `sent` if the request may go."""
+        decision = self.check(now, waiting_bytes)
+        if decision.delay_s == 0:
+            self.sent(now)
+        return decision
+
+    def check(self, now: float, waiting_bytes: int = 0, *, by_advertised: bool = True) -> Decision:
         """Whether the caller may send a request now, any of those that wait.
 
-        `waiting_bytes`: bytes of bodies that wait to be stored.
+        `waiting_bytes`: bytes of bodies that wait to be stored; `by_advertised`: False where the
+        shared row keeps what is left of advertised quotas.
         """
         if now < self._refusals.paused_until:
             return _wait(self._refusals.paused_until - now, "pause")
         if self._probe.is_awaited(now):
             return Decision(_ASK_AGAIN_S, "probe")
-        most = min(self._learned.most_in_flight, self.in_flight_limit.limit(waiting_bytes))
-        if self.in_flight >= most:
+        if self.room(waiting_bytes) == 0:
             return Decision(_ASK_AGAIN_S, "in flight")
-        wait_s = max(self._limits_wait_s(now), self._learned.wait_s(now, self.in_flight))
-        if wait_s > 0:
-            return _wait(wait_s, "limit")
-        is_trial = self._learned.full_for_s(now) > 0
-        self._probe.sent(now, alone=is_trial or self._advertised.is_over(self.in_flight))
+        wait_s = max(
+            self._stated.wait_s(now, self.in_flight, self._by_server()),
+            self._advertised.wait_s(now, self.in_flight) if by_advertised else 0.0,
+            self._learned.wait_s(now, self.in_flight),
+        )
+        return _wait(wait_s, "limit") if wait_s > 0 else Decision(0.0, "")
+
+    def sent(self, now: float) -> None:
+        """Counts a request that `check` has let go."""
+        self._probe.sent(now, alone=self._is_alone(now))
         self._learned.sent(now, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
         self.in_flight_limit.sent(self.in_flight)
-        return Decision(0.0, "")
+
+    def room(self, waiting_bytes: int = 0) -> int:
+        """How many more requests may be in flight."""
+        most = min(self._learned.most_in_flight, self.in_flight_limit.limit(waiting_bytes))
+        return max(0, int(most) - self.in_flight)
+
+    def goes_alone(self, now: float) -> bool:
+        """Whether the next request is a probe or a trial."""
+        return self._probe.is_due or self._is_alone(now)
+
+    def _is_alone(self, now: float) -> bool:
+        is_trial = self._learned.full_for_s(now) > 0
+        return is_trial or self._advertised.is_over(self.in_flight)
 
     def cancelled(self, sent_at: float) -> None:
         """Returns an unused permit; `sent_at`: the `now` of the `try_acquire` that gave it."""
@@ -123,11 +115,11 @@ class Limiter:
     def _limits_wait_s(self, now: float) -> float:
         """Seconds to wait by the stated and advertised limits."""
         return max(
-            self._stated.wait_s(now, self.in_flight, self._others()),
+            self._stated.wait_s(now, self.in_flight, self._by_server()),
             self._advertised.wait_s(now, self.in_flight),
         )
 
-    def _others(self) -> Iterator[Limit]:
+    def _by_server(self) -> Iterator[Limit]:
         yield from self._advertised.per_window()
         if self._learned.limit is not None:
             yield self._learned.limit
@@ -235,6 +227,48 @@ class Limiter:
             limit_before, after.limit, after.per_window, self._advertised.source
         )
 
+    # --- other processes with the same key (`shared`) -------------------------------------------
+
+    def counted_limits(self, now: float) -> list[Limit]:
+        """The limits for which requests are counted, those of other processes too."""
+        learned = self._learned.in_force(now, self.in_flight)
+        limits = [*self._stated.limits, *self._advertised.policies.values()]
+        limits += [learned] if learned else []
+        return limits + self._stated.spacing(self._by_server(), self.in_flight_limit.latency_s)
+
+    def least_left(self) -> AdvertisedLimit | None:
+        """The advertised quota with the least left."""
+        return self._advertised.least
+
+    def is_limited(self, now: float) -> bool:
+        """Whether a limit is known, or a refusal not yet over."""
+        return (
+            self._refusals.count > 0
+            or self._advertised.least is not None
+            or bool(self.counted_limits(now))
+        )
+
+    @property
+    def refused_until(self) -> float | None:
+        """The end of the pause after a refusal, until a request has succeeded; else None."""
+        return self._refusals.paused_until if self._refusals.count else None
+
+    def others(self, accepted: int) -> None:
+        """Takes in that other processes have had so many requests accepted."""
+        self._learned.accepted_elsewhere(accepted)
+
+    def adopt(self, learned: Limit | None) -> None:
+        """Takes over the limit that another process has learned, or that it isn't one any more."""
+        if learned is None:
+            self._learned = LearnedLimit(self._times)
+        else:
+            self._learned.start_from(learned)
+
+    def paused_elsewhere(self, now: float, for_s: float) -> None:
+        """Takes in the pause that another process has met."""
+        if now + for_s > self._refusals.paused_until + _SAME_PAUSE_S:
+            self._refusals.pause(now, now + for_s, _ELSEWHERE)
+
     # --- state -----------------------------------------------------------------------------------
 
     def budget(self, now: float) -> Budget | None:
@@ -273,8 +307,8 @@ class Limiter:
 
     @property
     def learned_limit(self) -> Limit | None:
-        """The limit learned from 429s and the like."""
-        return self._learned.limit
+        """The limit learned from 429s and the like, without an unconfirmed trial."""
+        return self._learned.proven
 
     def paused_for_s(self, now: float) -> float:
         """Seconds until a pause and all limits let a request through."""
@@ -289,11 +323,11 @@ class Limiter:
         """Seconds since the first 429 (or the like) after the last success."""
         return self._refusals.lasted_s(now)
 
-    def waits_too_long(self, now: float) -> float | None:
+    def waits_too_long(self, now: float, elsewhere_s: float = 0.0) -> float | None:
         """The wait that is left, when it exceeds `max_wait_s` together with `refused_for_s`; else
-        None.
+        None. `elsewhere_s`: the wait by other processes' requests.
         """
-        wait_s = self.paused_for_s(now)
+        wait_s = max(self.paused_for_s(now), elsewhere_s)
         if wait_s > 0 and self._refusals.lasted_s(now) + wait_s > self._max_wait_s:
             return wait_s
         return None
@@ -306,7 +340,7 @@ class Limiter:
         Requests in flight count as let through: a killed process doesn't get their answers.
         """
         limit = self._learned.proven
-        limits = [*self._stated.limits, *self._others()]
+        limits = [*self._stated.limits, *self._by_server()]
         window_s = max((limit.window_s for limit in limits), default=0.0)
         ages_s = self._times.ages_s(now, younger_than_s=window_s, most=_MOST_REMEMBERED_TIMES)
         return {
@@ -333,28 +367,6 @@ class Limiter:
             reason = str(data.get("reason") or _REMEMBERED)
             self._refusals.pause(now, now + paused_for_s, reason)
         return tuple(self._messages.learned(self._learned.limit))
-
-
-class _Probe:
-    """A request that is sent alone, because its answer decides about the others."""
-
-    def __init__(self) -> None:
-        self.is_due = True  # the next request is a probe; the first one is, too
-        self._sent_at: float | None = None
-
-    def is_awaited(self, now: float) -> bool:
-        return self._sent_at is not None and now < self._sent_at + _PROBE_PATIENCE_S
-
-    def sent(self, now: float, *, alone: bool) -> None:
-        if self.is_due or alone or self._sent_at is not None:
-            self._sent_at = now
-
-    def ended(self, sent_at: float) -> bool:
-        """Whether the request sent at *sent_at* was the probe, or was sent after it."""
-        is_probe = self._sent_at is not None and sent_at >= self._sent_at
-        if is_probe:
-            self._sent_at = None
-        return is_probe
 
 
 def _number(value: object) -> float | None:

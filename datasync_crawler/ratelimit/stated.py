@@ -26,6 +26,15 @@ class StatedLimits:
             waits += [self._sent_at + 1 / rate - now for rate in rates]
         return max(0.0, *waits, 0.0)
 
+    def spacing(self, others: Iterable[Limit], latency_s: float) -> list[Limit]:
+        """The even spacing as limits of one request each, a latency shorter: it is counted from
+        the latest arrival.
+        """
+        if self._share >= 1:
+            return []
+        rates = [limit.rate_per_s * self._share for limit in (*self.limits, *others)]
+        return [Limit(1, max(0.0, 1 / rate - latency_s)) for rate in rates]
+
     def sent(self, now: float) -> None:
         """Records that a request is sent."""
         self._sent_at = now

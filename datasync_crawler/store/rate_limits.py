@@ -1,11 +1,13 @@
-"""The table ``rate_limits``: what was learned of an API key's limits, and the end of its pause.
+"""The table ``rate_limits``: what was learned of an API key's limits, the end of its pause, and the
+permits of all processes that send with it (``take_permits`` in ``sql/functions.sql``).
 
-The pause is stored by the database's clock, for the next run and for every command that sends
+Times are by the database's clock, for other processes, the next run and every command that sends
 requests to the API. The key itself never reaches the server: its salted hash is made here.
 """
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -13,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from datasync_crawler.errors import CrawlError, TablesMissing
+from datasync_crawler.ratelimit.limits import Limit
+from datasync_crawler.ratelimit.shared import Asked, Granted
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.statements import Rows, Statements
 from datasync_crawler.store.targets import Target
@@ -31,12 +35,16 @@ class Remembered:
 
 
 class LimitMemory:
-    """One key's row. Each call opens a connection, because there are only a few per run."""
+    """One key's row. Thread-safe: one connection, opened when it is needed.
+
+    Each statement is a transaction of its own and needs nothing of its session.
+    """
 
     def __init__(self, connector: Connector, schema: str, key: str) -> None:
-        self._connector = connector
+        self._statements = Statements(("runs",), schema, connector.connect_autocommit)
         self._key = key
-        self._schema = schema
+        self._key_hash: str | None = None
+        self._mutex = threading.Lock()
 
     def recall(self) -> Remembered:
         """What was stored last. Raises CrawlError."""
@@ -50,12 +58,30 @@ class LimitMemory:
         """Stores the limits and the pause. Raises CrawlError."""
         self._run("remember_limits", learnt=json.dumps(learned), paused_for_s=paused_for_s)
 
+    def take(self, asked: Asked) -> Granted:
+        """Takes permits, and reports what answers have shown. Raises CrawlError."""
+        granted, wait_s, accepted, paused_s, learned = self._run(
+            "take_permits",
+            wanted=asked.wanted,
+            limits=None if asked.limits is None else json.dumps(asked.limits),
+            latency_s=asked.latency_s,
+            report=json.dumps(asked.report) if asked.report else None,
+        )[0]
+        limit = Limit(int(learned[0]), float(learned[1])) if learned else None
+        return Granted(granted, wait_s, accepted, paused_s, limit)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        with self._mutex:
+            self._statements.close()
+
     def _run(self, name: str, **params: Any) -> Rows:
-        with closing(Statements(("runs",), self._schema, self._connector.connect_autocommit)) as db:
-            rows = db.run("read_salt")
-            salt = rows[0][0] if rows else ""
-            digest = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
-            return db.run(name, key_hash=digest, **params)
+        with self._mutex:
+            if self._key_hash is None:
+                rows = self._statements.run("read_salt")
+                salt = rows[0][0] if rows else ""
+                self._key_hash = hashlib.sha256(f"{salt}/{self._key}".encode()).hexdigest()
+            return self._statements.run(name, key_hash=self._key_hash, **params)
 
 
 def keep_pause(
@@ -67,7 +93,8 @@ def keep_pause(
     """
     connector = Connector(target)
     try:
-        paused_for_s = LimitMemory(connector, schema, key).recall().paused_for_s
+        with closing(LimitMemory(connector, schema, key)) as memory:
+            paused_for_s = memory.recall().paused_for_s
     except TablesMissing:
         return  # nothing has been crawled yet
     finally:

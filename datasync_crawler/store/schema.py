@@ -1,6 +1,6 @@
 """The crawler's tables: made when missing, compared with ``sql/schema.sql`` when present.
 
-Must not change a table that somebody else made.
+Must not change a table that somebody else made. Functions are made by `functions`.
 """
 
 import re
@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Final
 import psycopg2
 
 from datasync_crawler.errors import DatabaseRefused, SchemaConflict
-from datasync_crawler.store import queries
+from datasync_crawler.store import functions, queries
 from datasync_crawler.store.connection import describe
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
-#: Columns that version 0.1 didn't have: added to its tables.
-ADDED: Final = {"checkpoint": ("before_id", "repeated", "total"), "source": ("overlap",)}
+#: Columns that earlier versions didn't have: added to their tables.
+ADDED: Final = {
+    "checkpoint": ("before_id", "repeated", "total"),
+    "source": ("overlap",),
+    "rate_limits": (
+        "granted", "answered", "accepted", "grants", "limits", "learned", "remaining",
+        "stated_at", "resets_at", "advertised", "blocked_until", "probed_at",
+    ),
+}  # fmt: skip
 
 
 #: Longest wait for another transaction that makes the same table, in milliseconds.
@@ -29,6 +36,9 @@ _MADE_MEANWHILE: Final = (
     psycopg2.errors.DuplicateTable,
     psycopg2.errors.DuplicateColumn,
     psycopg2.errors.DuplicateSchema,
+    psycopg2.errors.DuplicateFunction,
+    psycopg2.errors.UndefinedFunction,  # dropped by another process, which makes it anew
+    psycopg2.errors.InternalError_,  # "tuple concurrently updated"
 )
 
 
@@ -79,6 +89,7 @@ def _migrate(connection: "Connection", schema: str) -> None:
                         "untouched: set DB_SCHEMA to a schema of the crawler's own, or rename "
                         "that table."
                     )
+            functions.make(cursor, schema)
     except psycopg2.errors.InsufficientPrivilege as error:
         raise DatabaseRefused(
             f"The tables in schema {schema} can't be made: {describe(error)}. Grant this role "

@@ -134,11 +134,14 @@ def test_verify_without_a_word_from_the_api(database: Database) -> None:
 
 
 def test_verify_of_a_crawl_by_cursor(database: Database) -> None:
-    """Without a bulk endpoint the regular one is asked."""
+    """Without a bulk endpoint the regular one is asked; there are no random pages to audit."""
     with MockServer("--events", "500", "--no-bulk") as mock:
         assert crawl(mock, database, *SETTINGS).status == 0
         done = scrapy(mock, database, "verify")
+        audited = scrapy(mock, database, "verify", "--audit", "3")
     assert done.status == 0, done.log
+    assert audited.status == 2
+    assert "this API is read by cursor" in audited.log
 
 
 def test_wrong_settings_and_empty_schemas(database: Database) -> None:

@@ -62,5 +62,14 @@ SET learnt = excluded.learnt, paused_until = excluded.paused_until, updated_at =
 -- name: recall_limits
 -- Times as ages by the server's clock, because the clocks of two machines may differ.
 SELECT learnt, extract(epoch FROM now() - updated_at)::float8 AS age_s,
-    greatest(0, extract(epoch FROM paused_until - now()))::float8 AS paused_for_s
+    greatest(0, extract(epoch FROM greatest(paused_until, blocked_until) - now()))::float8
+        AS paused_for_s
 FROM {schema}.rate_limits WHERE key_hash = %(key_hash)s;
+
+-- name: take_permits
+-- Exact types, so that no function of that name and other types is called.
+SELECT granted, wait_s, accepted, paused_s, learned
+FROM {schema}.take_permits(
+    %(key_hash)s::text, %(wanted)s::integer, %(limits)s::jsonb, %(latency_s)s::float8,
+    %(report)s::jsonb
+);

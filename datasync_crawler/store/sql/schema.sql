@@ -97,12 +97,31 @@ CREATE TABLE {schema}.source (
 );
 
 -- name: rate_limits
--- What was learned of the limits of one key. A salted hash is stored, never the key.
+-- What was learned of the limits of one key, and what all processes with it have sent. A salted
+-- hash is stored, never the key.
 CREATE TABLE {schema}.rate_limits (
     key_hash text PRIMARY KEY,
     learnt jsonb NOT NULL,
     paused_until timestamptz,
-    updated_at timestamptz NOT NULL DEFAULT now()
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    -- The rest is take_permits': requests granted, answered and accepted, of all processes, …
+    granted bigint NOT NULL DEFAULT 0,
+    answered bigint NOT NULL DEFAULT 0,
+    accepted bigint NOT NULL DEFAULT 0,
+    -- … the last grants as [epoch s, latency s, number], the limits that were stated with them, and
+    -- the learned limit, as [requests, window in s],
+    grants jsonb NOT NULL DEFAULT '[]',
+    limits jsonb,
+    learned jsonb,
+    -- what the API's last answer said is left, when it was reported, until when it holds, and of
+    -- which limit, if its window is known,
+    remaining integer,
+    stated_at timestamptz,
+    resets_at timestamptz,
+    advertised jsonb,
+    -- the end of a refusal's pause, NULL once a request has succeeded, and when a probe was sent.
+    blocked_until timestamptz,
+    probed_at timestamptz
 );
 
 -- name: leases
