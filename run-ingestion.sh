@@ -4,6 +4,7 @@
 #
 #   sh run-ingestion.sh                 ingest
 #   sh run-ingestion.sh --events N      so many events in the demonstration
+#   sh run-ingestion.sh --processes N   so many processes that share the crawl
 #   sh run-ingestion.sh -s NAME=value   any setting of docs/settings.md
 #   sh run-ingestion.sh --docker        the same in containers (docker-compose.yml)
 #

@@ -12,12 +12,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import IO, TYPE_CHECKING, ClassVar
 
 from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
     from types import FrameType
 
     from scrapy.settings import BaseSettings
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from datasync_crawler.commands.demonstration import Mock
     from datasync_crawler.config import Config
 
+# Seconds that the other processes have to end after the first one.
+_END_S = 30.0
 # Settings that select a database or schema.
 _LEADING = {"API_BASE_URL", "DATA_DIR", "DB_HOST", "DB_NAME", "DB_PORT", "DB_SCHEMA", "DB_USER"}
 
@@ -59,6 +62,11 @@ class Command(ConfiguredCommand):
             "metavar": "PORT",
             "help": "demonstration: port of the mock API (that of last time; 8763)",
         },
+        "--processes": {
+            "metavar": "N",
+            "help": "processes that share the crawl on this machine (1); the first one shows it, the "
+            "others log to DATA_DIR/processes",
+        },
     }
 
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -73,6 +81,7 @@ class Command(ConfiguredCommand):
             extra.append("--nolog")
         psql = _psql_command(opts.set)
         self.refuse(args)
+        processes = _whole(opts.processes, "--processes", 1, 64)
         assert self.settings is not None  # Scrapy sets it before run()
         before = last(self.settings) or Mock()
         mock = Mock(
@@ -80,16 +89,100 @@ class Command(ConfiguredCommand):
             events=_whole(opts.events, "--events", before.events, MOST_EVENTS),
         )
         if self.is_demonstration:
-            self.exitcode = _Demonstration(self.settings, self.configured(), mock).run(extra, psql)
+            crawls = _Crawls(_crawl_command(extra), processes, self.configured().data_dir)
+            self.exitcode = _Demonstration(self.settings, self.configured(), mock).run(crawls, psql)
             return
         if opts.events or opts.mock_port:
             raise ConfigError(
                 "--events and --mock-port are for the demonstration, and an API or a database "
                 "is configured (.env, environment or -s): leave them out."
             )
-        self.configured(require_api=True)
+        config = self.configured(require_api=True)
         _say(f"To look at the stored events, now or later: {psql}")
+        if processes > 1:
+            crawls = _Crawls(_crawl_command(extra), processes, config.data_dir)
+            self.exitcode = crawls.run(os.environ)
+            return
         os.execv(sys.executable, _crawl_command(extra))  # noqa: S606 - ourselves, no shell
+
+
+class _Crawls:
+    """Processes that share one crawl. The first one has the terminal; each of the others has a log
+    file. Signals are passed on to them from the beginning, and none outlives `run`.
+    """
+
+    def __init__(self, command: list[str], number: int, data_dir: Path) -> None:
+        self._command, self._number = command, number
+        self._logs = data_dir / "processes"
+        self._running: list[subprocess.Popen[bytes]] = []
+        self.stop_signal: signal.Signals | None = None
+        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(sig, self._pass_signal_on)
+
+    def run(self, environment: Mapping[str, str]) -> int:
+        """Returns the crawl's exit status: 0 when one of them has proved it complete."""
+        if self.stop_signal is not None:
+            return 1
+        try:
+            return self._run(environment)
+        finally:
+            for process in self._running:
+                process.terminate()
+            for process in self._running:
+                process.wait()
+
+    def _run(self, environment: Mapping[str, str]) -> int:
+        first = self._start(environment, None)
+        if self._number > 1:
+            self._logs.mkdir(parents=True, exist_ok=True)
+            _say(f"{self._number} processes share this crawl; logs of the others: {self._logs}")
+        for number in range(2, self._number + 1):
+            with (self._logs / f"{number}.log").open("wb") as log:
+                self._start(environment, log)
+        if self.stop_signal is not None:  # it came while they were being started
+            self._send(signal.SIGTERM)
+        status = first.wait()
+        if status in {0, 2}:  # complete: the others have the same verdict; 2: none can do better
+            statuses = [self._end(one) for one in self._running[1:]]
+        else:
+            statuses = [one.wait() for one in self._running[1:]]
+        if 0 in statuses:
+            return 0
+        return status if status >= 0 else 128 - status
+
+    def _start(
+        self, environment: Mapping[str, str], log: IO[bytes] | None
+    ) -> subprocess.Popen[bytes]:
+        tied = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid())]
+        process = subprocess.Popen(  # noqa: S603 - ourselves
+            [*tied, *self._command],
+            env={**environment, "DASHBOARD_PORT": ""} if log else environment,  # the first has it
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C that reached it twice would stop it uncleanly
+        )
+        self._running.append(process)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            return process.wait()
+
+    def _pass_signal_on(self, number: int, frame: FrameType | None) -> None:
+        """Passes the first signal on, and each Ctrl-C: a second one stops a crawl uncleanly."""
+        del frame
+        is_first = self.stop_signal is None
+        self.stop_signal = signal.Signals(number)
+        if is_first or number == signal.SIGINT:
+            self._send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    def _send(self, sig: signal.Signals) -> None:
+        for process in self._running:
+            process.send_signal(sig)
 
 
 class _Demonstration:
@@ -97,20 +190,16 @@ class _Demonstration:
 
     def __init__(self, settings: BaseSettings, config: Config, mock: Mock) -> None:
         self._settings, self._config, self._mock = settings, config, mock
-        self._crawl: subprocess.Popen[bytes] | None = None
-        self._stop_signal: signal.Signals | None = None
 
-    def run(self, extra: list[str], psql: str) -> int:
+    def run(self, crawls: _Crawls, psql: str) -> int:
         """Returns the crawl's exit status. Every process that it started has ended by then.
 
-        *extra*: the crawl's options; *psql*: the command that shows the events. Raises CrawlError.
+        *psql*: the command that shows the events. Raises CrawlError.
         """
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
         from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: PLC0415
         from datasync_crawler.store.targets import EmbeddedTarget  # noqa: PLC0415
 
-        for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(sig, self._pass_signal_on)
         _say(
             f"This is a demonstration: {self._mock.events:,} generated events from a mock API on "
             "this machine. To ingest a real API, run install -m 600 .env.example .env, set "
@@ -123,35 +212,10 @@ class _Demonstration:
             demonstration.serving(self._mock) as url,
         ):
             demonstration.remember(self._settings, self._mock)
-            status = self._run_crawl(url, extra)
-        if self._stop_signal is None:
+            status = crawls.run(demonstration.environment(os.environ, url))
+        if crawls.stop_signal is None:
             _say(f"To look at the demonstration's events: {psql}")
         return status
-
-    def _run_crawl(self, url: str, extra: list[str]) -> int:
-        from datasync_crawler.commands import demonstration  # noqa: PLC0415
-
-        if self._stop_signal is not None:
-            return 1
-        command = _crawl_command(extra)
-        self._crawl = subprocess.Popen(  # noqa: S603 - ourselves
-            [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command],
-            env=demonstration.environment(os.environ, url),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C that reached it twice would stop it uncleanly
-        )
-        if self._stop_signal is not None:  # it came while the crawl was being started
-            self._crawl.send_signal(signal.SIGTERM)
-        status = self._crawl.wait()
-        return status if status >= 0 else 128 - status
-
-    def _pass_signal_on(self, number: int, frame: FrameType | None) -> None:
-        """Passes the first signal on, and each Ctrl-C: a second one stops a crawl uncleanly."""
-        del frame
-        first = self._stop_signal is None
-        self._stop_signal = signal.Signals(number)
-        if self._crawl is not None and (first or number == signal.SIGINT):
-            self._crawl.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
 
 def _whole(text: str | None, name: str, default: int, most: int) -> int:

@@ -53,7 +53,7 @@ class Command(ConfiguredCommand):
         connector = Connector(config.database)
         with ProofReader(connector, config.schema) as reader:
             figures = reader.figures(*reader.source(), "the last known")
-            seen = figures, reader.reasons(), reader.runs()
+            seen = figures, reader.reasons(), reader.runs(), reader.processes()
             fresh = read_freshness(connector, config.schema)
             newest = read_newest_event(connector, config.schema)
         fresh = replace(fresh, newest_event_at=newest)

@@ -46,7 +46,8 @@ async def _help(reader: Reader, held: Standing, now: Round, *, own: bool) -> Ver
     """Fetches chunks while another process holds the proof; returns its verdict."""
     leases = reader.world.leases
     logger.info("Another process plans this crawl: this one helps it to fetch.")
-    standing = held
+    ledger, standing = reader.world.ledger, held
+    reader.world.covered((await ledger.figures((await ledger.state()).pass_no)).covered)
     while standing.is_held and standing.epoch == held.epoch:
         if not now.is_over:  # else this process's requests fail
             await reader.take_chunks(now)

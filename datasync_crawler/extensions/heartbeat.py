@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import msgspec
 from scrapy import signals
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Groups of stats that are written: the part before the slash.
 GROUPS: Final = {
@@ -52,6 +53,7 @@ class Heartbeat:
         self._meter = progress.Meter(time.monotonic())
         self._log: RunLog | None = None
         self._beats = 0
+        self._others_before: int | None = None  # events that others had received at the start
         self._busy = False
         self._away = False
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
@@ -91,17 +93,25 @@ class Heartbeat:
         (stats, sample), log, thin = self._stats(), self._log, self._beats % THIN_EVERY == 0
         self._beats += 1
 
-        def beat() -> None:
-            log.beat(stats, sample)
+        def beat() -> tuple[int, int]:
+            others = log.beat(stats, sample)
             if thin:
                 log.thin()
+            return others
 
         beating = asyncio.ensure_future(self._in_thread(beat))
         beating.add_done_callback(self._beaten)
 
-    def _beaten(self, beating: "asyncio.Task[None]") -> None:
+    def _beaten(self, beating: "asyncio.Task[tuple[int, int]]") -> None:
         self._busy = False
         problem = beating.exception()
+        if problem is None:
+            others, received = beating.result()
+            if self._others_before is None:
+                self._others_before = received
+            set_value = self._crawler.stats.set_value
+            set_value("crawl/processes", 1 + others)
+            set_value("crawl/received_by_others", received - self._others_before)
         if problem is not None and not self._away:
             logger.warning("The heartbeat can't be written for now (%s).", type(problem).__name__)
         self._away = problem is not None
@@ -120,8 +130,8 @@ class Heartbeat:
             await self._in_thread(log.close)
         self._thread.shutdown(wait=False)
 
-    async def _in_thread(self, function: "Callable[[], None]") -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, function)
+    async def _in_thread(self, function: "Callable[[], T]") -> "T":
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 def _sample(stats: dict[str, Any], figures: progress.Figures) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from datasync_crawler.store.reader import (
     SILENT_AFTER_S,
     Example,
     LedgerView,
+    Process,
     Run,
     RunLine,
     TableView,
@@ -230,6 +231,25 @@ def rejections_view(examples: Sequence[Example]) -> list[dict[str, Any]]:
         cut = "…" if len(text) > EXAMPLE_CHARS else ""
         entry["examples"].append({"offset": example.position, "raw": text[:EXAMPLE_CHARS] + cut})
     return list(reasons.values())
+
+
+def process_lines(processes: Sequence[Process]) -> list[dict[str, Any]]:
+    """The processes that share the crawl, each with its share of what they have received."""
+    received = sum(process.received for process in processes)
+    return [
+        {
+            "run": process.run,
+            "host": process.host,
+            "pid": process.pid,
+            "alive": process.is_alive,
+            "silent_s": round(process.silent_s, 1),
+            "received": process.received,
+            "share": round(process.received / received, 3) if received else 0.0,
+            "plans": process.plans,
+            "holds": process.holds,
+        }
+        for process in processes
+    ]
 
 
 def run_lines(runs: Sequence[RunLine]) -> list[dict[str, Any]]:

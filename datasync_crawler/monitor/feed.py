@@ -15,7 +15,7 @@ import msgspec
 
 from datasync_crawler.monitor import board
 from datasync_crawler.store.connection import STORE_ERRORS
-from datasync_crawler.store.reader import DashboardReader, LedgerView, Run
+from datasync_crawler.store.reader import DashboardReader, LedgerView, Process, Run
 
 T = TypeVar("T")
 
@@ -74,6 +74,7 @@ class Feed:
         self._away_since: float | None = None
         self.ledger: LedgerView | None = None
         self.run: Run | None = None
+        self.processes: list[Process] = []
         self.problem: Exception | None = None
 
     async def parts(self, run_id: int | None, *, max_age_s: float = INTERVAL_S * 0.9) -> Parts:
@@ -134,6 +135,8 @@ class Feed:
         if run_id is None:
             self.run = run
         self._shared["runs"] = _json(board.run_lines(self._reader.runs()))
+        self.processes = self._reader.processes()
+        self._shared["processes"] = _json(board.process_lines(self.processes))
         if run is None:
             self._parts[run_id] = {"run": b"null"}
             return

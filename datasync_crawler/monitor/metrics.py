@@ -4,7 +4,7 @@ Names follow its conventions: base units, _total for counters (a new run begins 
 hold nothing from the API but HTTP statuses. Must not read the database.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from datasync_crawler.monitor import board, progress
 from datasync_crawler.monitor.freshness import Freshness
-from datasync_crawler.store.reader import LedgerView, Run
+from datasync_crawler.store.reader import LedgerView, Process, Run
 
 #: name, stat, help.
 COUNTERS: Final = (
@@ -42,11 +42,16 @@ COUNTERS: Final = (
 
 
 def exposition(
-    run: Run | None, ledger: LedgerView | None, *, up: bool, fresh: Freshness | None = None
+    run: Run | None,
+    ledger: LedgerView | None,
+    *,
+    up: bool,
+    fresh: Freshness | None = None,
+    processes: Sequence[Process] = (),
 ) -> tuple[bytes, str]:
     """The metrics as text, and its content type. If not *up*, the figures are the last known."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(run, ledger, fresh, up=up))
+    registry.register(_Snapshot(run, ledger, fresh, processes, up=up))
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
@@ -54,9 +59,16 @@ class _Snapshot:
     """prometheus_client's collector over given values."""
 
     def __init__(
-        self, run: Run | None, ledger: LedgerView | None, fresh: Freshness | None, *, up: bool
+        self,
+        run: Run | None,
+        ledger: LedgerView | None,
+        fresh: Freshness | None,
+        processes: Sequence[Process],
+        *,
+        up: bool,
     ) -> None:
         self._run, self._ledger, self._fresh, self._up = run, ledger, fresh, up
+        self._processes = processes
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("database_up", "Whether the database could be read just now.", self._up)
@@ -66,6 +78,7 @@ class _Snapshot:
             yield from _ledger(self._ledger)
         if self._fresh is not None:
             yield from _freshness(self._fresh)
+        yield from _processes(self._processes)
 
 
 def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
@@ -109,6 +122,24 @@ def _ledger(ledger: LedgerView) -> Iterable[Metric]:
     yield _gauge("ledger_ranges", "Rows of the ledger.", ledger.ranges)
     yield _gauge("ledger_covered_offsets", "Offsets that the ledger covers.", ledger.covered)
     yield _gauge("ledger_stored_events", "Events stored by all runs.", ledger.stored)
+
+
+def _processes(processes: Sequence[Process]) -> Iterator[Metric]:
+    """Of all processes that share the crawl; the metrics of the run are of one of them."""
+    alive = [one for one in processes if one.is_alive]
+    yield _gauge("processes", "Processes that share the crawl now.", len(alive))
+    dead = len(processes) - len(alive)
+    yield _gauge("processes_dead", "Processes that ended without a word lately.", dead)
+    held = sum(len(one.holds) for one in processes)
+    yield _gauge("leases_held", "Chunks that processes hold now.", held)
+    received = GaugeMetricFamily(
+        "datasync_process_received_events",
+        "Events that a process has received.",
+        labels=["host", "pid"],
+    )
+    for one in processes:
+        received.add_metric([one.host, str(one.pid)], float(one.received))
+    yield received
 
 
 def _freshness(fresh: Freshness) -> Iterable[Metric]:

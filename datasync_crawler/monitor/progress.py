@@ -40,7 +40,8 @@ class Figures:
 
     `gaps`: ranges whose request failed, to be requested again. `ends_at`: the end of `left_s`, in
     epoch seconds. `page_size`: mean events of a page. `follows`: when a run with FOLLOW looks
-    again. `trouble`: what gets no answer, and when it is tried again.
+    again. `trouble`: what gets no answer, and when it is tried again. `processes`: those that share
+    the crawl; `done` and the rates speak of all of them, the rest of this one.
     """
 
     total: int | None
@@ -56,6 +57,7 @@ class Figures:
     page_size: int | None = None
     follows: str = ""
     trouble: str = ""
+    processes: int = 1
 
 
 class Meter:
@@ -68,8 +70,9 @@ class Meter:
     def read(self, now: float, wall: float, stats: Mapping[str, Any], *, gaps: int = 0) -> Figures:
         """The figures at *now*, from Scrapy's stats."""
         received, pages = stats.get("events/received", 0), stats.get("pages/committed", 0)
-        total, done = stats.get("crawl/total"), stats.get("crawl/covered", 0)
-        rate_now, rate_mean = self._rates(now, received)
+        others = stats.get("crawl/received_by_others", 0)
+        total, done = stats.get("crawl/total"), stats.get("crawl/covered", 0) + others
+        rate_now, rate_mean = self._rates(now, received + others)
         api, left_s = traffic(wall, stats), None
         if total is not None:
             done = min(done, total)
@@ -91,6 +94,7 @@ class Meter:
             traffic=api,
             ends_at=None if left_s is None else wall + left_s,
             retries=stats.get("retry/count", 0),
+            processes=stats.get("crawl/processes", 1),
             page_size=round(received / pages) if pages else None,
             follows=follows(wall, stats),
             trouble=trouble(wall, stats),
@@ -183,8 +187,10 @@ def facts(figures: Figures) -> list[tuple[str, tuple[str, ...]]]:
     retries = f"{figures.retries:,} {'retry' if figures.retries == 1 else 'retries'}"
     if figures.gaps:
         retries += f", {figures.gaps:,} gap{'s' if figures.gaps > 1 else ''}"
-    total = "?" if figures.total is None else f"{figures.total:,}"
     page = f"{figures.page_size:,} events a page" if figures.page_size else ""
+    if figures.processes > 1:
+        page = f"{figures.processes} processes"
+    total = "?" if figures.total is None else f"{figures.total:,}"
     end = figures.follows or done_about(figures)
     return [
         ("events", (share(figures), f"{figures.done:,} of {total}", end)),

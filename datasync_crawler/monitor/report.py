@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import msgspec
+
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.monitor.board import phase
 from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
-from datasync_crawler.store.reader import RunLine
+from datasync_crawler.store.reader import Process, RunLine
 
 #: Gaps and rejections that a report names.
 MOST_NAMED: Final = 5
@@ -214,9 +216,14 @@ def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
 
 
 def status_lines(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
+    figures: Figures,
+    reasons: Sequence[tuple[str, int]],
+    runs: Sequence[RunLine],
+    processes: Sequence[Process] = (),
 ) -> list[str]:
-    """The lines of `scrapy status`; *reasons* of rejections with numbers, *runs* newest first."""
+    """The lines of `scrapy status`; *reasons* of rejections with numbers, *runs* newest first,
+    *processes* that share the crawl now.
+    """
     f = figures
     total = "unknown" if f.total is None else f"{f.total:,}"
     lines = [
@@ -227,6 +234,10 @@ def status_lines(
         f"frontier      {f.frontier:,}",
         f"table         {f.distinct:,} events stored, {f.rejected_now:,} rejected",
         *(f"              {number:,} × {reason}" for reason, number in reasons),
+    ]
+    lines += [
+        f"{'' if number else 'processes':<14}{_process(one)}"
+        for number, one in enumerate(processes)
     ]
     if runs:
         lines.append(f"last run      {_rate(runs[0]):,.0f} new events/s")
@@ -239,13 +250,26 @@ def status_lines(
     return lines
 
 
+def _process(one: Process) -> str:
+    """Who it is, what it has received, what it holds, and whether it lives."""
+    state = "" if one.is_alive else f", dead: no heartbeat for {duration(one.silent_s)}"
+    held = ", ".join(f"{first:,}–{stop - 1:,}" for first, stop in one.holds[:MOST_NAMED])
+    plans = ", plans and proves" if one.plans else ""
+    holds = f", holds {held}" if held else ""
+    return f"{one.pid} on {one.host}: {one.received:,} received{plans}{holds}{state}"
+
+
 def status_values(
-    figures: Figures, reasons: Sequence[tuple[str, int]], runs: Sequence[RunLine]
+    figures: Figures,
+    reasons: Sequence[tuple[str, int]],
+    runs: Sequence[RunLine],
+    processes: Sequence[Process] = (),
 ) -> dict[str, Any]:
     """The status for `--json`."""
     return {
         **asdict(figures),
         "rejections": [{"reason": reason, "events": number} for reason, number in reasons],
+        "processes": [{**msgspec.to_builtins(one), "alive": one.is_alive} for one in processes],
         "runs": [
             {
                 "id": run.id,

@@ -225,7 +225,11 @@ class Dashboard:
         up = self._feed.away_s is None
         fresh = None if self._ages is None else await self._ages(newest=True)
         body, content_type = metrics.exposition(
-            self._feed.run, self._feed.ledger, up=up, fresh=fresh
+            self._feed.run,
+            self._feed.ledger,
+            up=up,
+            fresh=fresh,
+            processes=self._feed.processes,
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 

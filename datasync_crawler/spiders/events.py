@@ -221,7 +221,7 @@ class EventsSpider(scrapy.Spider):
             total = stats.get_value("crawl/total")
             of = "an unknown number of" if total is None else f"{total:,}"
             self.logger.info(
-                "Going on where the last run left off: %s of %s events are committed.",
+                "Going on where it was left off: %s of %s events are committed.",
                 f"{offsets:,}", of,
             )  # fmt: skip
         self._has_begun = True

@@ -56,6 +56,25 @@ class Run(RunRow, frozen=True):
     malformed: bool = False
 
 
+class Process(msgspec.Struct, frozen=True):
+    """A process that has no end yet. `received`: events; `plans`: holds the lease of the proof;
+    `holds`: its chunks, as (first offset, stop).
+    """
+
+    run: int
+    host: str
+    pid: int
+    silent_s: float
+    received: int
+    plans: bool
+    holds: list[tuple[int, int]]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its heartbeat is fresh."""
+        return self.silent_s < SILENT_AFTER_S
+
+
 class LedgerView(msgspec.Struct, frozen=True):
     """The ledger over [0, total) in cells of `width` offsets.
 
@@ -110,6 +129,15 @@ def run_lines(rows: Rows) -> list[RunLine]:
     return [RunLine(*values) for values in read]
 
 
+def process_rows(rows: Rows) -> list[Process]:
+    """Rows of the statement `processes`."""
+    return [
+        Process(run, host, pid, silent_s, runstats.read_count(received), plans,
+                [(first, stop) for first, stop in holds])
+        for run, host, pid, silent_s, received, plans, holds in rows
+    ]  # fmt: skip
+
+
 class DashboardReader:
     """Reads on a connection of its own, from one thread at a time.
 
@@ -126,9 +154,13 @@ class DashboardReader:
         """The newest runs, newest first."""
         return run_lines(self._fetch("runs", most=MOST_RUNS))
 
+    def processes(self) -> list[Process]:
+        """The processes that share the crawl now, oldest first."""
+        return process_rows(self._fetch("processes"))
+
     def run(self, run_id: int | None) -> Run | None:
-        """One run, the newest for None."""
-        rows = self._fetch("run", run_id=run_id)
+        """One run; for None the newest one that is alive, else the newest."""
+        rows = self._fetch("run", run_id=run_id, silent_after_s=SILENT_AFTER_S)
         if not rows:
             return None
         *first, text = rows[0]

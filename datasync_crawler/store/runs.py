@@ -10,6 +10,7 @@ from typing import Any
 
 from datasync_crawler.errors import DatabaseLost
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.reader import SILENT_AFTER_S
 from datasync_crawler.store.statements import Statements
 
 
@@ -20,12 +21,20 @@ class RunLog:
         self._run_id = run_id
         self._statements = Statements(("runs",), schema_name, connector.connect_autocommit)
 
-    def beat(self, stats: Mapping[str, Any], sample: Mapping[str, Any]) -> None:
+    def beat(self, stats: Mapping[str, Any], sample: Mapping[str, Any]) -> tuple[int, int]:
         """Writes the heartbeat, the run's stats and *sample*, the figures that are kept over time.
 
-        Raises CrawlError; the next call opens a new connection.
+        Returns how many other processes share the crawl, and the events that others have received
+        in all since this run began. Raises CrawlError; the next call opens a new connection.
         """
-        self._statements.run("beat", run_id=self._run_id, stats=_json(stats), figures=_json(sample))
+        rows = self._statements.run(
+            "beat",
+            run_id=self._run_id,
+            stats=_json(stats),
+            figures=_json(sample),
+            silent_after_s=SILENT_AFTER_S,
+        )
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
     def thin(self) -> None:
         """Deletes samples of all runs by their age. Raises as `beat` does."""

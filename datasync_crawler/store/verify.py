@@ -12,7 +12,7 @@ from datasync_crawler.monitor.report import MOST_NAMED, Figures, ProofLine
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
-from datasync_crawler.store.reader import SILENT_AFTER_S, RunLine, run_lines
+from datasync_crawler.store.reader import SILENT_AFTER_S, Process, RunLine, process_rows, run_lines
 from datasync_crawler.store.statements import Statements, translating
 
 #: Reasons and runs that the status lists.
@@ -109,6 +109,13 @@ class ProofReader:
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
         return run_lines(self._statements.run("runs", most=MOST_RUNS))
+
+    def processes(self) -> list[Process]:
+        """The processes that share the crawl now, oldest first; none before there were leases."""
+        try:
+            return process_rows(self._statements.run("processes"))
+        except TablesMissing:
+            return []
 
     def _seams(self, newest: int, exact: int) -> dict[str, int]:
         if not self._statements.run("has_seams", **{"pass": newest})[0][0]:

@@ -17,7 +17,7 @@ const STATES = {
   queued: "queued", gap: "gap", ahead: "still to come", rejected: "rejected events", doubt: "seam in doubt",
 };
 
-const known = { run: undefined, ledger: null, series: null, runs: [], rejections: [], health: null, table: null };
+const known = { run: undefined, ledger: null, series: null, runs: [], processes: [], rejections: [], health: null, table: null };
 let lastMessage = Date.now();
 let ended = false;
 let source = null;
@@ -217,12 +217,26 @@ function drawRun() {
   put("rejected", whole.format(rejected));
   renew("rejected-sub", rejected && [rejected, ledger.covered], () => (rejected
     ? [`${number(100 * rejectedShare())} % of the events `, command("scrapy redrive")] : ["every event could be stored"]));
-  const running = known.runs.filter((each) => each.phase === "running");
-  put("processes", String(running.length));
-  put("hosts", running.length ? [...new Set(running.map((each) => each.host))].join(", ") : "no crawl is running");
   mark("gaps", "alert", run.gaps > 0 && !live);
   mark("rejected", "alert", run.reason === "too_many_rejected");
   drawResponses(run);
+}
+
+function drawProcesses(all) {
+  const live = all.filter((each) => each.alive);
+  const dead = all.length - live.length;
+  put("processes", String(live.length));
+  mark("processes", "alert", live.length > 0 && dead > 0);
+  if (all.length < 2) {
+    const [one] = all;
+    const said = !one ? "no crawl is running" : one.alive ? one.host : `${one.host}: no heartbeat for ${duration(one.silent_s)}`;
+    renew("hosts", said, () => [said]);
+    return;
+  }
+  renew("hosts", all, () => all.map((each) => element("span", "process",
+    `${each.pid} on ${each.host}: ${each.alive ? `${number(100 * each.share)} %` : `dead for ${duration(each.silent_s)}`}`
+    + (each.holds.length ? `, holds ${each.holds.map(([first, stop]) => `${whole.format(first)}–${whole.format(stop - 1)}`).join(", ")}` : "")
+    + (each.plans ? ", plans" : ""))));
 }
 
 function mark(id, name, on) {
@@ -532,6 +546,7 @@ function listen() {
   });
   on("ledger", drawStrip);
   on("rejections", drawRejections);
+  on("processes", () => drawProcesses(known.processes));
   on("series", drawPlots);
   on("runs", drawRuns);
   on("table", drawTable);

@@ -2,7 +2,8 @@
 -- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
 
 -- name: run
--- One run with its stats as text; the newest when none is named. A crawl writes some 10 kB.
+-- One run with its stats as text. When none is named, the newest one that is alive, else the
+-- newest. A crawl writes some 10 kB.
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
@@ -10,7 +11,11 @@ SELECT id, host, pid,
        extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
        finish_reason, CASE WHEN octet_length(stats::text) < 1000000 THEN stats::text END AS stats
 FROM {schema}.crawl_runs
-WHERE id = coalesce(%(run_id)s, (SELECT max(id) FROM {schema}.crawl_runs));
+WHERE id = coalesce(%(run_id)s, (
+    SELECT id FROM {schema}.crawl_runs
+    ORDER BY finished_at IS NULL
+             AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second' DESC, id DESC
+    LIMIT 1));
 
 -- name: series
 -- A run's samples in order, the last of each of about %(points)s equal spans, with their time

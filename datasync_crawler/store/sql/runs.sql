@@ -18,12 +18,21 @@ SELECT api_base_url FROM {schema}.source;
 INSERT INTO {schema}.crawl_runs (host, pid) VALUES (%(host)s, %(pid)s) RETURNING id;
 
 -- name: beat
--- One statement, one commit: the run's row and a sample of its figures.
+-- One statement, one commit: the run's row and a sample of its figures. Returns how many other
+-- processes share the crawl now, and the events that others have received since this run began.
 WITH beaten AS (
     UPDATE {schema}.crawl_runs SET heartbeat_at = now(), stats = %(stats)s WHERE id = %(run_id)s
+    RETURNING started_at
+), sampled AS (
+    INSERT INTO {schema}.crawl_samples (run_id, figures) VALUES (%(run_id)s, %(figures)s)
+    ON CONFLICT DO NOTHING
 )
-INSERT INTO {schema}.crawl_samples (run_id, figures) VALUES (%(run_id)s, %(figures)s)
-ON CONFLICT DO NOTHING;
+SELECT count(*) FILTER (WHERE r.finished_at IS NULL
+                        AND r.heartbeat_at > now() - %(silent_after_s)s * interval '1 second'),
+       coalesce(sum(CASE WHEN r.stats->>'events/received' ~ '^[0-9]{1,15}$'
+                         THEN (r.stats->>'events/received')::bigint END), 0)::bigint
+FROM {schema}.crawl_runs AS r, beaten AS b
+WHERE r.id <> %(run_id)s AND r.heartbeat_at > b.started_at;
 
 -- name: thin_samples
 -- Keeps the last sample of each ten seconds after ten minutes, of each minute after three hours.
