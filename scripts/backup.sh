@@ -56,7 +56,7 @@ export FROM TO RUN DONE
 END
 status=$?
 if [ -e "$DONE" ]; then
-    [ "$1" = restore ] || echo "$file: $(wc -c <"$file" | tr -d ' ') bytes. To bring it back: sh scripts/backup.sh restore $2"
+    [ "$1" = restore ] || echo "$file: $(wc -c <"$file" | tr -d ' ') bytes. To bring it back, into an empty database: sh scripts/backup.sh restore '$file'"
     [ "$1" = save ] || echo "$file is restored."
     exit 0
 fi

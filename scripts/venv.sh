@@ -30,8 +30,7 @@ newer_python() {
             return 0
         fi
     done
-    distribution=$(. /etc/os-release 2>/dev/null && echo "${PRETTY_NAME:-}")
-    echo "${distribution:-this system} has none in its packages as they are known here: try apt update, or uv (uv python install 3.12)"
+    echo "Debian, Ubuntu: apt install python3.12 python3.12-venv; where the distribution has none: uv python install 3.12"
 }
 
 make_venv() {

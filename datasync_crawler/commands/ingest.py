@@ -64,8 +64,8 @@ class Command(ConfiguredCommand):
         },
         "--processes": {
             "metavar": "N",
-            "help": "processes that share the crawl on this machine (1); the first one shows it, the "
-            "others log to DATA_DIR/processes",
+            "help": "processes that share the crawl on this machine (1); the first one shows it, "
+            "the others log to DATA_DIR/processes",
         },
     }
 

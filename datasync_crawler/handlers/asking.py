@@ -65,4 +65,4 @@ async def get(url: str, config: "Config") -> "tuple[int, Mapping[str, str], byte
         if unreachable is not None:
             raise CrawlError(unreachable.sentence()) from None
         cause = config.without_key(str(error)) or type(error).__name__
-        raise CrawlError(f"The API can't be asked ({cause}): try later.") from None
+        raise CrawlError(f"The API's answer couldn't be fetched ({cause}): try later.") from None

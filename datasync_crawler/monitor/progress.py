@@ -142,7 +142,7 @@ def trouble(wall: float, stats: Mapping[str, Any]) -> str:
     if not said:
         return ""
     left_s = stats.get("retry/next_at", 0.0) - wall
-    return f"{said}, next in {duration(left_s)}" if left_s > 0 else str(said)
+    return f"{said}, next in {duration(left_s)}" if left_s >= 0.5 else str(said)
 
 
 def ended(reason: str, stats: Mapping[str, Any]) -> str:
@@ -385,6 +385,8 @@ def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
 
 def rows(outcome: Outcome) -> list[tuple[str, str]]:
     """The summary's figures: their scope (table or run) with their name, and the value."""
+    if outcome.sentence and not outcome.received:
+        return []  # it never began: zeros would hide the sentence
     rate = outcome.inserted / outcome.seconds if outcome.seconds > 0 else 0.0
     return [
         *_in_table(outcome),
@@ -436,8 +438,6 @@ def verdict(outcome: Outcome) -> list[str]:
 
 def summary(outcome: Outcome) -> list[str]:
     """The last lines of a run: its figures, and if it's incomplete, what is missing."""
-    if outcome.sentence and not outcome.received:
-        return verdict(outcome)  # it never began: zeros would hide the sentence
     return [f"{name:<23}{value}" for name, value in rows(outcome)] + verdict(outcome)
 
 

@@ -137,7 +137,7 @@ class Ledger:
         return int((await self._fetch("distinct_ids"))[0][0])
 
     async def prove(self, proof: Proof) -> None:
-        """Records the proof of a pass."""
+        """Records the proof of a pass, and deletes what it has made useless."""
         params = {
             "pass": proof.pass_no,
             "head_id": proof.head_id,
@@ -149,6 +149,7 @@ class Ledger:
             "run_id": self.run_id,
         }
         await self._write(lambda: self._statements.run("prove", **params))
+        await self._write(lambda: self._statements.run("prune"))
 
     async def remember(self, *, page_limit: int | None = None, overlap: int | None = None) -> None:
         """Records what was learned of the API."""

@@ -37,7 +37,7 @@ def test_a_second_run_asks_twice_and_stores_nothing_new(database: Database) -> N
         again = crawl(mock, database, "-s", "BULK_PAGE_SIZE=500")
         assert again.status == 0, again.log
         assert pages_fetched(mock) - before == 2
-        assert again.line("run: new ") == "0"
+        assert again.line("run: new  ") == "0"
         assert again.line("run: already stored") == "0"
         assert_equals_truth(database, truths(1, 0, 3000))
 
@@ -73,7 +73,7 @@ def test_events_added_at_the_front_are_found(database: Database) -> None:
         mock.config(events=5010)
         again = crawl(mock, database, "-s", "BULK_PAGE_SIZE=500")
         assert again.status == 0, again.log
-        assert again.line("run: new ") == "10"
+        assert again.line("run: new  ") == "10"
         assert pages_fetched(mock) - before <= 3
         assert_equals_truth(database, truths(1, 0, 5010))
 

@@ -11,6 +11,7 @@ import pytest
 from crawling import assert_equals_truth, crawl, start_crawl, stored_events
 from faults.truth import truths
 from mockserver import MockServer
+from test_verify import scrapy
 
 if TYPE_CHECKING:
     import subprocess
@@ -105,6 +106,27 @@ def test_what_is_added_comes_by_itself(database: Database, order: str) -> None:
     assert database.execute("SELECT finish_reason, stats->'crawl/complete' FROM crawl_runs") == [
         ("finished", True)
     ]
+
+
+def test_looks_without_anything_new_leave_no_rows(database: Database) -> None:
+    """The ledger and its seams stay as small as after a few looks, and verify finds them good."""
+    tables = ("checkpoint", "seams")
+    with MockServer("--events", str(EVENTS)) as mock:
+        with following(mock, database) as follower:
+            follower.until_stored(EVENTS)
+            follower.until_looked(3)
+            before = [database.value(f"SELECT count(*) FROM {name}") for name in tables]
+            follower.until_looked(6)
+            mock.config(grow=10)
+            follower.until_stored(EVENTS + 10)
+            follower.until_looked(3)
+            after = [database.value(f"SELECT count(*) FROM {name}") for name in tables]
+            status, log = follower.end()
+        assert status == 0, log
+        assert all(b <= a + 4 for a, b in zip(before, after, strict=True)), (before, after)
+        verified = scrapy(mock, database, "verify")
+    assert verified.status == 0, verified.log
+    assert_equals_truth(database, truths(1, 0, EVENTS + 10))
 
 
 def test_a_killed_follower_is_taken_over(database: Database) -> None:

@@ -216,7 +216,7 @@ def test_events_inserted_between_two_runs_are_found(database: Database) -> None:
         mock.config(insert=[1500, 30])
         done = crawl(mock, database, *SETTINGS)
         assert done.status == 0, done.log
-        assert done.line("run: new ") == "30"
+        assert done.line("run: new  ") == "30"
 
 
 def test_ids_that_the_api_serves_twice_are_no_reason_to_read_again(database: Database) -> None:

@@ -50,9 +50,14 @@ def test_a_crawl_moves_to_another_machine_and_goes_on(
             assert "The API refuses the key (HTTP 401)" in stopped.log
             saved = backup(database, "save", str(file))
             assert saved.returncode == 0, saved.stdout + saved.stderr
+            assert saved.stdout == (
+                f"{file}: {file.stat().st_size} bytes. To bring it back, into an empty database: "
+                f"sh scripts/backup.sh restore '{file}'\n"
+            )
             assert file.stat().st_mode & 0o777 == 0o600
             restored = backup(other, "restore", str(file))
             assert restored.returncode == 0, restored.stdout + restored.stderr
+            assert restored.stdout == f"{file} is restored.\n"
             committed = other.value("SELECT count(*) FROM checkpoint")
             assert committed == database.value("SELECT count(*) FROM checkpoint")
 

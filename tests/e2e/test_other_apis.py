@@ -91,7 +91,7 @@ def test_a_recipe(database: Database, serving: Callable[[str], str], recipe: Rec
         assert done.status == 0, done.log
         assert " INFO: complete: " in done.log
         assert done.line("events stored") == f"{foreign.EVENTS:,}"
-        assert done.line("run: new ") == f"{new:,}"
+        assert done.line("run: new  ") == f"{new:,}"
         assert done.line("run: already stored") == "0"
     assert stored(database, recipe.schema) == truth()
     requests = database.value(

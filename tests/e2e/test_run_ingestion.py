@@ -316,3 +316,27 @@ def test_machine_that_lacks_something(stranger, sentence, script):
     assert (status, output.count("\n")) == (2, 1), output
     assert sentence in output
     assert "apt install" in output
+
+
+def test_an_old_python_names_what_this_distribution_has(stranger):
+    """What apt knows of is named, not a version that isn't there."""
+    tools = stranger.folder.parent / "tools"
+    tools.mkdir()
+    for name in ("sh", "dirname", "cat", "cksum", "rm", "flock"):
+        if path := shutil.which(name):
+            (tools / name).symlink_to(path)
+    for name, script in (
+        ("python3", 'case "$1" in --version) echo Python 3.9.2;; *) exit 1;; esac'),
+        ("apt-cache", 'case "$2" in python3.11) exit 0;; *) exit 100;; esac'),
+    ):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    del stranger.env["DATASYNC_VENV"]
+    stranger.env["PATH"] = str(tools)
+    assert stranger.run() == (
+        2,
+        (
+            "datasync-crawler: Python 3.9.2 is too old: install Python 3.11 or newer (here: apt "
+            "install python3.11 python3.11-venv), then run this again.\n"
+        ),
+    )

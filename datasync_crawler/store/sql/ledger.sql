@@ -98,6 +98,29 @@ ON CONFLICT (pass) DO UPDATE
 SET head_id = excluded.head_id, tail_id = excluded.tail_id, count = excluded.count,
     total = excluded.total, short = excluded.short, method = excluded.method, run_id = excluded.run_id, proved_at = now();
 
+-- name: prune
+-- Deletes what a look that found nothing new has left behind, as soon as a proof after the next has
+-- taken its place: its pages, and the seams of passes before. A page stays that has stored or
+-- rejected something, or has fetched rejected events again. Proofs stay for a day.
+WITH last AS (
+    SELECT pass, proved_at FROM {schema}.proofs ORDER BY pass DESC OFFSET 1 LIMIT 1
+), front AS (
+    SELECT min(pass) AS pass FROM {schema}.checkpoint WHERE pass > 0
+), pages AS (
+    DELETE FROM {schema}.checkpoint AS c USING last, front
+    WHERE c.pass < last.pass AND c.pass <> front.pass AND c.committed_at < last.proved_at
+      AND c.inserted = 0 AND c.rejected = 0
+      AND NOT EXISTS (SELECT 1 FROM {schema}.checkpoint AS r
+                      WHERE r.rejected > 0 AND r.first_offset < c.first_offset + c.received
+                        AND r.first_offset + r.received > c.first_offset)
+), joined AS (
+    DELETE FROM {schema}.seams AS s USING last, front
+    WHERE s.pass < last.pass AND s.pass <> front.pass
+)
+DELETE FROM {schema}.proofs AS p USING last
+WHERE p.pass < last.pass AND p.proved_at < now() - interval '1 day'
+  AND NOT EXISTS (SELECT 1 FROM {schema}.checkpoint AS c WHERE c.pass = p.pass);
+
 -- name: overlap
 -- Locked, so that none of two processes stores seams of a narrower overlap while the other
 -- remembers a wider one.
