@@ -68,6 +68,7 @@ class Command(OurCommand, ScrapyCrawl):
         from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _check
 
         try:
+            _check_spider(args[0], self.crawler_process.spider_loader.list())
             with demonstration.lent(self.settings) as mock:
                 if mock is not None:
                     print(
@@ -75,7 +76,7 @@ class Command(OurCommand, ScrapyCrawl):
                         f"{mock.events:,} generated events while this runs.",
                         file=sys.stderr,
                     )
-                self._crawl(args[0], opts.spargs)
+                self._crawl(opts.spargs)
         except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             if self.settings.get("LOG_FILE"):  # under Scrapyd the only place that is read
@@ -89,14 +90,14 @@ class Command(OurCommand, ScrapyCrawl):
             )
             self.exitcode = 1
 
-    def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
+    def _crawl(self, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
         from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
         from datasync_crawler.config import Config  # noqa: PLC0415
 
         assert self.settings is not None
         assert self.crawler_process is not None
-        _check(spider, self.crawler_process.spider_loader.list(), self.settings)
+        _check(self.settings)
         refuse_secrets(self.settings, arguments)
         _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
@@ -142,14 +143,17 @@ def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
 
 
-def _check(spider: str, spiders: list[str], settings: Any) -> None:
-    from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
-    from datasync_crawler.exporters import check_feed  # noqa: PLC0415
-
+def _check_spider(spider: str, spiders: list[str]) -> None:
     if spider not in spiders:
         raise ConfigError(
             f"There is no spider {spider!r}: run scrapy crawl {' or '.join(spiders)}."
         )
+
+
+def _check(settings: Any) -> None:
+    from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
+    from datasync_crawler.exporters import check_feed  # noqa: PLC0415
+
     Config.from_settings(settings)
     _check_jobdir(settings.get("JOBDIR"))
     for uri, options in settings.getdict("FEEDS").items():

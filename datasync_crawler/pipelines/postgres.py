@@ -6,7 +6,6 @@ SQL or change events.
 """
 
 import asyncio
-import logging
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Self
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from datasync_crawler.items import EventPage
 
-logger = logging.getLogger(__name__)
 
 #: Longest wait of a page for others in its transaction, in seconds.
 LONGEST_WAIT_S: Final = 0.2
@@ -72,7 +70,6 @@ class PostgresPipeline:
                 pagination=config.pagination,
             )
         except CrawlError as error:
-            logger.error("%s", error)  # without a traceback
             self._crawler.stats.set_value("crawl/stop_sentence", str(error))
             raise CloseSpider(error.reason) from None
         self._crawler.stats.set_value("crawl/run_id", run_id)

@@ -84,12 +84,12 @@ def test_a_secret_that_others_can_read_is_told(
     [
         (["-s", "JOBDIR=/dev/null"], ("JOBDIR is '/dev/null'", "Set it to a folder")),
         (["-O", "x.xml"], ("format 'xml'", "-O events.jsonl")),
-        (["-O", f"ftp://u:{CANARY}@h/x.xml"], ("ftp://u:***@h/x.xml asks for", "-O events.jsonl")),
+        (["-O", f"ftp://u:{CANARY}@h/x.xml"], ("ftp://u:***@h/x.xml has the", "-O events.jsonl")),
         (
             ["-O", "x.csv", "-s", "FEED_EXPORT_FIELDS=id,colour"],
-            ("the field 'colour'", "id, session_id"),
+            ("the unknown field 'colour'", "id, session_id"),
         ),
-        (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are UTF-8")),
+        (["-O", "x.csv", "-s", "FEED_EXPORT_ENCODING=latin-1"], ("'latin-1'", "are always UTF-8")),
         (["-O", "x.jsonl", "-s", "FEED_EXPORT_INDENT=2"], ("an indent", "one event per line")),
         (["-s", "DOWNLOAD_DELAY=2"], ("DOWNLOAD_DELAY is set", "RATE_LIMIT", "WORKERS=1")),
         (["-a", "parse=1"], ("no argument 'parse'", "-s NAME=value")),
