@@ -76,7 +76,7 @@ class Command(OurCommand, ScrapyCrawl):
                         f"{mock.events:,} generated events while this runs.",
                         file=sys.stderr,
                     )
-                self._crawl(opts.spargs)
+                self._crawl(args[0], opts.spargs)
         except CrawlError as error:
             print(f"datasync-crawler: {error}", file=sys.stderr)
             if self.settings.get("LOG_FILE"):  # under Scrapyd the only place that is read
@@ -90,7 +90,7 @@ class Command(OurCommand, ScrapyCrawl):
             )
             self.exitcode = 1
 
-    def _crawl(self, arguments: "dict[str, Any]") -> None:
+    def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
         from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
         from datasync_crawler.config import Config  # noqa: PLC0415
