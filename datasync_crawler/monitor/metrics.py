@@ -74,11 +74,11 @@ class _Snapshot:
         yield _gauge("database_up", "Whether the database could be read just now.", self._up)
         if self._run is not None:
             yield from _run(self._run, board.run_state(self._run, self._ledger))
+            yield from _processes(self._processes)
         if self._ledger is not None:
             yield from _ledger(self._ledger)
         if self._fresh is not None:
             yield from _freshness(self._fresh)
-        yield from _processes(self._processes)
 
 
 def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:

@@ -58,4 +58,4 @@ def test_without_settings_a_sentence_is_said(name: str) -> None:
     env = {**environment(None, None), "API_BASE_URL": "", "PYTHONPATH": os.pathsep.join(sys.path)}
     status, said = scrapy(name, *([] if name == "bench" else ["http://127.0.0.1:1/"]), env=env)
     assert (status, len(said.splitlines())) == (2, 1), said
-    assert said.startswith("datasync-crawler: API_BASE_URL isn't set.")
+    assert said.startswith("datasync-crawler: API_BASE_URL isn't set")
