@@ -4,6 +4,7 @@ Every part of the store runs its statements through this, but for `writer` and `
 several statements in one transaction and decide by SQLSTATE what comes next.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from datasync_crawler.store.connection import close_quietly, cut, describe, is_c
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
+
+logger = logging.getLogger(__name__)
 
 Rows = list[tuple[Any, ...]]
 T = TypeVar("T")
@@ -119,9 +122,11 @@ def insist(work: Callable[[], T], *, max_wait_s: float, stop: threading.Event) -
     while True:
         try:
             return work()
-        except (DatabaseLost, DatabaseUnreachable):
+        except (DatabaseLost, DatabaseUnreachable) as error:
             now = time.monotonic()
-            lost_at = now if lost_at is None else lost_at
+            if lost_at is None:
+                lost_at = now
+                logger.debug("The database is away (%s): waiting for it.", error)
             waited_s = now - lost_at  # with the time that attempts to connect took
             if waited_s >= max_wait_s or stop.wait(delay_s):
                 raise DatabaseLost(
