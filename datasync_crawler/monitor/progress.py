@@ -13,6 +13,8 @@ from typing import Any, Final
 
 #: The span of the current rate, in seconds.
 RATE_WINDOW_S: Final = 10.0
+#: A longer time that is left, in seconds, has no date: totals may be anything.
+LONGEST_LEFT_S: Final = 10 * 365 * 86_400.0
 #: What is said of a known event that comes with other content.
 EDITED: Final = "other content than stored; ON_DUPLICATE=update overwrites it"
 #: Waits shorter than this are pacing, not a pause, in seconds.
@@ -232,6 +234,8 @@ def done_about(figures: Figures) -> str:
     """The text "done about 05:45 (4 min)", by the local clock."""
     if figures.left_s is None or figures.ends_at is None:
         return ""
+    if figures.left_s > LONGEST_LEFT_S:
+        return "done in over 10 years"
     at = datetime.fromtimestamp(figures.ends_at, UTC).astimezone()
     is_today = figures.left_s < 12 * 3600
     when = f"{at:{'%H:%M' if is_today else '%d %b %H:%M'}}"

@@ -76,6 +76,11 @@ def test_the_time_left_follows_the_mean() -> None:
     assert figures(meter, 10.0, 2000, total=1000).left_s == 0.0
 
 
+def test_an_absurd_total_has_no_date() -> None:
+    """One event in 1000 s, of a million million: a date that no calendar has."""
+    assert "done in over 10 years" in line(figures(Meter(0.0), 1000.0, 1, total=10**12))
+
+
 def test_no_time_is_no_rate() -> None:
     """In the instant of the start nothing is divided by zero."""
     assert figures(Meter(5.0), 5.0, 10) == Figures(1000, 10, 0, 0.0, 0.0, None)
