@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
 import psycopg2  # noqa: E402
-from partitions import documented_sql  # noqa: E402
+from partitioned_events import documented_sql  # noqa: E402
 from throughput import LIMIT, Bench, opened  # noqa: E402
 
 from datasync_crawler.store import queries  # noqa: E402

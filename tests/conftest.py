@@ -21,8 +21,13 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# How quick a machine is says nothing about the code: no deadline, no "generation is slow".
-settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How quick a machine is says nothing about the code: no deadline, no "generation is slow". Each run
+# tries the same examples, so that a failure is the change's; --hypothesis-profile=explore seeks
+# new ones.
+settings.register_profile(
+    "ours", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", settings.get_profile("ours"), derandomize=False)
 settings.load_profile("ours")
 
 

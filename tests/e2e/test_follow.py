@@ -165,6 +165,7 @@ def test_a_look_that_fails_is_said_and_made_good(database: Database) -> None:
             follower.until(lambda: follower.says("not up to date, next look in"))
             mock.config(fault=[], grow=10)
             follower.until_stored(EVENTS + 10)
+            follower.until_looked()
             status, log = follower.end()
     assert status == 0, log
     assert_equals_truth(database, truths(1, 0, EVENTS + 10))

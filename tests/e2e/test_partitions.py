@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from crawling import assert_equals_truth, command, crawl
 from faults.truth import truths
 from mockserver import MockServer
-from partitions import make_partitions
+from partitioned_events import make_partitions
 
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.reader import DashboardReader
