@@ -3,7 +3,8 @@
     PYTHONPATH=. python benchmarks/ablation.py [VARIANT …]
 
 Prints a row a variant and a cell a family of limiters: mean time over the ideal, worst; mean
-refusals. The simulation is `tests/limiters.py`, in virtual time. Decision 18 holds the table.
+refusals. The simulation is `tests/support/limiters.py`, in virtual time. Decision 18 holds the
+table.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from limiters import Bucket, Counter, Fixed, Limiter, Punishing, Sliding, Stacked, crawl
 
 from datasync_crawler.ratelimit import limiter as limiter_module

@@ -40,7 +40,7 @@ class Recipe:
 
 def recipes() -> Iterator[Recipe]:
     """A crawl per section of the document; the server is the one that it starts on that port."""
-    kinds = dict(re.findall(r"tests/foreign\.py (\S+) +(\d+)", DOCUMENT))
+    kinds = dict(re.findall(r"tests/support/foreign\.py (\S+) +(\d+)", DOCUMENT))
     at = {port: kind for kind, port in kinds.items()}
     for section in DOCUMENT.split("\n## ")[1:]:
         title = section.partition("\n")[0]

@@ -52,7 +52,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """A process that is ready to send."""
     process = subprocess.Popen(
-        [sys.executable, "tests/quota_worker.py", server.url, key or server.key, str(total),
+        [sys.executable, "tests/support/quota_worker.py", server.url, key or server.key, str(total),
          str(most), *(f"{name}={value}" for name, value in database.environment.items()),
          *settings],
         cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from faults.truth import truth
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 from mockserver import PROJECT, MockServer
 
 

@@ -18,7 +18,7 @@ from databases import Database
 
 from datasync_crawler.local_postgres.home import find_home
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Cluster:

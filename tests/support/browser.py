@@ -15,7 +15,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AXE = Path(__file__).parent / "vendor" / "axe.min.js"
+AXE = Path(__file__).parents[1] / "vendor" / "axe.min.js"
 #: Waited for the page to show something, in seconds.
 PATIENCE_S = 60
 

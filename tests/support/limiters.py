@@ -2,7 +2,7 @@
 
 The limiters and header styles are those that servers of this kind have; the client behaves like the
 download handler: FIFO, asks again when told to or when something changed. Run as a program, this
-file prints how near the ideal each comes: `PYTHONPATH=. python tests/limiters.py`.
+file prints how near the ideal each comes: `PYTHONPATH=. python tests/support/limiters.py`.
 """
 
 import heapq

@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 PASSWORD = "a password of scrapyd's own"
 DEADLINE_S = 60.0
 _opener = build_opener(ProxyHandler({}))

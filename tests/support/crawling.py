@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from databases import Database
     from mockserver import MockServer
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: Settings that a developer's own environment may hold and that must not reach a test's crawl.
 OURS = ("API_", "DB_", "DATABASE_URL", "MAX_REJECTED", "WORKERS", "BULK_", "BATCH_", "DATA_DIR",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from databases import Database
 
-DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "scale.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 
 
 def documented_sql() -> str:

@@ -1,6 +1,6 @@
 """A process that sends requests through the gate, for tests of the quota that processes share.
 
-    python tests/quota_worker.py URL KEY TOTAL CONCURRENT [NAME=value …]
+    python tests/support/quota_worker.py URL KEY TOTAL CONCURRENT [NAME=value …]
 
 Work is shared by the sequence `work`: a process takes the next number and asks for that page until
 it is served. Prints "ready", begins when a line arrives, and ends after the number TOTAL.

@@ -1,7 +1,7 @@
 """API servers that people run, from npm and PyPI, with events of ours.
 
 They are installed into .datasync/servers when they are first used. As a program, for trying out
-what docs/other-apis.md says: `python tests/foreign.py KIND PORT` serves until Ctrl-C.
+what docs/other-apis.md says: `python tests/support/foreign.py KIND PORT` serves until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HERE = Path(__file__).resolve().parent / "servers"
+HERE = Path(__file__).resolve().parents[1] / "servers"
 HOME = HERE.parents[1] / ".datasync" / "servers"
 PYPI = (
     "django==5.2.19", "djangorestframework==3.18.3", "fastapi==0.165.0",
