@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -56,6 +57,13 @@ class CuttingProxy:
         """Cuts what is open now as a partition does: the server isn't told."""
         for client, upstream in self._pairs:
             self._kept.append(upstream)
+            _hang_up(client)
+
+    def reset_client_sides(self) -> None:
+        """Resets what is open now, as a firewall does that forgets idle connections."""
+        for client, _ in self._pairs:
+            with contextlib.suppress(OSError):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             _hang_up(client)
 
     def part(self) -> None:
