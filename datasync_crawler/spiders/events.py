@@ -214,7 +214,9 @@ class EventsSpider(scrapy.Spider):
     def _say_covered(self, offsets: int) -> None:
         """What the ledger's chain holds before this look's pages."""
         stats = self.crawler.stats
-        stats.set_value("crawl/covered", offsets)
+        # What others have received so far is in it, and counted on its own.
+        others = stats.get_value("crawl/received_by_others", 0)
+        stats.set_value("crawl/covered", offsets - others)
         if self._following is not None:
             self._following.covered(offsets)
         if offsets > stats.get_value("events/received", 0) and not self._has_begun:
