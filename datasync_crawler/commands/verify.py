@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from datasync_crawler.config import Config
     from datasync_crawler.monitor.audit import Audit
-    from datasync_crawler.monitor.report import Figures
+    from datasync_crawler.store.verify import LedgerFigures
 
 #: Pages of one audit.
 MOST_PAGES: Final = 100_000
@@ -94,7 +94,7 @@ def _pages(text: str | None) -> int:
     return int(text)
 
 
-def _audit(config: Config, figures: Figures, pages: int) -> Audit:
+def _audit(config: Config, figures: LedgerFigures, pages: int) -> Audit:
     """Fetches pages at random offsets below the total, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
@@ -132,7 +132,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
 
 def _read(
     config: Config, *, offline: bool, with_chain: bool
-) -> tuple[Figures, list[dict[str, Any]]]:
+) -> tuple[LedgerFigures, list[dict[str, Any]]]:
     """The figures and the chain. The API's total is read first: rows committed meanwhile are
     only more.
     """

@@ -17,7 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from datasync_crawler.monitor import board, progress
-from datasync_crawler.monitor.freshness import Freshness
+from datasync_crawler.store.freshness import Freshness
 from datasync_crawler.store.reader import LedgerView, Process, Run
 
 #: name, stat, help.

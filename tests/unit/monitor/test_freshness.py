@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from datasync_crawler.monitor.freshness import Freshness, lines, parse_age, problems
+from datasync_crawler.monitor.freshness import lines, parse_age, problems
+from datasync_crawler.store.freshness import Freshness
 
 NOW = 1_795_000_000.0
 
