@@ -40,6 +40,14 @@ def _hash(raw: bytes) -> str:
     return "#" + hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
+def header_texts(headers: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
+    """A response's headers as text by lower-case name; lines of one name joined by commas."""
+    return {
+        name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+        for name, values in headers.items()
+    }
+
+
 def header_total(text: str) -> int | None:
     """The number in the header X-Total-Count; None if it is empty. Raises ValueError."""
     text = text.strip()

@@ -58,15 +58,12 @@ class Command(ConfiguredCommand):
 
     def _verify(self, config: Config, opts: argparse.Namespace, pages: int) -> None:
         """As `act`; sends requests unless `--offline`."""
-        from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
         figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
         audited = _audit(config, figures, pages) if pages else None
-        excess = too_many_rejected(
-            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
-        )
+        excess = report.too_many_rejected(figures, config.max_rejected)
         if opts.json:
             values = {**report.proof_values(figures, excess), "chain": chain}
             if audited is not None:
@@ -164,23 +161,17 @@ def _read(
 
 
 async def _ask(config: Config) -> int | None:
-    """The API's total, by one request for one event; None when it sends none.
+    """The API's total, the larger of header and body; None when it sends none.
 
-    Where there is no bulk endpoint, a second request by cursor. Redirects aren't followed,
-    certificates are verified. Raises CrawlError.
+    One request for one event; where there is no bulk endpoint, a second one by cursor. Redirects
+    aren't followed, certificates are verified. Raises CrawlError.
     """
-    from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
-    from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.api import answers  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
 
-    addresses = Addresses.of(config)
-    bulk, regular = addresses.url(Ask(1, 0, 1)), addresses.url(Ask(1, 0, 1, cursor=""))
     try:
-        first = regular if config.pagination == "cursor" else bulk
-        status, headers, body = await asking.get(first, config)
-        if status in {404, 405, 501} and config.pagination == "auto":
-            status, headers, body = await asking.get(regular, config)
+        _, (status, headers, body) = await asking.front(config, 1)
     except CrawlError as error:
         raise CrawlError(f"{error} Or use --offline.") from None
     if status != 200:
@@ -188,27 +179,11 @@ async def _ask(config: Config) -> int | None:
         raise CrawlError(
             f"The API's total couldn't be fetched ({why}): try later, or use --offline."
         )
-    return _largest(headers.get("X-Total-Count", ""), body, config)
-
-
-def _largest(header: str, body: bytes, config: Config) -> int | None:
-    """The largest total in header and body; None when neither is a number."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
-
     if config.total_key == "none":
         return None
-    words = []
+    in_body = asking.decoded(body, config, "try later, or use --offline").total
     try:
-        said = PageDecoder(config.page_format).decode(body).total
-    except WireError as error:
-        reason = config.without_key(error.reason)
-        raise CrawlError(
-            f"The API's answer is no page ({reason}): try later, or use --offline."
-        ) from None
-    if said is not None:
-        words.append(said)
-    text = header.strip()
-    if text.isascii() and text.isdigit() and len(text) <= 15:
-        words.append(int(text))
-    return max(words, default=None)
+        in_header = answers.header_total(headers.get("X-Total-Count", ""))
+    except ValueError:
+        in_header = None
+    return answers.largest((in_body, in_header))

@@ -10,10 +10,17 @@ from typing import Any
 
 import msgspec
 
+from datasync_crawler.api import shapes
 from datasync_crawler.monitor.board import phase
 from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
 from datasync_crawler.store.reader import Process, RunLine
 from datasync_crawler.store.verify import MOST_NAMED, LedgerFigures
+
+
+def too_many_rejected(figures: LedgerFigures, most: float) -> str:
+    """The sentence for more rejections than MAX_REJECTED, *most*; "" when there are no more."""
+    received = figures.distinct + figures.rejected_now
+    return shapes.too_many_rejected(figures.rejected_now, received, most)
 
 
 def run_outcome(run: RunLine) -> str:

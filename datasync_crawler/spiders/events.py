@@ -311,10 +311,7 @@ class EventsSpider(scrapy.Spider):
     ) -> EventPage:
         indexes = range(len(wire.events)) if wire.indexes is None else wire.indexes
         dropped = next((n for n, index in enumerate(indexes) if index >= ask.overlap), len(indexes))
-        headers = {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in response.headers.items()
-        }
+        headers = answers.header_texts(response.headers)
         return EventPage(
             ask=ask,
             ids=answers.known_by(wire, self.config.id_field),

@@ -38,7 +38,7 @@ def refused(served: bytes) -> str:
     assert page.indexes == [0, 2]
     assert (page.received, page.total) == (3, 3)
     assert [(r.index, r.raw) for r in page.rejections] == [(1, served)]
-    assert DECODER.raw_event(body, 1) == served
+    assert DECODER.raw_events(body, [1]) == [served]
     return page.rejections[0].reason
 
 
@@ -285,7 +285,7 @@ def test_list_and_total_are_found_by_their_paths(event: bytes) -> None:
         decoder = PageDecoder(PageFormat(events_key, total_key))
         page = decoder.decode(body % event)
         assert (ids(page), page.total) == (["a"], 9)
-        assert decoder.raw_event(body % event, 0) == b'{"id":"a"}'
+        assert decoder.raw_events(body % event, [0]) == [b'{"id":"a"}']
         bare = decoder.decode(b" " * 100 + b"[%b]" % event)
         assert (ids(bare), bare.total) == (["a"], None)
     assert why_not(b'{"data":[]}', BARE) == "the body has no list"
