@@ -16,6 +16,7 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
+from datasync_crawler import stats as stat
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import OurCommand, open_to_others
 from datasync_crawler.errors import ConfigError, CrawlError
@@ -214,7 +215,7 @@ def exit_status(crawler: "Crawler") -> int:
     reason = ended(str(stats.get_value("finish_reason")), stats.get_stats())
     if reason in CONFIGURATION_REASONS:
         return 2
-    complete = reason == "finished" and stats.get_value("crawl/complete") is True
+    complete = reason == "finished" and stats.get_value(stat.COMPLETE) is True
     return 0 if complete and _is_exported(crawler, stats.get_stats()) else 1
 
 
@@ -222,5 +223,5 @@ def _is_exported(crawler: "Crawler", stats: dict[str, Any]) -> bool:
     """Whether each feed has been stored. One that couldn't be opened isn't counted by Scrapy."""
     failed = [name for name in stats if name.startswith("feedexport/failed")]
     stored = sum(number for name, number in stats.items() if name.startswith("feedexport/success"))
-    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get("pages/committed") else 0
+    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get(stat.PAGES_COMMITTED) else 0
     return not failed and stored >= wanted

@@ -13,6 +13,7 @@ from datasync_crawler.app import App
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
 from datasync_crawler.handlers.keyed import KeyedHandler
 from datasync_crawler.handlers.reach import diagnose
+from datasync_crawler.request_notes import mark_limited
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -26,7 +27,7 @@ STOP_GRACE_S: Final = 1.5
 class PacedDownloadHandler:
     """Settings: those of `keyed` and of the gate.
 
-    Sets request.meta["limited"] for the retry middleware: whether the answer was the rate limit's.
+    Notes on each request whether its answer was the rate limit's, for the retry middleware.
     """
 
     lazy = True  # else each scheme would get a handler, and so a gate of its own
@@ -69,7 +70,8 @@ class PacedDownloadHandler:
         finally:
             self._downloads.discard(download)
         self._has_answered = True
-        request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
+        outcome = self._gate.answered(response, sent_at)
+        mark_limited(request, is_limited=outcome.kind == "limited")
         return response
 
     async def close(self) -> None:

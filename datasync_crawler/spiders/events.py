@@ -7,7 +7,6 @@ is fetched, write to the database, or pace.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import CloseSpider
 
 from datasync_crawler import signals
+from datasync_crawler import stats as stat
 from datasync_crawler.api import answers, shapes, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
@@ -46,7 +46,7 @@ from datasync_crawler.errors import ConfigError, CrawlError
 from datasync_crawler.events.decoding import PageDecoder, WireError, WirePage
 from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
-from datasync_crawler.ratelimit.backoff import delay_s
+from datasync_crawler.request_notes import ask_of, delay_retry
 from datasync_crawler.spiders.following import Following, note
 from datasync_crawler.spiders.waiting import Waiting
 
@@ -121,7 +121,7 @@ class EventsSpider(scrapy.Spider):
         """
         try:
             self._check_arguments()
-            run_id = self.crawler.stats.get_value("crawl/run_id")
+            run_id = self.crawler.stats.get_value(stat.RUN_ID)
             self._ledger.run_id = self._leases.run_id = run_id
             self._renewing = asyncio.ensure_future(self._leases.keep(self._paused_s))
             if self.config.follow_s is not None:
@@ -134,7 +134,7 @@ class EventsSpider(scrapy.Spider):
                 yield self._request(number, ask)
             self._conclude(await self._planning)
         except CrawlError as error:
-            self.crawler.stats.set_value("crawl/stop_sentence", str(error))
+            self.crawler.stats.set_value(stat.STOP_SENTENCE, str(error))
             raise CloseSpider(error.reason) from None
         except asyncio.CancelledError:
             if not self._app.stop.is_set():
@@ -144,7 +144,7 @@ class EventsSpider(scrapy.Spider):
         except Exception as error:
             self.logger.exception("The planner has failed")
             self.crawler.stats.set_value(
-                "crawl/stop_sentence",
+                stat.STOP_SENTENCE,
                 f"The crawler itself has failed ({type(error).__name__}: {error}): that is a "
                 "defect, please report it. What was committed is safe.",
             )
@@ -208,17 +208,17 @@ class EventsSpider(scrapy.Spider):
 
     def _paused_s(self) -> float:
         """Seconds until the API's rate limit lets a request through."""
-        until = self.crawler.stats.get_value("rate_limit/paused_until")
+        until = self.crawler.stats.get_value(stat.PAUSED_UNTIL)
         return 0.0 if until is None else until - time.time()
 
     def _say_covered(self, offsets: int) -> None:
         """What the ledger's chain holds before this look's pages."""
         stats = self.crawler.stats
-        stats.set_value("crawl/covered", offsets)
+        stats.set_value(stat.COVERED, offsets)
         if self._following is not None:
             self._following.covered(offsets)
-        if offsets > stats.get_value("events/received", 0) and not self._has_begun:
-            total = stats.get_value("crawl/total")
+        if offsets > stats.get_value(stat.RECEIVED, 0) and not self._has_begun:
+            total = stats.get_value(stat.TOTAL)
             of = "an unknown number of" if total is None else f"{total:,}"
             self.logger.info(
                 "Going on where it was left off: %s of %s events are committed.",
@@ -384,10 +384,10 @@ class EventsSpider(scrapy.Spider):
 
     def _say_total(self, total: int | None) -> None:
         stats = self.crawler.stats
-        before = stats.get_value("crawl/total")
+        before = stats.get_value(stat.TOTAL)
         if total is None or total == before:
             return
-        stats.set_value("crawl/total", total)
+        stats.set_value(stat.TOTAL, total)
         if before is not None:
             stats.inc_value("crawl/total_changes")
             if stats.get_value("crawl/total_changes") <= MOST_TOTALS_LOGGED:
@@ -419,12 +419,7 @@ class EventsSpider(scrapy.Spider):
             self._waiting.resolve(number, Failed(ask, problem))
             return None
         self.logger.debug("Offset %d is tried again: %s%s.", ask.first, problem, named)
-        again.meta["delay_s"] = delay_s(
-            again.meta["retry_times"],
-            base_s=self.settings.getfloat("RETRY_BACKOFF_BASE"),
-            cap_s=self.settings.getfloat("RETRY_BACKOFF_CAP"),
-            random=random.random,
-        )
+        delay_retry(again, self.settings)
         return again
 
     def page_failed(self, failure: "Failure") -> Any:
@@ -450,9 +445,9 @@ class EventsSpider(scrapy.Spider):
     def _page_done(self, item: Any) -> None:
         if isinstance(item, EventPage):
             if item.pass_no > 0:
-                self.crawler.stats.inc_value("crawl/covered", item.received)
+                self.crawler.stats.inc_value(stat.COVERED, item.received)
             if self._is_reread(item):
-                self.crawler.stats.inc_value("events/reread", item.duplicates)
+                self.crawler.stats.inc_value(stat.REREAD, item.duplicates)
             self._waiting.resolve(item.request_no, _as_page(item))
 
     def _is_reread(self, page: EventPage) -> bool:
@@ -478,10 +473,9 @@ class EventsSpider(scrapy.Spider):
             self._dropped(response.request, f"the spider's callback has failed ({cause})")
 
     def _dropped(self, request: scrapy.Request, cause: str = "it was dropped on its way") -> None:
-        if "ask" in request.cb_kwargs:
-            self._waiting.resolve(
-                request.cb_kwargs["number"], Failed(request.cb_kwargs["ask"], cause)
-            )
+        ask = ask_of(request)
+        if ask is not None:
+            self._waiting.resolve(request.cb_kwargs["number"], Failed(ask, cause))
 
     def _room(self) -> None:
         """The scheduler is empty. A request that is nowhere was dropped by a middleware."""
