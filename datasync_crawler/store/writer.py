@@ -330,8 +330,7 @@ class Writer:
             for page in ranges
             for rejection in page.rejections
         ]
-        if rejected:
-            execute_values(cursor, self._events["insert_rejections"], rejected)
+        execute_values(cursor, self._events["insert_rejections"], rejected)
         return checking
 
     def _add_rejections(self, cursor: "Cursor", page: EventPage) -> int:
@@ -353,8 +352,7 @@ class Writer:
             if place in taken:
                 position, behind = behind, behind + 1
             rows.append((position, page.first_offset, one.reason, one.raw))
-        if rows:
-            execute_values(cursor, self._events["insert_rejections"], rows)
+        execute_values(cursor, self._events["insert_rejections"], rows)
         return len(page.rejections) - len(new)
 
     def _store_ledger(
