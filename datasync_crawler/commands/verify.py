@@ -166,7 +166,7 @@ async def _ask(config: Config) -> int | None:
     One request for one event; where there is no bulk endpoint, a second one by cursor. Redirects
     aren't followed, certificates are verified. Raises CrawlError.
     """
-    from datasync_crawler.api import answers  # noqa: PLC0415
+    from datasync_crawler.api.totals import read_total  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
 
@@ -182,8 +182,5 @@ async def _ask(config: Config) -> int | None:
     if config.total_key == "none":
         return None
     in_body = asking.decoded(body, config, "try later, or use --offline").total
-    try:
-        in_header = answers.header_total(headers.get("X-Total-Count", ""))
-    except ValueError:
-        in_header = None
-    return answers.largest((in_body, in_header))
+    total, _ = read_total(headers.get("X-Total-Count", ""), in_body)
+    return total

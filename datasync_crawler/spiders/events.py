@@ -21,6 +21,7 @@ from datasync_crawler import stats as stat
 from datasync_crawler.api import answers, shapes, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
+from datasync_crawler.api.totals import read_total
 from datasync_crawler.app import App
 from datasync_crawler.crawl.values import (
     Ask,
@@ -264,21 +265,16 @@ class EventsSpider(scrapy.Spider):
         return outcome
 
     def _read_total(self, response: "Response", wire: WirePage) -> int | None:
-        """The larger of header and body; what isn't a number is counted and left out."""
+        """The response's total; what isn't a number is counted and left out."""
         if self.config.total_key == "none":
             return None
-        said = [wire.total]
-        problems = [wire.total_problem]
-        try:
-            header = response.headers.get("X-Total-Count") or b""
-            said.append(answers.header_total(header.decode("latin-1")))
-        except ValueError as error:
-            problems.append(str(error))
-        for problem in filter(None, problems):
+        header = (response.headers.get("X-Total-Count") or b"").decode("latin-1")
+        total, problem = read_total(header, wire.total)
+        for said in filter(None, (wire.total_problem, problem)):
             if not self.crawler.stats.get_value("crawl/unreadable_totals"):
-                self.logger.warning("%s: it is left out (said once).", problem.capitalize())
+                self.logger.warning("%s: it is left out (logged once).", said.capitalize())
             self.crawler.stats.inc_value("crawl/unreadable_totals")
-        return answers.largest(said)
+        return total
 
     def _say_total(self, total: int | None) -> None:
         stats = self.crawler.stats
