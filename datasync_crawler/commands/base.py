@@ -173,7 +173,7 @@ class ConfiguredCommand(OurCommand):
             self.settings.set("DB_NAME", demonstration.DATABASE, "spider")
         return Config.from_settings(self.settings, require_api=require_api)
 
-    def refuse(self, args: list[str]) -> None:
+    def check_no_arguments(self, args: list[str]) -> None:
         """Raises ConfigError if there are arguments; for a command that takes none."""
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 

@@ -93,13 +93,13 @@ class Command(OurCommand, ScrapyCrawl):
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
-        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.commands.scrapyd_secrets import check_secrets  # noqa: PLC0415  # as in _check
         from datasync_crawler.config import Config  # noqa: PLC0415
 
         assert self.settings is not None
         assert self.crawler_process is not None
         _check(self.settings)
-        refuse_secrets(self.settings, arguments)
+        check_secrets(self.settings, arguments)
         _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:

@@ -44,7 +44,7 @@ class Command(ConfiguredCommand):
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         assert self.settings is not None  # Scrapy sets it before run()
         if opts.move_to:
             self.settings.set("API_BASE_URL", opts.move_to, "cmdline")

@@ -45,7 +45,7 @@ class Command(ConfiguredCommand):
         )
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         max_age_s = _age("--max-age", opts.max_age)
         max_event_age_s = _age("--max-event-age", opts.max_event_age)
         config = self.configured()

@@ -47,7 +47,7 @@ class Command(ConfiguredCommand):
         """Prints the report and sets the exit status."""
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         pages = _pages(opts.audit)
         assert self.settings is not None  # Scrapy sets it before run()
         if opts.offline and not pages:

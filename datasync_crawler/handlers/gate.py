@@ -111,7 +111,7 @@ class Gate:
         if outcome.kind == "unauthorized":
             self._stop(
                 "unauthorized",
-                f"The API refuses the key (HTTP {response.status}): it is wrong or has expired. "
+                f"The API rejects the key (HTTP {response.status}): it is wrong or has expired. "
                 "Everything fetched so far is committed. Set API_KEY to a valid key and run the "
                 "same command again: it goes on where it was.",
             )
@@ -175,7 +175,7 @@ class Gate:
         asks = f"The API's limit asks for a pause of {wait_s:.0f} s"
         if wait_s <= self._max_wait_s:
             asks = (
-                f"The API has refused every request for {refused_s:.0f} s and asks for "
+                f"The API has let no request through for {refused_s:.0f} s and asks for "
                 f"{wait_s:.0f} s more, together"
             )
         else:

@@ -41,7 +41,7 @@ def problems(
     if max_age_s is not None:
         if f.finish_reason == "unauthorized":
             found.append(
-                f"The API has refused the key in run {f.run_id}: set API_KEY to a valid key and "
+                f"The API has rejected the key in run {f.run_id}: set API_KEY to a valid key and "
                 "run the crawl again."
             )
         elif f.last_complete_at is None:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 MOST_CHAOS_RETRIES: Final = 3
 #: A page of more events than this, and than ten times what was asked for, isn't built.
 LEAST_BOUND: Final = 100_000
-#: A request that is nowhere for so long was dropped, in seconds.
+#: Seconds after which a request that Scrapy no longer holds counts as dropped.
 LOST_AFTER_S: Final = 0.5
 #: Log lines about a total that changes with each response.
 MOST_TOTALS_LOGGED: Final = 5
@@ -177,7 +177,7 @@ class EventsSpider(scrapy.Spider):
         problem = self._problem(response, wire, ask, total)
         if problem:
             return self._again(response.request, problem, wire.request_id)
-        self._say_total(total)
+        self._report_total(total)
         if not self._has_page and wire.received:
             self._has_page = True
             if unusable := shapes.nothing_storable(wire, self.config.page_format):
@@ -193,7 +193,7 @@ class EventsSpider(scrapy.Spider):
         return None
 
     def _misfit(self, number: int, ask: Ask, sentence: str) -> None:
-        """The first answer has another shape than the settings say: trying again helps nobody."""
+        """The first answer has another shape than the settings say: trying again doesn't help."""
         self._request_stop("configuration", sentence)
         self._waiting.resolve(number, Failed(ask, sentence))
 
@@ -250,7 +250,7 @@ class EventsSpider(scrapy.Spider):
         if isinstance(outcome, LimitRefused):
             said = " ".join(printable(response.body[:200].decode(errors="replace")).split())
             self.logger.warning(
-                "The API refuses %s=%d (HTTP %d: %s): trying a smaller one. Set BULK_PAGE_SIZE to "
+                "The API rejects %s=%d (HTTP %d: %s): trying a smaller one. Set BULK_PAGE_SIZE to "
                 "what it allows.",
                 self.config.limit_param, ask.limit, status, self.config.without_key(said),
             )  # fmt: skip
@@ -276,7 +276,7 @@ class EventsSpider(scrapy.Spider):
             self.crawler.stats.inc_value("crawl/unreadable_totals")
         return total
 
-    def _say_total(self, total: int | None) -> None:
+    def _report_total(self, total: int | None) -> None:
         stats = self.crawler.stats
         before = stats.get_value(stat.TOTAL)
         if total is None or total == before:

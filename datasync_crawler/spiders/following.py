@@ -1,6 +1,6 @@
 """Following: one look after another, so that one process keeps the table up to date (FOLLOW).
 
-Owns how often the set is looked at, and what is said of each verdict. A look is what a second run
+Owns how often the set is looked at, and how each verdict is reported. A look is what a second run
 would be: the planner goes by the ledger. Must not know what a look fetches.
 """
 
@@ -50,15 +50,15 @@ class Following:
             if not (verdict.complete or verdict.rerun or self._served):
                 return verdict
             note(self._stats, verdict)
-            self._tell(verdict)
+            self._report(verdict)
             await pause(self._every_s)
 
     def covered(self, offsets: int) -> None:
-        """A look stands on so many offsets: less than what was proved is no proof any more."""
+        """A look begins with *offsets* committed; fewer than were proved end the last proof."""
         if offsets < self._served:
             note(self._stats, Verdict(complete=False, sentences=(MOVED,), rerun=True))
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _report(self, verdict: Verdict) -> None:
         stats, every = self._stats, duration(self._every_s)
         stats.set_value(stat.NEXT_LOOK_AT, time.time() + self._every_s)
         if not verdict.complete:

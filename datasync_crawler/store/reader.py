@@ -19,8 +19,7 @@ STATEMENT_TIMEOUT_MS: Final = 20_000
 MOST_ROWS: Final = 4_000_000
 #: Runs in the page's list.
 MOST_RUNS: Final = 50
-#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
-#: Ten beats.
+#: Seconds without a heartbeat after which a run has crashed or lost the database. Ten beats.
 SILENT_AFTER_S: Final = 10.0
 
 

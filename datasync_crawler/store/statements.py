@@ -87,7 +87,7 @@ class Statements:
                         connection.set_session(isolation_level="REPEATABLE READ")
                     else:
                         connection.autocommit = True
-                    schema.refuse_strange_columns(connection, schema_name)
+                    schema.check_column_types(connection, schema_name)
             except BaseException:
                 close_quietly(connection)
                 raise
@@ -201,7 +201,7 @@ def translate(error: psycopg2.Error, schema_name: str) -> DatabaseLost | Databas
             f"{cause}. Check DB_SCHEMA, or run the crawl, which names what is wrong."
         )
     return DatabaseRefused(
-        f"The database refused a statement (schema {schema_name}): {cause}. What was committed is "
+        f"The database rejected a statement (schema {schema_name}): {cause}. What was committed is "
         "safe. Remove that cause (a crawl needs the right to read and write all tables of the "
         "schema, status and verify the right to read them), then run the same command again."
     )
