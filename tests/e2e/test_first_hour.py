@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import certificates
 import pytest
 from certificates import Authority
 from conftest import free_port
-from crawling import PROJECT, crawl, environment
+from crawling import PROJECT, crawl, environment, start_crawl
 from mockserver import MockServer
 from support_servers import Answer, serving
 
@@ -396,6 +398,36 @@ def test_an_sqlalchemy_url_says_what_to_drop(scheme: str) -> None:
             f"drop +{driver}, so that it begins with {plain}://, and leave the rest as it is.\n"
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [(("crawl", "events", "--workers", "3"), "--workers"),
+     (("crawl", "events", "WORKERS=3"), "WORKERS=3"),
+     (("redrive", "everything"), "everything")],
+)  # fmt: skip
+def test_an_unknown_option_of_a_crawl_is_named(words: tuple[str, ...], wrong: str) -> None:
+    """Which word it is, and how a setting is given."""
+    done = scrapy(*words)
+    said = done.stderr.partition("error: ")[2]
+    assert (done.returncode, said) == (
+        2,
+        f"{wrong!r} isn't an option: a setting is given as -s NAME=value, such as -s WORKERS=4.\n",
+    )
+
+
+def test_ctrl_c_before_the_crawl_has_begun_is_a_sentence(database: Database) -> None:
+    """While it still connects to the database: no traceback, exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        host, port = silent.getsockname()
+        env = {**database.environment, "API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k",
+               "DB_HOST": host, "DB_PORT": str(port)}  # fmt: skip
+        process = start_crawl(None, None, env=env)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            log, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in log) == (1, False), log
+    print(log)
 
 
 def test_docker_is_in_the_help() -> None:
