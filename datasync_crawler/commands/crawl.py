@@ -110,6 +110,10 @@ class Command(OurCommand, ScrapyCrawl):
         self.crawler_process.crawl(crawler, **arguments)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
+        stats = crawler._stats  # as in exit_status
+        if stats is None or stats.get_value("finish_reason") is None:
+            # A signal while the database was connected to: no component knows of an end.
+            print(f"datasync-crawler: {STOPPED_EARLY}", file=sys.stderr)
 
 
 def _check_scrapys(settings: "Settings") -> None:

@@ -18,6 +18,8 @@ from crawling import PROJECT, crawl, environment, start_crawl
 from mockserver import MockServer
 from support_servers import Answer, serving
 
+from datasync_crawler.errors import STOPPED_EARLY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -427,7 +429,7 @@ def test_ctrl_c_before_the_crawl_has_begun_is_a_sentence(database: Database) -> 
             process.send_signal(signal.SIGINT)
             log, _ = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in log) == (1, False), log
-    print(log)
+    assert log.splitlines()[-1] == f"datasync-crawler: {STOPPED_EARLY}"
 
 
 def test_docker_is_in_the_help() -> None:
