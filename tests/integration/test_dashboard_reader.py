@@ -169,6 +169,7 @@ def test_rejections_are_told_by_reason_with_their_first_events(room, reader):
 def test_the_run_that_is_shown_is_alive_or_ended_last(room, reader):
     """Of processes that share a crawl one may die: the page shows those that went on."""
     room.database.execute(
+        "DELETE FROM crawl_runs; "
         "INSERT INTO crawl_runs (host, pid, started_at, heartbeat_at, finished_at) VALUES "
         "('done', 1, now() - interval '1 hour', now() - interval '1 minute', "
         "now() - interval '1 minute'), "

@@ -327,8 +327,9 @@ function drawStrip() {
   for (const at of run.phase === "running" ? [] : ledger.doubts) marks.push(rect("doubt", at * scale - 1, 2));
   if (cursor !== null) marks.push(rect("cursor", cursor * scale, 1.2));
   $("strip-marks").replaceChildren(...marks);
-  put("axis-middle", whole.format(Math.round(ledger.whole / 2)));
-  put("axis-end", whole.format(ledger.whole));
+  const hasEnd = ledger.whole > 1;  // nothing is known of the set before its first page
+  put("axis-middle", hasEnd ? whole.format(Math.round(ledger.whole / 2)) : "");
+  put("axis-end", hasEnd ? whole.format(ledger.whole) : "?");
   segments = [...atWork, ...ground];
   const states = new Set(segments.map(([, , state]) => (state === "part" ? "done" : state)));
   if (ledger.rejected.length) states.add("rejected");
