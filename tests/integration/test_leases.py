@@ -311,6 +311,28 @@ def test_leases_are_renewed_while_their_process_lives(room: Room) -> None:
     asyncio.run(tell())
 
 
+def test_one_lost_lease_costs_the_others_of_a_batch_nothing(room: Room) -> None:
+    """Three pages in one batch: of a lost lease, of a held one, of none."""
+
+    async def tell() -> None:
+        one = leases(room)
+        await offered(one)
+        lost, held = await one.claim(), await one.claim()
+        assert lost is not None
+        assert held is not None
+        room.query("UPDATE leases SET epoch = epoch + 1 WHERE id = %s", (lost.lease.number,))
+        pages = [page([f"id {at}"], first=at) for at in (0, PAGES, 2 * PAGES)]
+        for each, lease in zip(pages, (lost.lease, held.lease, None), strict=True):
+            each.ask = replace(each.ask, lease=lease)
+        room.write(*pages)
+        assert [each.fenced for each in pages] == [True, False, False]
+        assert [each.committed for each in pages] == [False, True, True]
+        assert room.ids() == [f"id {PAGES}", f"id {2 * PAGES}"]
+        await one.close()
+
+    asyncio.run(tell())
+
+
 def test_what_is_anothers_by_now_is_left_alone(room: Room) -> None:
     """A sleeper that wakes renews, finishes and gives back nothing of it."""
 
