@@ -181,5 +181,5 @@ def test_what_others_received_is_counted_once(spider: EventsSpider) -> None:
     """The ledger is read again when another process has taken the plan over: it holds theirs."""
     spider.crawler.stats.set_value("crawl/total", 1000)
     spider.crawler.stats.set_value("crawl/received_by_others", 500)
-    spider._say_covered(700)
+    spider._planning._report_covered(700)
     assert Meter(0.0).read(1.0, 0.0, spider.crawler.stats.get_stats()).done == 700
