@@ -27,7 +27,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "s
 from clusters import Cluster  # noqa: E402
 from crawling import assert_equals_truth  # noqa: E402
 from faults.truth import truths  # noqa: E402
-from mockserver import MockServer  # noqa: E402
+from mockserver import MockProcess  # noqa: E402
 from proxy import CuttingProxy  # noqa: E402
 from several import TROUBLES, Crawls, Troubles, most_pages  # noqa: E402
 
@@ -51,7 +51,7 @@ def crawl(options: argparse.Namespace, number: int, seed: int) -> str:
         cluster = stack.enter_context(Cluster())
         proxy = stack.enter_context(CuttingProxy("127.0.0.1", cluster.port))
         mock = stack.enter_context(
-            MockServer(
+            MockProcess(
                 "--events", str(options.events), "--latency-ms", str(options.latency_ms), *limit
             )
         )
@@ -116,7 +116,7 @@ def cost(options: argparse.Namespace) -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             cluster = stack.enter_context(Cluster(programs=options.programs, settings=settings))
             mock = stack.enter_context(
-                MockServer("--events", str(options.events), "--latency-ms", "100", *limit)
+                MockProcess("--events", str(options.events), "--latency-ms", "100", *limit)
             )
             crawls = stack.enter_context(
                 Crawls(mock, cluster.database, folder, "-s", f"BULK_PAGE_SIZE={options.page_size}",

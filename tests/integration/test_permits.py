@@ -184,6 +184,27 @@ def test_the_log_of_grants_stays_short(room: Room) -> None:
     assert one.take(ask(1000, [[1000, 3600.0]])).granted == 700
 
 
+def test_a_shortened_log_lets_no_grant_leave_its_window_early(room: Room) -> None:
+    """Grants that have become one entry count from the last of them."""
+    one, granted = memory(room), []
+    for _ in range(70):
+        assert one.take(ask(1, [[1000, 1.0]])).granted == 1
+        granted.append(room.query("SELECT (grants->-1->>0)::float8 FROM rate_limits")[0][0])
+    ((log,),) = room.query("SELECT grants FROM rate_limits")
+    assert len(log) < 65
+    kept = sorted(at for at, _, number in log for _ in range(number))
+    assert len(kept) == 70
+    assert all(later >= at for later, at in zip(kept, granted, strict=True))
+
+
+def test_the_wait_is_for_the_first_grant_that_leaves_room(room: Room) -> None:
+    one = memory(room)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    shift(room, 4)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    assert 5 < one.take(ask(1, [[2, 10.0]])).wait_s <= 6
+
+
 def test_a_grant_is_dated_behind_the_wait_for_the_row(room: Room) -> None:
     """Else a grant that has waited would leave its window too early."""
     one = memory(room)
