@@ -140,7 +140,9 @@ class Planning:
 
     def _report_covered(self, offsets: int) -> None:
         """What the ledger's chain holds before this look's pages."""
-        self._stats.set_value(stat.COVERED, offsets)
+        # What others have received so far is in it, and counted on its own.
+        others = self._stats.get_value(stat.RECEIVED_BY_OTHERS, 0)
+        self._stats.set_value(stat.COVERED, offsets - others)
         if self._following is not None:
             self._following.covered(offsets)
         if offsets > self._stats.get_value(stat.RECEIVED, 0) and not self._has_begun:

@@ -28,6 +28,13 @@ def test_failed_statements_are_not_lost_connections(code):
     assert not is_connection_lost(Failed(code))
 
 
+def test_an_error_of_libpqs_own_is_a_lost_connection():
+    """psycopg2 gives it no class of its own; what it finds wrong itself has one."""
+    assert is_connection_lost(psycopg2.DatabaseError("server closed the connection unexpectedly"))
+    assert not is_connection_lost(psycopg2.ProgrammingError("no results to fetch"))
+    assert not is_connection_lost(psycopg2.DataError("a NUL"))
+
+
 def test_describe_gives_one_line():
     """Without a primary message, the first line of the text."""
     assert describe(Failed("57P01")) == "it says 57P01"
