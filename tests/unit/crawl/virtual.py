@@ -1,7 +1,7 @@
 """Virtual servers whose sets move while they are read, and a ledger in memory.
 
-The ledger follows the rules of `store/sql/ledger.sql`, which
-tests/integration/store/test_ledger_machine.py holds against the same rules in Python.
+The ledger follows the rules of `store/sql/ledger.sql`, and
+tests/integration/store/test_ledger.py holds the two against each other.
 `python tests/unit/crawl/table.py` prints what comes of all servers.
 """
 
