@@ -1,7 +1,8 @@
 """Virtual servers whose sets move while they are read, and a ledger in memory.
 
-The ledger follows the rules of `store/sql/ledger.sql`; tests/integration/test_ledger_rules.py holds
-the two against each other. `python tests/unit/crawl/table.py` prints what comes of all servers.
+The ledger follows the rules of `store/sql/ledger.sql`, and
+tests/integration/store/test_ledger.py holds the two against each other.
+`python tests/unit/crawl/table.py` prints what comes of all servers.
 """
 
 from __future__ import annotations
