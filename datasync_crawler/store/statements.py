@@ -22,7 +22,13 @@ from datasync_crawler.errors import (
     TablesMissing,
 )
 from datasync_crawler.store import queries
-from datasync_crawler.store.connection import close_quietly, cut, describe, is_connection_lost
+from datasync_crawler.store.connection import (
+    close_quietly,
+    cut,
+    describe,
+    is_connection_lost,
+    is_out_of_resources,
+)
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
@@ -148,10 +154,15 @@ def translating(schema: str) -> "Iterator[None]":
 def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefused:
     """Our error for the driver's *error* in a statement on *schema*.
 
-    DatabaseLost when the connection failed, TablesMissing when a table isn't there, and
-    DatabaseRefused for all else.
+    DatabaseLost when the connection failed or the server is out of disk, memory or connections,
+    TablesMissing when a table isn't there, and DatabaseRefused for all else.
     """
     cause = describe(error)
+    if is_out_of_resources(error):
+        return DatabaseLost(
+            f"The database is out of resources: {cause}. What was committed is safe: make room on "
+            "the server, then run the same command again."
+        )
     if is_connection_lost(error):
         return DatabaseLost(
             f"The connection to the database was lost: {cause}. What was committed is safe: run "
