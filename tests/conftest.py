@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import uuid
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +71,18 @@ def server() -> Iterator[Server]:
     running.release()
 
 
+@contextmanager
+def own_database(server: Server, template: str = "template1") -> Iterator[Database]:
+    """A database of one's own, a copy of *template*; dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    with closing(Database({**server.params, "dbname": name})) as made:
+        yield made
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def database(server: Server) -> Iterator[Database]:
     """An empty database of the test's own, dropped afterwards."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server.execute(f"CREATE DATABASE {name}")
-    with closing(Database({**server.params, "dbname": name})) as database:
-        yield database
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with own_database(server) as made:
+        yield made

@@ -331,11 +331,10 @@ def test_own_columns_and_views_survive(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slip", "meant"),
-    [("WORKRS", "WORKERS"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE"), ("DATABSE_URL", "DATABASE_URL"),
-     ("PAGE_SIZE", "BULK_PAGE_SIZE")],
+    ("slip", "meant", "command"),
+    [("WORKRS", "WORKERS", "crawl"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE", "crawl"),
+     ("DATABSE_URL", "DATABASE_URL", "status"), ("PAGE_SIZE", "BULK_PAGE_SIZE", "shell")],
 )  # fmt: skip
-@pytest.mark.parametrize("command", ["crawl", "status", "shell"])
 def test_a_misspelt_setting_is_refused(slip: str, meant: str, command: str) -> None:
     """With -s, by every kind of command: exit 2, one line, nothing is done."""
     args = ["crawl", "events"] if command == "crawl" else [command]
