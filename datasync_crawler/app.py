@@ -96,7 +96,7 @@ class App:
         self.stop.set()
 
     async def _ended(self) -> None:
-        """Lets go of the embedded server, when all components have closed."""
+        """Releases the embedded server when all components have closed."""
         await run_in_thread(self.database.release)
 
 

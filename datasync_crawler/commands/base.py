@@ -113,6 +113,11 @@ class OurCommand(ScrapyCommand):
         opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
 
+    def fail(self, sentence: object, status: int) -> None:
+        """Prints the sentence on standard error and sets the exit status."""
+        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        self.exitcode = status
+
 
 class ConfiguredCommand(OurCommand):
     """A command for the configured database, or the demonstration's when nothing is configured.
@@ -168,15 +173,10 @@ class ConfiguredCommand(OurCommand):
             self.settings.set("DB_NAME", demonstration.DATABASE, "spider")
         return Config.from_settings(self.settings, require_api=require_api)
 
-    def refuse(self, args: list[str]) -> None:
+    def check_no_arguments(self, args: list[str]) -> None:
         """Raises ConfigError if there are arguments; for a command that takes none."""
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         if args:
             name = type(self).__module__.rpartition(".")[2]
             raise ConfigError(f"scrapy {name} doesn't know {args[0]!r}: see --help.")
-
-    def fail(self, sentence: object, status: int) -> None:
-        """Prints the sentence on standard error and sets the exit status."""
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
-        self.exitcode = status

@@ -16,6 +16,7 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
+from datasync_crawler import stats as stat
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import OurCommand, open_to_others
 from datasync_crawler.errors import ConfigError, CrawlError
@@ -92,13 +93,13 @@ class Command(OurCommand, ScrapyCrawl):
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
-        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
+        from datasync_crawler.commands.scrapyd_secrets import check_secrets  # noqa: PLC0415  # as in _check
         from datasync_crawler.config import Config  # noqa: PLC0415
 
         assert self.settings is not None
         assert self.crawler_process is not None
         _check(self.settings)
-        refuse_secrets(self.settings, arguments)
+        check_secrets(self.settings, arguments)
         _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
@@ -214,7 +215,7 @@ def exit_status(crawler: "Crawler") -> int:
     reason = ended(str(stats.get_value("finish_reason")), stats.get_stats())
     if reason in CONFIGURATION_REASONS:
         return 2
-    complete = reason == "finished" and stats.get_value("crawl/complete") is True
+    complete = reason == "finished" and stats.get_value(stat.COMPLETE) is True
     return 0 if complete and _is_exported(crawler, stats.get_stats()) else 1
 
 
@@ -222,5 +223,5 @@ def _is_exported(crawler: "Crawler", stats: dict[str, Any]) -> bool:
     """Whether each feed has been stored. One that couldn't be opened isn't counted by Scrapy."""
     failed = [name for name in stats if name.startswith("feedexport/failed")]
     stored = sum(number for name, number in stats.items() if name.startswith("feedexport/success"))
-    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get("pages/committed") else 0
+    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get(stat.PAGES_COMMITTED) else 0
     return not failed and stored >= wanted

@@ -21,7 +21,7 @@ JOB_ARGUMENT: Final = "_job"
 SECRETS: Final = ("API_KEY", "DB_PASSWORD", "DATABASE_URL", "DASHBOARD_PASSWORD")
 
 
-def refuse_secrets(settings: "BaseSettings", arguments: "Mapping[str, Any]") -> None:
+def check_secrets(settings: "BaseSettings", arguments: "Mapping[str, Any]") -> None:
     """Raises ConfigError when Scrapyd passed a secret on the command line.
 
     *arguments* are the spider's (``-a``). Started by hand, ``-s API_KEY=…`` is the user's choice.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
+from datasync_crawler import stats as stat
 from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.monitor import progress
 
@@ -62,7 +63,7 @@ class Progress:
     def _figures(self) -> progress.Figures:
         now, stats = time.monotonic(), self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
-        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get("crawl/total"))
+        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get(stat.TOTAL))
         return self._meter.read(now, time.time(), stats, gaps=gaps)
 
     def _spider_closed(self, reason: str) -> None:

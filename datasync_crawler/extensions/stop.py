@@ -11,6 +11,7 @@ from scrapy import signals as scrapy_signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import signals
+from datasync_crawler import stats as stat
 from datasync_crawler.store.connection import cut_all
 
 if TYPE_CHECKING:
@@ -67,11 +68,11 @@ class StopControl:
             return
         stats = self._crawler.stats
         if self._announced:  # already closing: the cause of the first failure is kept
-            if stats.get_value("crawl/stop_sentence") is None:
-                stats.set_value("crawl/stop_sentence", sentence)
+            if stats.get_value(stat.STOP_SENTENCE) is None:
+                stats.set_value(stat.STOP_SENTENCE, sentence)
             return
         logger.debug("%s", sentence)  # the run's last line says it
-        stats.set_value("crawl/stop_sentence", sentence)
+        stats.set_value(stat.STOP_SENTENCE, sentence)
         self._closing = asyncio.ensure_future(
             self._crawler.engine.close_spider_async(reason=reason)
         )

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg2
 from psycopg2.extras import execute_values
@@ -21,8 +21,9 @@ from datasync_crawler.errors import (
     DatabaseUnreachable,
     TablesMissing,
 )
-from datasync_crawler.store import queries
+from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import (
+    Connector,
     close_quietly,
     cut,
     describe,
@@ -51,18 +52,49 @@ class Statements:
     def __init__(
         self,
         files: Sequence[str],
-        schema: str,
+        schema_name: str,
         connect: "Callable[[], Connection]",
         *,
         reconnects: bool = True,
     ) -> None:
         self._queries = {
-            name: text for file in files for name, text in queries.load(file, schema).items()
+            name: text for file in files for name, text in queries.load(file, schema_name).items()
         }
-        self._schema = schema
+        self._schema = schema_name
         self._connect = connect
         self._reconnects = reconnects
         self._connection: Connection | None = None
+
+    @classmethod
+    def read_only(
+        cls,
+        files: Sequence[str],
+        schema_name: str,
+        connector: Connector,
+        *,
+        snapshot: bool = False,
+        timeout_ms: int = 0,
+    ) -> Self:
+        """Statements that read tables of any owner: *snapshot*: all in one transaction on one
+        connection; else each by itself, cancelled after *timeout_ms* (0: never). The first one
+        raises SchemaConflict, too.
+        """
+
+        def connect() -> "Connection":
+            connection = connector.connect_to_read(statement_timeout_ms=timeout_ms)
+            try:
+                with translating(schema_name):
+                    if snapshot:
+                        connection.set_session(isolation_level="REPEATABLE READ")
+                    else:
+                        connection.autocommit = True
+                    schema.check_column_types(connection, schema_name)
+            except BaseException:
+                close_quietly(connection)
+                raise
+            return connection
+
+        return cls(files, schema_name, connect, reconnects=not snapshot)
 
     def run(self, name: str, /, **params: Any) -> Rows:
         """Runs one statement; returns its rows, none for a statement that has no result."""
@@ -143,16 +175,16 @@ def insist(work: Callable[[], T], *, max_wait_s: float, stop: threading.Event) -
 
 
 @contextmanager
-def translating(schema: str) -> "Iterator[None]":
+def translating(schema_name: str) -> "Iterator[None]":
     """Raises our error for each of the driver's: see `translate`."""
     try:
         yield
     except psycopg2.Error as error:
-        raise translate(error, schema) from error
+        raise translate(error, schema_name) from error
 
 
-def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefused:
-    """Our error for the driver's *error* in a statement on *schema*.
+def translate(error: psycopg2.Error, schema_name: str) -> DatabaseLost | DatabaseRefused:
+    """Our error for the driver's *error* in a statement on *schema_name*.
 
     DatabaseLost when the connection failed or the server is out of disk, memory or connections,
     TablesMissing when a table isn't there, and DatabaseRefused for all else.
@@ -171,11 +203,11 @@ def translate(error: psycopg2.Error, schema: str) -> DatabaseLost | DatabaseRefu
     if isinstance(error, psycopg2.errors.UndefinedTable | psycopg2.errors.UndefinedColumn):
         is_table = isinstance(error, psycopg2.errors.UndefinedTable)
         return (TablesMissing if is_table else DatabaseRefused)(
-            f"Schema {schema} lacks tables of the crawler, or they have another shape: {cause}. "
-            "Check DB_SCHEMA, or run the crawl, which names what is wrong."
+            f"Schema {schema_name} lacks tables of the crawler, or they have another shape: "
+            f"{cause}. Check DB_SCHEMA, or run the crawl, which names what is wrong."
         )
     return DatabaseRefused(
-        f"The database refused a statement (schema {schema}): {cause}. What was committed is "
+        f"The database rejected a statement (schema {schema_name}): {cause}. What was committed is "
         "safe. Remove that cause (a crawl needs the right to read and write all tables of the "
         "schema, status and verify the right to read them), then run the same command again."
     )

@@ -26,7 +26,7 @@ from datasync_crawler.store.connection import (
     describe,
     is_connection_lost,
 )
-from datasync_crawler.store.rejected_rows import copy_in, find_refused, is_refusal
+from datasync_crawler.store.rejected_rows import copy_in, find_unstorable, is_caused_by_row
 from datasync_crawler.store.session import Session
 
 if TYPE_CHECKING:
@@ -126,13 +126,13 @@ class Writer:
                 lost_at = self._wait(lost_at, str(error))
             except UnicodeEncodeError:
                 self._rollback()
-                attempt = self._reject_refused
+                attempt = self._reject_unstorable
             except psycopg2.Error as error:
                 self._rollback()
-                if is_refusal(error):
-                    if attempt == self._reject_refused:
+                if is_caused_by_row(error):
+                    if attempt == self._reject_unstorable:
                         raise
-                    attempt = self._reject_refused
+                    attempt = self._reject_unstorable
                 elif self._is_lost(error):
                     self.close()
                     lost_at = self._wait(lost_at, describe(error))
@@ -330,8 +330,7 @@ class Writer:
             for page in ranges
             for rejection in page.rejections
         ]
-        if rejected:
-            execute_values(cursor, self._events["insert_rejections"], rejected)
+        execute_values(cursor, self._events["insert_rejections"], rejected)
         return checking
 
     def _add_rejections(self, cursor: "Cursor", page: EventPage) -> int:
@@ -353,8 +352,7 @@ class Writer:
             if place in taken:
                 position, behind = behind, behind + 1
             rows.append((position, page.first_offset, one.reason, one.raw))
-        if rows:
-            execute_values(cursor, self._events["insert_rejections"], rows)
+        execute_values(cursor, self._events["insert_rejections"], rows)
         return len(page.rejections) - len(new)
 
     def _store_ledger(
@@ -400,7 +398,7 @@ class Writer:
 
     # --- rows that PostgreSQL refuses -------------------------------------------------------------
 
-    def _reject_refused(self, pages: Sequence[EventPage]) -> None:
+    def _reject_unstorable(self, pages: Sequence[EventPage]) -> None:
         """Finds and rejects the rows that PostgreSQL refuses, one page at a time."""
         if len(pages) > 1:
             for page in pages:
@@ -408,7 +406,7 @@ class Writer:
             return
         page = pages[0]
         assert self._connection is not None  # _reconnect
-        refused = find_refused(self._connection, self._events, page.events)
+        refused = find_unstorable(self._connection, self._events, page.events)
         if not refused:
             raise psycopg2.ProgrammingError(
                 f"PostgreSQL refuses {page!r}, but none of its rows by itself."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -10,77 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
+from clusters import Cluster
 from crawling import (
     PROJECT,
-    Crawled,
     assert_equals_truth,
     environment,
     pages_fetched,
-    start_crawl,
 )
 from faults.truth import truths
 from mockserver import MockServer
+from proxy import CuttingProxy
+from several import TROUBLES, Crawls, Troubles, most_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from databases import Database
-
-
-class Crawls:
-    """Processes of one crawl, each with a log file of its own."""
-
-    def __init__(self, mock: MockServer, database: Database, folder: Path, *args: str) -> None:
-        self.mock, self.database, self.folder, self.args = mock, database, folder, args
-        self.all: list[subprocess.Popen[str]] = []
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        log = (self.folder / f"{len(self.all)}.log").open("w")
-        with log:
-            process = start_crawl(self.mock, self.database, *self.args, *args, log=log)
-        self.all.append(process)
-        return process
-
-    def log(self, process: subprocess.Popen[str]) -> str:
-        return (self.folder / f"{self.all.index(process)}.log").read_text()
-
-    def ended(self, process: subprocess.Popen[str], timeout_s: float = 120) -> Crawled:
-        return Crawled(process.wait(timeout_s), self.log(process))
-
-    def wait_until(self, condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + 90
-        while not condition():
-            assert time.monotonic() < deadline, (what, [self.log(one) for one in self.all])
-            time.sleep(0.05)
-
-    def committed(self) -> int:
-        """Ranges in the ledger; 0 before there is one."""
-        if self.database.value("SELECT to_regclass('checkpoint')") is None:
-            return 0
-        return int(self.database.value("SELECT count(*) FROM checkpoint"))
-
-    def holder(self) -> subprocess.Popen[str]:
-        """The process that holds the lease of the proof."""
-        held = "SELECT count(owner) FROM leases WHERE kind = 'proof'"
-        self.wait_until(lambda: self.committed() and self.database.value(held), "nobody plans")
-        pid = self.database.value(
-            "SELECT pid FROM crawl_runs JOIN leases ON run_id = crawl_runs.id WHERE kind = 'proof'"
-        )
-        return next(one for one in self.all if one.pid == pid)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.all:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGCONT)
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize("processes", [3])
@@ -172,35 +119,38 @@ def test_a_process_that_slept_commits_nothing_that_is_anothers(
     assert_equals_truth(database, truths(1, 0, 30_000))
 
 
-def test_kills_stops_and_joins_at_random(database: Database, tmp_path: Path) -> None:
-    """Up to four processes, killed, stopped and started at random: exactly what was served."""
-    chance = random.Random(7)
+def test_whatever_happens_to_three_processes_on_the_way(tmp_path: Path) -> None:
+    """SIGKILL, SIGSTOP, a crash of the server, no network for a while, a process that joins:
+    exactly what was served, and no page more than the deaths have cost. `benchmarks/processes.py`
+    does it with up to eight processes, past their leases.
+    """
+    events = 40_000
     with (
-        MockServer("--events", "30000", "--latency-ms", "60") as mock,
-        Crawls(mock, database, tmp_path, "-s", "BULK_PAGE_SIZE=50", "-s", "WORKERS=2") as some,
-    ):
+        Cluster() as cluster,
+        CuttingProxy("127.0.0.1", cluster.port) as proxy,
+        MockServer("--events", str(events), "--latency-ms", "60") as mock,
+        Crawls(mock, cluster.database, tmp_path, "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2",
+               "-s", "DB_WRITERS=1") as some,
+    ):  # fmt: skip
+        troubles = Troubles(some, cluster, proxy, random.Random(7), stopped_s=1.0, apart_s=1.0)
         for _ in range(3):
-            some.start()
+            troubles.start()
         some.wait_until(lambda: some.committed() > 20, "nothing is committed")
-        for _ in range(4):
-            running = [one for one in some.all if one.poll() is None]
-            if not running:
-                break
-            victim = chance.choice(running)
-            if chance.random() < 0.5:
-                victim.kill()
-            else:
-                os.kill(victim.pid, signal.SIGSTOP)
-                time.sleep(2)
-                os.kill(victim.pid, signal.SIGCONT)
-            some.start()
-            time.sleep(1)
+        for kind in TROUBLES:  # deaths first: their leases last for 15 s
+            troubles.happen(kind)
+            time.sleep(0.5)
         mock.config(latency_ms=0)
         last = some.ended(some.start())
         for one in some.all:
             one.wait(60)
-    assert last.status == 0, last.log
-    assert_equals_truth(database, truths(1, 0, 30_000))
+        fetched = pages_fetched(mock)
+        most = most_pages(
+            some, events=events, page_size=100, in_hand=2 * 2 + 8, victims=troubles.victims
+        )
+        assert last.status == 0, last.log
+        assert_equals_truth(cluster.database, truths(1, 0, events))
+    assert set(troubles.happened) == set(TROUBLES)
+    assert fetched <= most
 
 
 @pytest.mark.parametrize("options", [(), ("--rate-headers", "none")], ids=["told", "untold"])

@@ -12,8 +12,8 @@ import pytest
 from crawling import PROJECT, crawl, environment
 from mockserver import MockServer
 
+from datasync_crawler.monitor.healthcheck import health
 from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.health import read_health
 from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def test_before_the_first_crawl_it_says_so(database: Database) -> None:
 def test_without_a_run_of_this_host_nothing_lives(crawled: Database) -> None:
     """The row is there for others to see, but it isn't ours."""
     crawled.execute("UPDATE crawl_runs SET host = 'another host'")
-    health = read_health(Connector(ServerTarget(crawled.params)), "public", stale_after_s=60.0)
-    assert (health.alive, health.sentence) == (False, "No crawl has begun on this host.")
+    found = health(Connector(ServerTarget(crawled.params)), "public")
+    assert found == (False, "No crawl has begun on this host.")
 
 
 def test_no_database_is_named(database: Database) -> None:

@@ -16,7 +16,8 @@ from rooms import Room, page
 
 from datasync_crawler.crawl.values import Chunk, Gap, Joined, Lease, LeaseLost, Verdict
 from datasync_crawler.errors import ConfigError
-from datasync_crawler.store.leases import Leases
+from datasync_crawler.store import queries
+from datasync_crawler.store.leases import LENGTH_S, Leases, _keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from databases import Database
 
 SHARED = {"PAGINATION": "auto"}
-PAGES = 3  # of a chunk
+PAGES = 2  # of a chunk
+CHUNKS = 2
 
 
 @pytest.fixture
@@ -34,11 +36,14 @@ def room(database: Database) -> Iterator[Room]:
     room.close()
 
 
-def leases(room: Room, shared: dict[str, Any] | None = None) -> Leases:
+def leases(
+    room: Room, shared: dict[str, Any] | None = None, *, length_s: float = LENGTH_S
+) -> Leases:
     """The leases as one process sees them."""
     return Leases(
-        room.connector, room.schema, settings=shared or SHARED, max_wait_s=5, stop=threading.Event()
-    )
+        room.connector, room.schema, settings=shared or SHARED, max_wait_s=5,
+        stop=threading.Event(), length_s=length_s,
+    )  # fmt: skip
 
 
 def chunks(number: int) -> list[Chunk]:
@@ -59,14 +64,30 @@ class LeaseMachine(RuleBasedStateMachine):
         self.run(self.workers[0].look())
         self.held: list[dict[Lease, Gap]] = [{}, {}, {}]  # what each believes to hold
         self.holder: dict[Lease, int] = {}  # what is so
-        self.live: set[Lease] = set()
-        self.free = 0
         self.committed: set[int] = set()
+        self.checks = 0
+        self._offer(0)
 
     def run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(coroutine)
 
     def teardown(self) -> None:
+        """An end from wherever it stands: what is missing is offered again, claimed and committed,
+        and the verdict reaches all.
+        """
+        self.room.query("UPDATE leases SET expires_at = NULL")
+        self.run(self.workers[0].withdraw())
+        self._offer(0)
+        while (chunk := self.run(self.workers[1].claim())) is not None:
+            for offset in sorted(set(range(chunk.gap.first, chunk.gap.stop)) - self.committed):
+                one = page([f"id {offset}"], first=offset)
+                one.ask = replace(one.ask, lease=chunk.lease)
+                self.writer.write([one])
+                assert one.committed
+            self.run(self.workers[1].finish([chunk.lease]))
+        assert self.run(self.room.ledger.gaps(1, PAGES * CHUNKS, most=9)) == []
+        assert self.run(self.workers[0].left()) == 0
+        assert self.run(self.workers[2].look()).verdict == Verdict(complete=False)
         for worker in self.workers:
             self.run(worker.close())
         self.loop.close()
@@ -86,18 +107,20 @@ class LeaseMachine(RuleBasedStateMachine):
         rows = self.room.query("SELECT first FROM leases WHERE kind = 'chunk'")
         return {first for (first,) in rows}
 
-    @rule(who=st.integers(0, 2), number=st.integers(1, 3))
-    def offer(self, who: int, number: int) -> None:
-        """Whoever has claimed the proof first offers; others can't."""
+    def _offer(self, who: int) -> None:
+        """As a planner does."""
         proof = self.run(self.workers[who].claim_proof())
-        if proof is None:
-            with pytest.raises(LeaseLost):
-                self.run(self.workers[who].offer(chunks(number)))
-            return
-        before = self._firsts()
-        self.run(self.workers[who].offer(chunks(number)))
-        assert self._firsts() == before | {chunk.gap.first for chunk in chunks(number)}
+        assert proof is not None
+        self.run(self.workers[who].offer(chunks(CHUNKS)))
         self.run(self.workers[who].decide(proof, Verdict(complete=False)))
+
+    @rule(who=st.integers(0, 2))
+    def offer(self, who: int) -> None:
+        """Adds what isn't offered; what is, stays as it is."""
+        before = self._rows()
+        self._offer(who)
+        assert before.items() <= self._rows().items()
+        assert self._firsts() == {chunk.gap.first for chunk in chunks(CHUNKS)}
 
     @rule(who=st.integers(0, 2))
     def claim(self, who: int) -> None:
@@ -116,9 +139,11 @@ class LeaseMachine(RuleBasedStateMachine):
         self.held[who][chunk.lease] = chunk.gap
 
     @precondition(lambda self: any(self.held))
-    @rule(data=st.data(), place=st.integers(0, PAGES - 1))
-    def commit(self, data: Any, place: int) -> None:
-        """A page of a chunk: committed while its lease is held, expired or not; else never."""
+    @rule(data=st.data(), place=st.integers(0, PAGES - 1), again=st.booleans())
+    def commit(self, data: Any, place: int, again: bool) -> None:
+        """A page of a chunk: committed while its lease is held, expired or not; else never.
+        *again*: in one batch with a page that no chunk holds.
+        """
         who = data.draw(st.sampled_from([n for n in range(3) if self.held[n]]))
         lease = data.draw(st.sampled_from(sorted(self.held[who], key=lambda one: one.number)))
         offset = self.held[who][lease].first + place
@@ -126,24 +151,40 @@ class LeaseMachine(RuleBasedStateMachine):
             return
         one = page([f"id {offset}"], first=offset)
         one.ask = replace(one.ask, lease=lease)
-        self.writer.write([one])
+        self.checks -= 1
+        other = page(["a check"], first=0, pass_no=self.checks)
+        self.writer.write([one, other] if again else [one])
+        assert other.committed == again
         assert one.committed == (lease in self.holder)
         assert one.fenced != one.committed
         if one.committed:
             self.committed.add(offset)
 
     @precondition(lambda self: any(self.held))
-    @rule(data=st.data(), forget=st.booleans())
-    def expire(self, data: Any, forget: bool) -> None:
-        """Its time is up: it sleeps, or (*forget*) is dead."""
+    @rule(data=st.data(), dead=st.booleans())
+    def sleep(self, data: Any, dead: bool) -> None:
+        """The time of all that it holds is up: it sleeps, or is *dead* and another one starts."""
         who = data.draw(st.sampled_from([n for n in range(3) if self.held[n]]))
-        lease = data.draw(st.sampled_from(sorted(self.held[who], key=lambda one: one.number)))
-        self.room.query(
-            "UPDATE leases SET expires_at = clock_timestamp() - interval '1 hour' "
-            "WHERE id = %s AND epoch = %s", (lease.number, lease.epoch),
-        )  # fmt: skip
-        if forget:
-            del self.held[who][lease]
+        for lease in self.held[who]:
+            self.room.query(
+                "UPDATE leases SET expires_at = clock_timestamp() - interval '1 hour' "
+                "WHERE id = %s AND epoch = %s", (lease.number, lease.epoch),
+            )  # fmt: skip
+        if dead:
+            self.held[who] = {}
+            self.workers[who]._held.clear()
+
+    @rule(who=st.integers(0, 2))
+    def renew(self, who: int) -> None:
+        """What is still its own is alive afterwards, expired or not; all else is as it was."""
+        before, worker = self._rows(), self.workers[who]
+        if not worker._held:
+            return
+        self.run(worker._run("renew", **_keys(worker._held), length_s=15.0))
+        own = {one.number for one in self.held[who] if one in self.holder}
+        assert self._rows() == {
+            number: (epoch, live or number in own) for number, (epoch, live) in before.items()
+        }
 
     @precondition(lambda self: any(self.held))
     @rule(data=st.data())
@@ -153,18 +194,20 @@ class LeaseMachine(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(sorted(self.held[who], key=lambda one: one.number)))
         before = self._rows()
         self.run(self.workers[who].finish([lease]))
-        assert (len(before) - len(self._rows()) == 1) == (lease in self.holder)
+        own = {lease.number} if lease in self.holder else set()
+        assert self._rows() == {one: row for one, row in before.items() if one not in own}
         self.holder.pop(lease, None)
         del self.held[who][lease]
 
     @rule(who=st.integers(0, 2))
     def let_go(self, who: int) -> None:
-        """What it still holds may be claimed at once."""
+        """What it still holds may be claimed at once; what is another's by now stays held."""
+        before = self._rows()
         self.run(self.workers[who].let_go())
-        rows = self._rows()
-        for lease, holder in self.holder.items():
-            if holder == who and lease in self.held[who]:
-                assert not rows[lease.number][1]
+        own = {one.number for one in self.held[who] if one in self.holder}
+        assert self._rows() == {
+            number: (epoch, live and number not in own) for number, (epoch, live) in before.items()
+        }
 
     @rule()
     def withdraw(self) -> None:
@@ -185,10 +228,102 @@ def test_no_offset_is_lost_and_no_sleeper_commits(room: Room) -> None:
     run_machine(
         LeaseMachine,
         settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None,
+            max_examples=15, stateful_step_count=30, deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+
+
+def expire(room: Room) -> None:
+    room.query("UPDATE leases SET expires_at = clock_timestamp() - interval '1 s'")
+
+
+async def offered(one: Leases) -> Lease:
+    """Chunks are offered; returns the lease of the proof."""
+    await one.look()
+    proof = await one.claim_proof()
+    assert proof is not None
+    await one.offer(chunks(CHUNKS))
+    return proof
+
+
+def test_what_a_page_is_being_committed_under_nobody_claims(room: Room) -> None:
+    """While a transaction holds the fence, an expired lease can't be claimed nor withdrawn, nobody
+    waits for it, and its own process renews it; afterwards it is anybody's.
+    """
+
+    async def tell() -> None:
+        one, other = leases(room), leases(room)
+        proof = await offered(one)
+        chunk = await one.claim()
+        assert chunk is not None
+        assert chunk.gap.first == 0  # the first comes first
+        held = [chunk.lease, proof]
+        room.query("DELETE FROM leases WHERE first > 0")
+        fence = room.database.connect()
+        fence.autocommit = False
+        with fence.cursor() as cursor:
+            cursor.execute(queries.load("leases", room.schema)["fence"], _keys(held))
+            await asyncio.wait_for(one._run("renew", **_keys(held), length_s=15.0), timeout=3)
+            expire(room)
+            assert await asyncio.wait_for(other.claim(), timeout=3) is None
+            assert await asyncio.wait_for(other.claim_proof(), timeout=3) is None
+            assert await asyncio.wait_for(other.withdraw(), timeout=3) == 1
+        fence.rollback()
+        fence.close()
+        claimed = await other.claim()
+        assert claimed is not None
+        assert claimed.lease == Lease(chunk.lease.number, chunk.lease.epoch + 1)
+        assert await other.claim_proof() == Lease(proof.number, proof.epoch + 1)
+        await one.close()
+        await other.close()
+
+    asyncio.run(tell())
+
+
+def test_leases_are_renewed_while_their_process_lives(room: Room) -> None:
+    """Chunk and proof, again and again; not in a long pause; given back at the end, at once."""
+
+    async def tell() -> None:
+        one, other = leases(room, length_s=0.6), leases(room)
+        await offered(one)
+        assert [await one.claim() for _ in range(CHUNKS + 1)][-1] is None
+        paused_s = 60.0
+        keeping = asyncio.ensure_future(one.keep(lambda: paused_s))
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            paused_s = 59.0
+            assert await other.claim() is None
+            assert await other.claim_proof() is None
+        paused_s = 60.0
+        await asyncio.sleep(1)
+        assert await other.claim() is not None
+        keeping.cancel()
+        await other.let_go()
+        again = await one.claim()
+        assert again is not None
+        await one.close()
+        rest = [await other.claim() for _ in range(CHUNKS)]
+        assert None not in rest
+        await other.finish([chunk.lease for chunk in rest if chunk is not None])
+        await other.close()
+
+    asyncio.run(tell())
+
+
+def test_finishing_and_giving_back_leave_the_proof(room: Room) -> None:
+    """A proof that was decided isn't renewed, nor deleted as a chunk is."""
+
+    async def tell() -> None:
+        one = leases(room)
+        proof = await offered(one)
+        await one.finish([proof])
+        await one.decide(proof, Verdict(complete=False))
+        await one._run("renew", **_keys([proof]), length_s=15.0)
+        assert not (await one.look()).is_held
+        await one.close()
+
+    asyncio.run(tell())
 
 
 def test_the_proof_is_one_lease_and_its_verdict_reaches_all(room: Room) -> None:

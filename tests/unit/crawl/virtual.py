@@ -639,7 +639,7 @@ class Crowd:
         """Something happens to one of them."""
         self.troubles -= 1
         one = self.random.choice(self.processes)
-        kind = self.random.choice(["kill", "sleep", "join", "slow"])
+        kind = self.random.choice(["kill", "sleep", "join", "slow", "proof"])
         if kind == "kill":
             one.task.cancel()
             self.processes.remove(one)
@@ -652,6 +652,8 @@ class Crowd:
             self.start()
         elif kind == "slow":  # its leases expire, and it doesn't notice
             self.table.expire(one.leases.owner)
+        elif kind == "proof":  # its holder is late to renew it: chunks were claimed later
+            self.table.rows[0].owner = None
         else:
             self.start()
 

@@ -60,7 +60,9 @@ def test_an_unknown_option_is_refused() -> None:
     """Scrapy passes over what it doesn't know; a misspelt --rate-limit mustn't mean none."""
     done = run("-m", "scrapy", "mockapi", "--port", "0", "--ratelimit", "10")
     assert done.returncode == 2
-    assert done.stderr == "scrapy mockapi doesn't know '--ratelimit': see --help.\n"
+    assert (
+        done.stderr == "datasync-crawler: scrapy mockapi doesn't know '--ratelimit': see --help.\n"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -46,6 +46,13 @@ def test_a_refused_statement_has_to_be_set_up_first():
     assert error.exit_status == 2
 
 
+def test_an_error_of_libpqs_own_is_a_lost_connection():
+    """psycopg2 gives it no class of its own; what it finds wrong itself has one."""
+    assert is_connection_lost(psycopg2.DatabaseError("server closed the connection unexpectedly"))
+    assert not is_connection_lost(psycopg2.ProgrammingError("no results to fetch"))
+    assert not is_connection_lost(psycopg2.DataError("a NUL"))
+
+
 def test_describe_gives_one_line():
     """Without a primary message, the first line of the text."""
     assert describe(Failed("57P01")) == "it says 57P01"
