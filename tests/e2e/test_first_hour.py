@@ -12,7 +12,7 @@ import certificates
 import pytest
 from certificates import Authority
 from conftest import free_port
-from crawling import PROJECT, crawl, environment
+from crawling import PROJECT, crawl, environment, run_scrapy
 from mockserver import MockServer
 from support_servers import Answer, serving
 
@@ -418,9 +418,5 @@ def scrapy(
     *args: str, env: Mapping[str, str] | None = None, folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     """`scrapy` as somebody types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "scrapy", *args],
-        cwd=folder,
-        env={**environment(None, None), "PYTHONPATH": str(PROJECT), **(env or {})},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    path = {} if folder == PROJECT else {"PYTHONPATH": str(PROJECT)}
+    return run_scrapy(*args, env={**environment(None, None), **path, **(env or {})}, folder=folder)

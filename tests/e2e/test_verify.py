@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import own_database
-from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment
+from crawling import Crawled, assert_equals_truth, crawl, environment, run_scrapy
 from faults.truth import truths
 from mockserver import MockServer
 
@@ -33,16 +31,7 @@ def scrapy(
     mock: MockServer | None, database: Database | None, command: str, *args: str, **env: str
 ) -> Crawled:
     """Runs a command of ours to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scrapy", command, *args],
-        cwd=PROJECT,
-        env={**environment(mock, database), **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_scrapy(command, *args, env={**environment(mock, database), **env})
     return Crawled(done.returncode, done.stdout + done.stderr)
 
 
