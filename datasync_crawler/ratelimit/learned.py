@@ -9,13 +9,14 @@ import math
 from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 
 # A rate is measured over this many requests at least, and as many at least lie between two trials.
-_ENOUGH = 5
+_ENOUGH = 6
 # Requests between two trials double with each refused one, up to this multiple.
 _MOST_PATIENCE = 4
 # A new rate below this share of the last one may include a penalty: a trial comes soon.
 _DOUBTFUL = 0.5
 # A window bisected to within this share is taken for known.
 _KNOWN_WELL = 0.05
+_SHORTER = 0.75
 # A cycle of more than 10 waits is a steady flow, not a burst. It is split into windows of at least
 # 10 s, or the next run would send an hour's requests at once.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
@@ -35,12 +36,14 @@ class LearnedLimit:
         self._too_short_s = 0.0  # the window is longer than this
         self._quiet = 0  # successes since the last refusal or trial
         self._patience = 1  # successes before the next trial
+        self._least_patience = _ENOUGH  # or the first estimate's requests, if those are more
         self._is_trying = False  # the request in flight is a trial
 
     def start_from(self, limit: Limit) -> None:
         """Starts from a limit that was learned by the last run or by another process."""
         self.limit, self._is_trying = limit, False
         self._patience = limit.requests
+        self._least_patience = max(_ENOUGH, limit.requests)
 
     def accepted_elsewhere(self, number: int) -> None:
         """Records that other processes have had so many requests accepted."""
@@ -66,7 +69,7 @@ class LearnedLimit:
     def _trial_window_s(self, window_s: float) -> float:
         """The window to try: bisected, from half on, since the estimate may include a penalty."""
         is_known = self._too_short_s > (1 - _KNOWN_WELL) * window_s  # it may have changed since
-        return ((0.75 * window_s if is_known else self._too_short_s) + window_s) / 2
+        return ((_SHORTER * window_s if is_known else self._too_short_s) + window_s) / 2
 
     @property
     def most_in_flight(self) -> float:
@@ -76,12 +79,14 @@ class LearnedLimit:
         is_used = self.limit is None or self._quiet >= self.limit.requests
         return math.inf if is_used else max(1, self._quiet)
 
-    def sent(self, now: float, *, refused: bool) -> None:
-        """Records that a request is sent; `refused`: it is the probe after a refusal."""
+    def sent(self, now: float, in_flight: int, *, refused: bool) -> None:
+        """Records that a request is sent beside those `in_flight`; `refused`: it is the probe after
+        a refusal.
+        """
         if self._opened_at is None:
             self._opened_at = now
         last, limit = self._times.last(), self.limit
-        if limit is None or last is None or refused:
+        if limit is None or last is None or refused or in_flight:
             return
         self._is_trying = self.full_for_s(now) > 0
         # Idle time doesn't count towards the rate.
@@ -105,7 +110,7 @@ class LearnedLimit:
         """Records a refusal."""
         if self._is_trying and self.limit is not None:
             self._is_trying = False
-            self._patience = min(2 * self._patience, _MOST_PATIENCE * _burst(self.limit))
+            self._patience = min(2 * self._patience, _MOST_PATIENCE * self._least_patience)
             tried_s = self._trial_window_s(self.limit.window_s)
             self._too_short_s = max(self._too_short_s, tried_s)
 
@@ -119,7 +124,7 @@ class LearnedLimit:
             # The burst is too large, or not all of it was ours: smaller ones at the same rate.
             self.limit, self._too_short_s = _with_rate(accepted, before.rate_per_s), 0.0
             return
-        if before is not None and 0 < accepted < _ENOUGH:
+        if before is not None and accepted and at - began_at < _ENOUGH / before.rate_per_s:
             return
         self._opened_at, self._accepted = at, 0
         if accepted:
@@ -130,13 +135,14 @@ class LearnedLimit:
                 else self._first_estimate(cycle, at)
             )
             self._too_short_s = min(self._too_short_s, self.limit.window_s)
-            self._patience = max(self._patience, _burst(self.limit))
+            self._patience = max(self._patience, self._least_patience)
             if before is None or self.limit.rate_per_s < _DOUBTFUL * before.rate_per_s:
                 self._patience = self.limit.requests
 
     def _first_estimate(self, cycle: Limit, at: float) -> Limit:
         last = self._times.last()
         wait_s = 0.0 if last is None else at - last
+        self._least_patience = max(_ENOUGH, cycle.requests)
         parts = int(cycle.window_s // max(_FLOW * wait_s, _SHORTEST_FLOW_S))
         return _with_rate(max(1, cycle.requests // max(1, parts)), cycle.rate_per_s)
 
@@ -144,6 +150,3 @@ class LearnedLimit:
 def _with_rate(requests: int, rate_per_s: float) -> Limit:
     return Limit(requests, requests / rate_per_s)
 
-
-def _burst(limit: Limit) -> int:
-    return max(_ENOUGH, limit.requests)

@@ -89,7 +89,7 @@ class Limiter:
     def sent(self, now: float) -> None:
         """Counts a request that `check` has let go."""
         self._probe.sent(now, alone=self._is_alone(now))
-        self._learned.sent(now, refused=self._refusals.teaches)
+        self._learned.sent(now, self.in_flight, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
         self.in_flight_limit.sent(self.in_flight)
