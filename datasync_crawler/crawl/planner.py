@@ -24,8 +24,13 @@ MOST_PASSES: Final = 3
 STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
 #: Rounds that only fetch added events: a set that keeps growing must not keep the run going.
 MOST_GROWTH: Final = 20
-#: Rounds in one pass: bounds a server that repeats its pages without end.
-MOST_ROUNDS: Final = 60
+#: Rounds in one pass that bring no new event from behind as many offsets as there are events. The
+#: pages requested ahead double with each, so that an API that serves each event twice takes few.
+MOST_BARREN: Final = 20
+#: What such a pass ends with.
+UNENDING: Final = (
+    "the end of the set wasn't found: the API serves events that are stored already at any offset"
+)
 
 
 class Planner:
@@ -72,16 +77,16 @@ class Planner:
         if isinstance(read, NoEndpoint):
             return read
         missing, end = read
-        doubts = 0 if missing or reader.numbered else await settle_all(reader)
-        figures = await self._ledger.figures(pass_no)
+        doubts = 0 if missing or not reader.has_seams else await settle_all(reader, end.stop)
+        figures = await self._ledger.figures(pass_no, before=end.stop)
         head: Head | None = Head(figures.first_id, reader.shift)
-        if not missing and (figures.inexact or end.moved) and not reader.numbered:
+        if not missing and (figures.inexact or end.moved) and reader.has_seams:
             head = await self._front.find_head(end.served)
             if head is not None and figures.deep not in {0, head.depth - reader.shift}:
                 # The front hasn't moved as far as the pages: deep seams were chance.
                 await self._ledger.unjoin(pass_no, "deep")
-                doubts += await settle_all(reader)
-            figures = await self._ledger.figures(pass_no)
+                doubts += await settle_all(reader, end.stop)
+            figures = await self._ledger.figures(pass_no, before=end.stop)
         if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
@@ -108,42 +113,47 @@ class Planner:
         Returns a sentence about what is missing ("" if nothing is), and the end.
         """
         reader, stalled, grown, bound = self._reader, 0, 0, None
-        for _ in range(MOST_ROUNDS):
-            start = await self._ends.chain_end()
-            target = reader.target(start.stop)
+        distinct = barren = 0
+        while barren < MOST_BARREN:
+            target = reader.target((await self._ends.chain_end()).stop)
             now = await reader.fill(target, 2 if stalled else MOST_EMPTY, shared=not stalled)
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
-            if now.pages and (inner or (end.stop < target and not now.empty)):
+            before, distinct = distinct, (await self._ledger.figures(reader.pass_no)).distinct
+            barren += before == distinct < end.stop
+            if now.pages and not now.empty and (inner or end.stop < target):
                 stalled = 0
                 continue
-            probed = end if inner else await self._probe_end(end)
-            probed = replace(probed, total=reader.extent.total)
-            if probed.stop > end.stop:
+            probed = await self._probe_end(end, inner)
+            if probed.seen and (probed.total or 0) <= probed.served:
+                return "", probed
+            if probed.stop > end.stop or (inner and (now.pages or not probed.is_gap)):
                 stalled = 0
-                grown += not probed.full
+                grown += not probed.full and not inner
                 if probed.full:
-                    reader.extent.more(reader.in_flight)
+                    reader.extent.more()
                 if grown == MOST_GROWTH:
                     bound = await self._ends.bound(probed)
                     grown = 0 if bound is None else grown
                 if bound is None or probed.stop < bound:
                     continue
                 return "", replace(probed, seen=True)  # the next run fetches what came later
-            if probed.seen and (probed.total or 0) <= probed.served:
-                return "", probed
             if stalled == len(STALLED_PAUSES_S):
                 return _missing(inner, probed, now.cause), probed
             await reader.world.pause(STALLED_PAUSES_S[stalled])
             stalled += 1
-        return "", await self._ends.chain_end()
+        return UNENDING, await self._ends.chain_end()
 
-    async def _probe_end(self, end: End) -> End:
-        if end.stop == self._front.end_seen_at:
-            return replace(end, seen=True)
-        return await self._ends.probe(end)
+    async def _probe_end(self, end: End, inner: list[Gap]) -> End:
+        if inner:
+            probed = await self._ends.probe(await self._ends.chain_end(inner[0].first))
+        elif end.stop == self._front.end_seen_at:
+            probed = replace(end, seen=True)
+        else:
+            probed = await self._ends.probe(end)
+        return replace(probed, total=self._reader.extent.total)
 
     def _known_short(self, proof: Proof | None, figures: PassFigures) -> int:
         """Ids that the API is known to serve more than once, of the last proof and since."""

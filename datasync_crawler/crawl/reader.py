@@ -154,7 +154,14 @@ class Reader:
     def learn(self, outcome: Outcome) -> None:
         """Takes the total of an answer."""
         if isinstance(outcome, Page | Empty | Repeated):
-            self.extent.learn(outcome.total)
+            came = len(outcome.ids) if isinstance(outcome, Page) else 0
+            self.extent.learn(outcome.total, outcome.ask.offset, came)
+
+    def is_end(self, served: int) -> bool:
+        """Whether the API's total confirms that nothing is behind the offset *served*, where a
+        response ended early. Not if responses have ended early elsewhere.
+        """
+        return self.extent.is_known and self.extent.total == served and not self.sizes.is_ragged
 
     def target(self, stop: int) -> int:
         """The pass's offset up to which to read, when its chain reaches to *stop*."""
@@ -299,7 +306,7 @@ class Reader:
 
     def _accept_page(self, page: Page, now: Round) -> None:
         total, ask = self.extent.total, page.ask
-        behind = None if total is None else total - ask.offset
+        behind = None if total is None or not self.extent.is_known else total - ask.offset
         if not self.numbered and not now.is_probe:
             self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
         for first, comparison in self.seam_matcher.add(page):

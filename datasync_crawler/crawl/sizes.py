@@ -12,7 +12,7 @@ PROBE_EVERY: Final = 16
 @dataclass(frozen=True, slots=True)
 class PageSize:
     """`wanted`: the user's page size, or the API's maximum; `size`: the one that is requested;
-    `longest`: the longest response so far; all in events.
+    `longest`: the longest response so far; all in events. `is_ragged`: responses end early.
 
     A smaller size counts from two pages in a row on, so that a single short page changes nothing.
     """
@@ -21,6 +21,7 @@ class PageSize:
     size: int
     seen: int | None = None
     longest: int = 0
+    is_ragged: bool = False
 
     @classmethod
     def of(cls, wanted: int) -> "PageSize":
@@ -38,9 +39,9 @@ class PageSize:
         if received >= asked:
             grown = min(max(self.size, asked), self.wanted) if received == asked else received
             return replace(self, size=max(self.size, grown), seen=None, longest=longest)
-        if received == self.seen:
-            return replace(self, size=received, seen=None, longest=longest)
-        return replace(self, seen=received, longest=longest)
+        ragged = self.is_ragged or (behind is not None and not self.is_full(received))
+        size, seen = (received, None) if received == self.seen else (self.size, received)
+        return replace(self, size=size, seen=seen, longest=longest, is_ragged=ragged)
 
     def is_full(self, received: int) -> bool:
         """Whether a response of that length may have been capped by the API."""
