@@ -138,7 +138,8 @@ class Ends:
         for _ in range(MOST_PROBES):
             page = await reader.check(at, size)
             if isinstance(page, Page) and last and list(page.ids) == [last]:
-                return replace(end, last_id=last, served=page.ask.offset + 1, seen=True, moved=True)
+                end = replace(end, last_id=last, served=page.ask.offset + 1, moved=True)
+                return replace(end, seen=await self._is_alone(end))
             if not isinstance(page, Page):
                 at, last = max(at, 0) - size, ""
             elif last in page.ids or await self._reader.located(page) is not None:
@@ -147,10 +148,19 @@ class Ends:
                 at, last = page.ask.offset - size // 2, ""
         return replace(end, moved=True)
 
-    async def bound(self, end: End) -> int | None:
-        """For a set that keeps growing: an offset of the ledger behind all present events."""
+    async def _is_alone(self, end: End) -> bool:
+        """Whether an answer of the last event alone shows the end: it may have been cut short."""
+        sizes = self._reader.sizes
+        if sizes.longest > 1 and not sizes.is_ragged:
+            return True
+        return not isinstance(await self._reader.check(end.served, sizes.size), Page | Failed)
+
+    async def bound(self, end: End, pages: int) -> int | None:
+        """For a set that keeps growing: an offset of the ledger behind all present events, *pages*
+        behind the end; None if the set reaches it.
+        """
         reader = self._reader
-        far = reader.sizes.longest + 1
+        far = reader.sizes.longest * pages + 1
         page = await reader.check(end.served + far, reader.sizes.size)
         if isinstance(page, Page) and await reader.located(page) is None:
             return None

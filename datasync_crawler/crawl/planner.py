@@ -114,6 +114,7 @@ class Planner:
         """
         reader, stalled, grown, bound = self._reader, 0, 0, None
         distinct = barren = 0
+        far = 1
         while barren < MOST_BARREN:
             target = reader.target((await self._ends.chain_end()).stop)
             now = await reader.fill(target, 2 if stalled else MOST_EMPTY, shared=not stalled)
@@ -131,12 +132,12 @@ class Planner:
                 return "", probed
             if probed.stop > end.stop or (inner and (now.pages or not probed.is_gap)):
                 stalled = 0
-                grown += not probed.full and not inner
+                grown += not inner
                 if probed.full:
                     reader.extent.more()
                 if grown == MOST_GROWTH:
-                    bound = await self._ends.bound(probed)
-                    grown = 0 if bound is None else grown
+                    bound = await self._ends.bound(probed, far)
+                    grown, far = 0 if bound is None else grown, 2 * far
                 if bound is None or probed.stop < bound:
                     continue
                 return "", replace(probed, seen=True)  # the next run fetches what came later

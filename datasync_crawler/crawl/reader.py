@@ -7,7 +7,7 @@ read when.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from datasync_crawler.crawl.chunks import LEAST_PAGES, Chunks, cut
@@ -105,6 +105,7 @@ class Reader:
     def begin(self, pass_no: int) -> None:
         """Begins a pass."""
         self.pass_no, self.shift = pass_no, 0
+        self.sizes = replace(self.sizes, reach=0)
         self.seam_matcher = SeamMatcher()
 
     @property
@@ -305,10 +306,9 @@ class Reader:
             now.failed_in_a_row += 1
 
     def _accept_page(self, page: Page, now: Round) -> None:
-        total, ask = self.extent.total, page.ask
-        behind = None if total is None or not self.extent.is_known else total - ask.offset
         if not self.numbered and not now.is_probe:
-            self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
+            end = page.ask.offset + len(page.ids)
+            self.sizes = self.sizes.observe(page.ask.limit, len(page.ids), end)
         for first, comparison in self.seam_matcher.add(page):
             self._widen(comparison, now)
             fact = joined(first, comparison)
