@@ -11,6 +11,8 @@ from datasync_crawler.crawl.values import Ask, Failed, Page
 MOST_PROBES: Final = 6
 #: Times the size of the set: an offset there isn't rounded down into it.
 TIMES_AS_FAR: Final = 10
+#: Rounds that only fetch added events, before a bound is searched for.
+MOST_GROWTH: Final = 20
 #: Why the end can't be told.
 ROUNDED: Final = (
     "the end of the set wasn't found: behind the last event the API serves it again. If it rounds "
@@ -165,3 +167,20 @@ class Ends:
         if isinstance(page, Page) and await reader.located(page) is None:
             return None
         return end.stop + far  # nothing is there, or a repeated page
+
+
+class Growth:
+    """A set that grows while it is read must not keep the run going."""
+
+    def __init__(self, ends: Ends) -> None:
+        self._ends, self._rounds = ends, 0
+        self._bound: int | None = None
+
+    async def take(self, end: End) -> End | None:
+        """After a round that has brought events behind the end: where to stop, None to go on."""
+        self._rounds += 1
+        if self._bound is None and self._rounds % MOST_GROWTH == 0:
+            self._bound = await self._ends.bound(end, self._rounds // MOST_GROWTH)
+        if self._bound is not None and end.stop >= self._bound:
+            return replace(end, seen=True)  # the next run fetches what came later
+        return None

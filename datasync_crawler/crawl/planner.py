@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from datasync_crawler.crawl import ranges
-from datasync_crawler.crawl.ends import End, Ends
+from datasync_crawler.crawl.ends import End, Ends, Growth
 from datasync_crawler.crawl.front import Front, Head
 from datasync_crawler.crawl.reader import MOST_EMPTY, Reader
 from datasync_crawler.crawl.settling import settle_all
@@ -22,12 +22,17 @@ logger = logging.getLogger(__name__)
 MOST_PASSES: Final = 3
 #: Seconds of wait before each round after one without a page; then the gaps are reported.
 STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
-#: Rounds that only fetch added events: a set that keeps growing must not keep the run going.
-MOST_GROWTH: Final = 20
 #: Rounds in one pass that bring no new event from behind as many offsets as there are events. The
 #: pages requested ahead double with each, so that an API that serves each event twice takes few.
 MOST_BARREN: Final = 20
-#: What such a pass ends with.
+#: Rounds in one pass that bring less than a page of new events, which a set that grows as fast as
+#: it is read does for ever. One that grows by an event with each request takes 35.
+MOST_SLOW: Final = 100
+#: What such passes end with.
+GROWING: Final = (
+    "the end of the set wasn't found: events are added as fast as they are fetched. Set "
+    "BULK_PAGE_SIZE or WORKERS higher"
+)
 UNENDING: Final = (
     "the end of the set wasn't found: the API serves events that are stored already at any offset"
 )
@@ -112,18 +117,20 @@ class Planner:
 
         Returns a sentence about what is missing ("" if nothing is), and the end.
         """
-        reader, stalled, grown, bound = self._reader, 0, 0, None
-        distinct = barren = 0
-        far = 1
-        while barren < MOST_BARREN:
-            target = reader.target((await self._ends.chain_end()).stop)
-            now = await reader.fill(target, 2 if stalled else MOST_EMPTY, shared=not stalled)
+        reader, growth, stalled = self._reader, Growth(self._ends), 0
+        distinct = barren = slow = 0
+        while barren < MOST_BARREN and slow < MOST_SLOW:
+            end = await self._ends.chain_end()
+            target = reader.target(end.stop)
+            most_empty = 2 if stalled or (reader.extent.total or 0) < target else MOST_EMPTY
+            now = await reader.fill(target, most_empty, shared=not stalled)
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
             before, distinct = distinct, (await self._ledger.figures(reader.pass_no)).distinct
             barren += before == distinct < end.stop
+            slow += 0 < distinct - before <= reader.sizes.longest
             if now.pages and not now.empty and (inner or end.stop < target):
                 stalled = 0
                 continue
@@ -132,20 +139,16 @@ class Planner:
                 return "", probed
             if probed.stop > end.stop or (inner and (now.pages or not probed.is_gap)):
                 stalled = 0
-                grown += not inner
                 if probed.full:
                     reader.extent.more()
-                if grown == MOST_GROWTH:
-                    bound = await self._ends.bound(probed, far)
-                    grown, far = 0 if bound is None else grown, 2 * far
-                if bound is None or probed.stop < bound:
-                    continue
-                return "", replace(probed, seen=True)  # the next run fetches what came later
-            if stalled == len(STALLED_PAUSES_S):
+                if not inner and (last := await growth.take(probed)) is not None:
+                    return "", last
+            elif stalled == len(STALLED_PAUSES_S):
                 return _missing(inner, probed, now.cause), probed
-            await reader.world.pause(STALLED_PAUSES_S[stalled])
-            stalled += 1
-        return UNENDING, await self._ends.chain_end()
+            else:
+                await reader.world.pause(STALLED_PAUSES_S[stalled])
+                stalled += 1
+        return (UNENDING if barren == MOST_BARREN else GROWING), await self._ends.chain_end()
 
     async def _probe_end(self, end: End, inner: list[Gap]) -> End:
         if inner:

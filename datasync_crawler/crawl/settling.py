@@ -15,14 +15,13 @@ async def settle_all(reader: Reader, before: int) -> int:
     doubt.
     """
     pass_no, after, ledger = reader.pass_no, -1, reader.world.ledger
-    while doubts := await ledger.doubts(
-        pass_no, after=after, before=before, most=reader.in_flight
-    ):
+    most = 1  # where the order is random, the first seam shows it
+    while doubts := await ledger.doubts(pass_no, after=after, before=before, most=most):
         joined = await reader.run_concurrently(_settle(reader, doubt) for doubt in doubts)
         await ledger.join(pass_no, [fact for fact in joined if fact])
         if None in joined:  # one is enough: this pass can't be a proof
             return len(await ledger.doubts(pass_no, before=before, most=GAPS_AT_ONCE))
-        after = doubts[-1].first
+        after, most = doubts[-1].first, min(2 * most, reader.in_flight)
     return 0
 
 
