@@ -28,6 +28,7 @@ from datasync_crawler.store.connection import (
     cut,
     describe,
     is_connection_lost,
+    is_out_of_resources,
 )
 
 if TYPE_CHECKING:
@@ -212,10 +213,15 @@ def translating(schema_name: str) -> "Iterator[None]":
 def translate(error: psycopg2.Error, schema_name: str) -> DatabaseLost | DatabaseRefused:
     """Our error for the driver's *error* in a statement on *schema_name*.
 
-    DatabaseLost when the connection failed, TablesMissing when a table isn't there, and
-    DatabaseRefused for all else.
+    DatabaseLost when the connection failed or the server is out of disk, memory or connections,
+    TablesMissing when a table isn't there, and DatabaseRefused for all else.
     """
     cause = describe(error)
+    if is_out_of_resources(error):
+        return DatabaseLost(
+            f"The database is out of resources: {cause}. What was committed is safe: make room on "
+            "the server, then run the same command again."
+        )
     if is_connection_lost(error):
         return DatabaseLost(
             f"The connection to the database was lost: {cause}. What was committed is safe: run "
