@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from datasync_crawler.config import Config
 
 
-_SECRET = re.compile(
-    r"^\s*(?:export\s+)?(?:API_KEY|DB_PASSWORD|DATABASE_URL|DASHBOARD_PASSWORD)\s*=[ \t]*[^\s#]",
-    re.MULTILINE,
-)
+#: Settings that hold a key or a password.
+SECRETS = ("API_KEY", "DB_PASSWORD", "DATABASE_URL", "DASHBOARD_PASSWORD")
+_SECRET = re.compile(rf"^\s*(?:export\s+)?(?:{'|'.join(SECRETS)})\s*=[ \t]*[^\s#]", re.MULTILINE)
 
 
 def without_empty(pairs: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from datasync_crawler.crawl.values import Range
+from datasync_crawler.crawl.values import Proof, Range
 from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
@@ -23,19 +23,10 @@ MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ProofLine:
-    """A proof: `count` events from head to tail. `short`: how many fewer than the API's total,
-    because it serves ids more than once. `proved_at`: text in UTC.
-    """
+class ProofLine(Proof):
+    """A proof and when it was stored, as text in UTC."""
 
-    pass_no: int
-    head_id: str
-    tail_id: str
-    count: int
-    total: int | None
-    short: int
-    method: str
-    proved_at: str
+    proved_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,33 @@ def test_whatever_happens_to_three_processes_on_the_way(tmp_path: Path) -> None:
     assert fetched <= most
 
 
+def test_settings_may_differ_or_are_refused(database: Database, tmp_path: Path) -> None:
+    """Other page sizes: one crawl. Another DB_SCHEMA: a crawl of its own. Another ID_FIELD: exit
+    status 2 and a sentence that names it.
+    """
+    with (
+        MockServer("--events", "12000", "--latency-ms", "200") as mock,
+        Crawls(mock, database, tmp_path, "-s", "WORKERS=2") as some,
+    ):
+        sizes = ("100", "37", "300")
+        planner = some.start("-s", f"BULK_PAGE_SIZE={sizes[0]}")
+        some.holder()
+        for size in sizes[1:]:
+            some.start("-s", f"BULK_PAGE_SIZE={size}")
+        refused = some.ended(some.start("-s", "ID_FIELD=uuid"))
+        some.start("-s", "DB_SCHEMA=other", "-s", "BULK_PAGE_SIZE=1000")
+        assert planner.poll() is None, "it had ended before the others began: raise events"
+        mock.config(latency_ms=20)
+        done = [some.ended(one) for one in some.all]
+    assert [one.status for one in done] == [0, 0, 0, 2, 0], done
+    assert "ID_FIELD is 'id' there and 'uuid' here" in refused.log
+    assert_equals_truth(database, truths(1, 0, 12_000))
+    assert database.value("SELECT count(*) FROM other.events") == 12_000
+    requested = {size for (size,) in database.execute("SELECT requested FROM checkpoint")}
+    assert {37, 100} <= requested
+    assert max(requested) > 100
+
+
 @pytest.mark.parametrize("options", [(), ("--rate-headers", "none")], ids=["told", "untold"])
 def test_one_key_has_one_quota(
     database: Database, tmp_path: Path, options: tuple[str, ...]

@@ -233,6 +233,7 @@ def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
         (b'{"data":[{"id":"a}]}', "the body is cut short"),
         (b"[", "the body is cut short"),
         (b'"', "the body is cut short"),
+        (b'{"data":[NaN],"meta":"cut', "the body is cut short"),
         (b'{"data":' + b"[" * 100_000, "the body is cut short"),
         (b"[]]", "the body is not JSON: something follows its end"),
         (b"[{},]", "the body is not JSON: malformed between its events"),
