@@ -149,4 +149,3 @@ class LearnedLimit:
 
 def _with_rate(requests: int, rate_per_s: float) -> Limit:
     return Limit(requests, requests / rate_per_s)
-
