@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
+from datasync_crawler.commands.answers import page_in
 from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
@@ -117,13 +118,13 @@ async def _front(config: Config) -> tuple[WirePage, bool]:
     addresses, size = Addresses.of(config), config.page_size
     bulk, regular = addresses.url(Ask(1, 0, size)), addresses.url(Ask(1, 0, size, cursor=""))
     if config.pagination == "cursor":
-        return _page(config, await asking.page(regular, config)), True
+        return page_in(await asking.page(regular, config), config), True
     status, _, body = await asking.get(bulk, config)
     if config.pagination == "auto" and status in NO_ENDPOINT:
-        return _page(config, await asking.page(regular, config)), True
+        return page_in(await asking.page(regular, config), config), True
     if status != 200:
         body = await asking.page(bulk, config)  # which waits where the rate limit asks for it
-    return _page(config, body), False
+    return page_in(body, config), False
 
 
 async def _at(config: Config, place: int) -> str:
@@ -137,20 +138,8 @@ async def _at(config: Config, place: int) -> str:
     if addresses.numbered_from is not None:
         first, count = place - place % config.page_size, config.page_size
     body = await asking.page(addresses.url(Ask(1, first, count)), config)
-    ids = _ids(config, _page(config, body))
+    ids = _ids(config, page_in(body, config))
     return ids[place - first] if place - first < len(ids) else ""
-
-
-def _page(config: Config, body: bytes) -> WirePage:
-    """Raises CrawlError for what is no page."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
-
-    try:
-        return PageDecoder(config.page_format).decode(body)
-    except WireError as error:
-        reason = config.without_key(error.reason)
-        raise CrawlError(f"The API's answer is no page ({reason}): try later.") from None
 
 
 def _ids(config: Config, page: WirePage) -> Sequence[str]:

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from datasync_crawler.commands.answers import page_in
 from datasync_crawler.commands.base import ConfiguredCommand, Options
 
 if TYPE_CHECKING:
@@ -99,7 +100,6 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
@@ -112,7 +112,6 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
             "out: scrapy redrive --all reads everything again and compares it."
         )
     addresses = Addresses.of(config)
-    decoder = PageDecoder(config.page_format)
     audited = Audit()
     size = min(config.page_size, figures.page_size or config.page_size)
     for _ in range(pages):
@@ -120,7 +119,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
         if addresses.numbered_from is not None:
             offset -= offset % size
         body = asyncio.run(asking.page(addresses.url(Ask(1, offset, size)), config))
-        page = decoder.decode(body)
+        page = page_in(body, config)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
         served = [one for place, one in enumerate(page.events) if place not in unreadable]
@@ -193,19 +192,10 @@ async def _ask(config: Config) -> int | None:
 
 def _largest(header: str, body: bytes, config: Config) -> int | None:
     """The largest total in header and body; None when neither is a number."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
-
     if config.total_key == "none":
         return None
     words = []
-    try:
-        said = PageDecoder(config.page_format).decode(body).total
-    except WireError as error:
-        reason = config.without_key(error.reason)
-        raise CrawlError(
-            f"The API's answer is no page ({reason}): try later, or use --offline."
-        ) from None
+    said = page_in(body, config).total
     if said is not None:
         words.append(said)
     text = header.strip()

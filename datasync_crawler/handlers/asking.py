@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Waited for the API's answer, in seconds, and read of it at most, in bytes.
 ANSWER_TIMEOUT_S: Final = 60
 MOST_BYTES: Final = 64 * 1024 * 1024
+PIECE_BYTES: Final = 1024 * 1024
+#: Events of an answer at most, if no more than a tenth of that were asked for.
+MOST_EVENTS: Final = 100_000
 
 
 async def page(url: str, config: "Config") -> bytes:
@@ -56,10 +59,14 @@ async def get(url: str, config: "Config") -> "tuple[int, Mapping[str, str], byte
                 url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
             ) as answer,
         ):
-            body = await answer.content.read(MOST_BYTES)
-            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
-                body += more
-            return answer.status, answer.headers, body
+            body = bytearray()  # grown in place: aiohttp's own read() of a bomb took 470 MB
+            while len(body) <= MOST_BYTES and (piece := await answer.content.read(PIECE_BYTES)):
+                body += piece
+            if len(body) > MOST_BYTES:
+                raise CrawlError(
+                    f"The API's answer is longer than {MOST_BYTES:,} bytes: try later."
+                )
+            return answer.status, answer.headers, bytes(body)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
         if unreachable is not None:

@@ -255,3 +255,16 @@ def test_redrive_all_finds_what_is_late_or_edited(database: Database, update: bo
     assert done.line("run: edited").startswith("1 (other content than stored")
     name = database.value("SELECT name FROM events WHERE id = %s", [edited])
     assert (name == "before") is not update
+
+
+def test_an_answer_that_is_no_page_costs_the_audit_a_sentence(database: Database) -> None:
+    """No traceback, whatever the API sends by then."""
+    with MockServer("--events", "400") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        total = ("--fault", "html:start=2,every=1")  # the first request is for the total
+        with MockServer("--events", "400", *total, port=0) as broken:
+            database.execute("UPDATE source SET api_base_url = %s", (broken.url,))
+            done = scrapy(broken, database, "verify", "--audit", "2")
+    assert done.status == 1
+    assert "Traceback" not in done.log, done.log
+    assert "The API's answer is no page (the body is HTML or XML, not JSON): try later." in done.log

@@ -77,3 +77,25 @@ def test_no_database_is_named(database: Database) -> None:
     done = check(wrong)
     assert done.returncode == 1
     assert done.stdout.startswith("The database can't be used")
+
+
+@pytest.mark.parametrize("beat", ["'infinity'", "'-infinity'", "'294276-01-01'", "NULL"])
+def test_a_heartbeat_that_no_crawl_writes_is_said(crawled: Database, beat: str) -> None:
+    """Another role's, without an end or in the future: unhealthy, with a sentence."""
+    crawled.execute("ALTER TABLE crawl_runs ALTER heartbeat_at DROP NOT NULL")
+    crawled.execute(f"UPDATE crawl_runs SET finished_at = NULL, heartbeat_at = {beat}")
+    done = check(crawled)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout in {
+        "The newest heartbeat isn't one that a crawl writes.\n",
+        *([done.stdout] if "can't be read" in done.stdout else []),  # before PostgreSQL 17
+    }
+
+
+def test_a_planted_table_is_not_evaluated(database: Database) -> None:
+    """A column of another type has its owner's cast: refused before anything is read."""
+    database.execute("CREATE TYPE kind AS ENUM ('now')")
+    database.execute("CREATE TABLE crawl_runs (id bigint, host kind, heartbeat_at timestamptz)")
+    done = check(database)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "has a table crawl_runs of another shape (host)" in done.stdout

@@ -6,9 +6,10 @@ cassette is there.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import scrapy
@@ -20,6 +21,7 @@ from scrapy.settings import Settings
 from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
 from datasync_crawler.items import EventPage
 from datasync_crawler.pipelines.normalize import NormalizePipeline
+from datasync_crawler.spiders import events as spider_module
 from datasync_crawler.spiders.events import EventsSpider
 
 if TYPE_CHECKING:
@@ -174,3 +176,35 @@ def test_a_key_that_the_api_repeats_is_kept_nowhere(
     assert spider.crawler.stats is not None
     said = f"{caplog.text} {spider.crawler.stats.get_stats()} {again.to_dict(spider=spider)}"
     assert "kanarienvogel" not in said
+
+
+@pytest.mark.parametrize("url", [f"{RECORDED}/full?offset=0&limit=20"], ids=["full"])
+def test_a_large_body_is_decoded_beside_the_loop(
+    spider: EventsSpider, response: Response, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a thread, so that leases and heartbeats go on; the page is the same."""
+    monkeypatch.setattr(spider_module, "MOST_IN_LOOP", 10)
+    threads = []
+
+    async def run_in_thread(work: Any, *args: Any) -> Any:
+        threads.append(work)
+        return await asyncio.to_thread(work, *args)
+
+    monkeypatch.setattr(spider_module, "run_in_thread", run_in_thread)
+    parsed: Any = parse(spider, response)
+    got = asyncio.run(parsed)
+    assert isinstance(got, EventPage)
+    assert len(threads) == 1
+    monkeypatch.undo()
+    assert got.ids == page(spider, response).ids
+
+
+@pytest.mark.parametrize("url", [f"{RECORDED}/full?offset=0&limit=20"], ids=["full"])
+def test_a_large_body_that_is_no_page_is_tried_again(
+    spider: EventsSpider, response: Response, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a short one is."""
+    monkeypatch.setattr(spider_module, "MOST_IN_LOOP", 10)
+    monkeypatch.setattr(spider_module, "run_in_thread", asyncio.to_thread)
+    parsed: Any = parse(spider, response.replace(body=b"[" * 20))
+    assert isinstance(asyncio.run(parsed), scrapy.Request)
