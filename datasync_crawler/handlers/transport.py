@@ -183,10 +183,13 @@ class _Tunnel(_TunnelingTCP4ClientEndpoint):
         """Scrapy's, with up to 64 kB a call."""
         super().processProxyResponse(data)
         answer = self._connectBuffer
-        if not self._tunnelReadyDeferred.called and len(answer) > MOST_HEADER_BYTES:
-            self._tunnelReadyDeferred.errback(
-                TunnelError(f"The proxy's answer is longer than {MOST_HEADER_BYTES:,} bytes")
-            )
-        found = self._responseMatcher.match(answer)
-        if self._tunnelReadyDeferred.called and not (found and found["status"] == b"200"):
+        if self._tunnelReadyDeferred.called:
+            found = self._responseMatcher.match(answer)
+            is_open = found is not None and found["status"] == b"200"
+        else:
+            is_open = len(answer) <= MOST_HEADER_BYTES
+        if not is_open and not self._tunnelReadyDeferred.called:
+            said = f"The proxy's answer is longer than {MOST_HEADER_BYTES:,} bytes"
+            self._tunnelReadyDeferred.errback(TunnelError(said))
+        if not is_open:
             self._protocol.transport.abortConnection()

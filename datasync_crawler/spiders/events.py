@@ -285,7 +285,7 @@ class EventsSpider(scrapy.Spider):
         try:
             return self._decoder.decode(body, max(LEAST_BOUND, 10 * ask.limit))
         except WireError as error:
-            return error
+            return error.with_traceback(None)  # its frames hold the body
 
     def _parsed(
         self, response: "Response", number: int, ask: Ask, wire: WirePage | WireError

@@ -8,8 +8,11 @@ from typing import Any
 
 from datasync_crawler.errors import TablesMissing
 from datasync_crawler.monitor.freshness import Freshness
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.reader import MOST_TEXT
+from datasync_crawler.store.runstats import read_seconds
 from datasync_crawler.store.statements import Statements, translating
 
 
@@ -20,7 +23,12 @@ def read_freshness(connector: Connector, schema_name: str) -> Freshness:
     nothing, no error.
     """
     row = _read(connector, schema_name, "freshness")
-    return Freshness(*row) if row else Freshness()
+    if row is None:
+        return Freshness()
+    now, complete_at, run_id, finished_at, reason, silent_s = row
+    finished_at, silent_s = map(read_seconds, (finished_at, silent_s))
+    reason = None if reason is None else printable(reason[:MOST_TEXT])
+    return Freshness(now, read_seconds(complete_at), run_id, finished_at, reason, silent_s)
 
 
 def read_newest_event(connector: Connector, schema_name: str) -> float | None:
@@ -28,8 +36,7 @@ def read_newest_event(connector: Connector, schema_name: str) -> float | None:
     none with an index on "timestamp". Raises the same.
     """
     row = _read(connector, schema_name, "newest_event")
-    newest: float | None = row[0] if row else None
-    return newest
+    return read_seconds(row[0]) if row else None
 
 
 def _read(connector: Connector, schema_name: str, name: str) -> tuple[Any, ...] | None:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,16 +130,13 @@ def api() -> Iterator[Api]:
 
 
 @contextmanager
-def probe(
-    api: Api, *paths: str, proxy: str = "", **settings: object
-) -> Iterator[subprocess.Popen[str]]:
+def probe(api: Api, *paths: str, **settings: object) -> Iterator[subprocess.Popen[str]]:
     own = {"API_BASE_URL": f"{api.address}/api/v1", "API_KEY": KEY, **settings}
     urls = [path if path.startswith("http") else api.address + path for path in paths]
-    proxied = {"https_proxy": proxy, "no_proxy": "" if proxy else "*"}
     process = subprocess.Popen(
         [sys.executable, "-c", PROBE, json.dumps(own), *urls],
         cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), **proxied},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "no_proxy": "*"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -252,63 +249,3 @@ def test_what_waits_can_be_told_to_stop(api: Api, path: str) -> None:
     assert stats["finish_reason"] == "shutdown"
     assert "retry/count" not in stats
     assert "Traceback" not in log
-
-
-class Proxy(ThreadingHTTPServer):
-    """A hostile one: answers CONNECT with *head*, then *piece* until the client hangs up."""
-
-    daemon_threads = True
-
-    def __init__(self, head: bytes, piece: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Tunnelled)
-        self.head, self.piece = head, piece
-        self.sent = 0
-        self.hung_up = threading.Event()
-
-
-class _Tunnelled(BaseHTTPRequestHandler):
-    server: Proxy
-
-    def do_CONNECT(self) -> None:
-        self.close_connection = True
-        self.connection.settimeout(LONGEST_S)
-        with suppress(ConnectionError):
-            self.connection.sendall(self.server.head)
-            while self.server.piece and self.server.sent < 50_000_000:
-                self.connection.sendall(self.server.piece)
-                self.server.sent += len(self.server.piece)
-            while self.connection.recv(1000):
-                pass
-        self.server.hung_up.set()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Quiet."""
-
-
-@pytest.mark.parametrize(
-    ("head", "piece"),
-    [
-        (b"HTTP/1.1 200 OK\r\n", b"X: " + b"x" * 1000 + b"\r\n"),
-        (b"", b"x" * 1000),
-        (b"HTTP/1.1 407 No\r\n\r\n", b""),
-        (b"", b""),
-    ],
-    ids=["headers without end", "a line without end", "refused", "silent"],
-)
-def test_a_hostile_proxy_costs_64_kb_and_no_connection(api: Api, head: bytes, piece: bytes) -> None:
-    """What it answers to CONNECT is bounded, and its connection is closed with the attempt, while
-    the crawl goes on.
-    """
-    with Proxy(head, piece) as proxy:
-        threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        through = f"http://127.0.0.1:{proxy.server_port}"
-        settings = {"RETRY_TIMES": 0, "DOWNLOAD_TIMEOUT": 1}
-        with probe(api, "https://api.example/x", "/hang", proxy=through, **settings) as process:
-            assert api.came.wait(LONGEST_S)
-            assert proxy.hung_up.wait(LONGEST_S)
-            assert process.poll() is None
-            process.send_signal(signal.SIGTERM)
-            _, _, log = report(process)
-        proxy.shutdown()
-    assert proxy.sent < 10_000_000  # with what the kernel holds
-    assert "Unhandled" not in log, log
