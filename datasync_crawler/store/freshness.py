@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import Any
 
 from datasync_crawler.errors import TablesMissing
-from datasync_crawler.monitor.freshness import Freshness
 from datasync_crawler.events.scan import printable
+from datasync_crawler.monitor.freshness import Freshness
 from datasync_crawler.store import schema
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.reader import MOST_TEXT

@@ -128,10 +128,8 @@ class TableView(msgspec.Struct, frozen=True):
 
 def run_lines(rows: Rows) -> list[RunLine]:
     """Rows of the statement `runs`."""
-    return [
-        RunLine(*_run_row(row), row[8] == "true", *map(runstats.read_count, row[9:]))
-        for row in rows
-    ]
+    read = [(*_run_row(row), row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
+    return [RunLine(*values) for values in read]
 
 
 def _run_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
