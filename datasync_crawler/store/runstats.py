@@ -3,6 +3,7 @@
 Pure. Stats with one wrong value are left out as a whole.
 """
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -77,7 +78,9 @@ def read_seconds(value: float | None) -> float | None:
     """A time or a span in seconds, moved into the years 1 to 9999: `infinity` and the year 294276
     are dates to PostgreSQL, and neither JSON nor Python has them.
     """
-    return None if value is None else min(max(value, _FIRST_S), _LAST_S)
+    if value is None or math.isnan(value):  # infinity - infinity
+        return None
+    return min(max(value, _FIRST_S), _LAST_S)
 
 
 def _decoded(text: str | None) -> dict[str, Any] | None:
