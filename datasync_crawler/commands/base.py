@@ -19,6 +19,7 @@ from scrapy.commands import ScrapyCommand
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from scrapy.settings import BaseSettings
 
@@ -73,6 +74,12 @@ def open_to_others(folder: str) -> str | None:
 
 
 Options = dict[str, dict[str, Any]]
+
+
+def _printable(line: str) -> str:
+    from datasync_crawler.events.scan import printable  # noqa: PLC0415  # commands load at every start
+
+    return printable(line)
 
 
 class OurCommand(ScrapyCommand):
@@ -176,7 +183,13 @@ class ConfiguredCommand(OurCommand):
             name = type(self).__module__.rpartition(".")[2]
             raise ConfigError(f"scrapy {name} doesn't know {args[0]!r}: see --help.")
 
+    def say(self, lines: Iterable[str]) -> None:
+        """Prints lines, without the control characters that an id or another role's text may hold:
+        a terminal would carry them out.
+        """
+        print("\n".join(map(_printable, lines)))
+
     def fail(self, sentence: object, status: int) -> None:
         """Prints the sentence on standard error and sets the exit status."""
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        print(f"datasync-crawler: {_printable(str(sentence))}", file=sys.stderr)
         self.exitcode = status

@@ -74,11 +74,11 @@ class Command(ConfiguredCommand):
                 values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
             print(json.dumps(values, ensure_ascii=False))
         else:
-            print("\n".join(report.proof_lines(figures)))
+            self.say(report.proof_lines(figures))
             if audited is not None:
-                print("\n".join(auditing.lines(audited)))
+                self.say(auditing.lines(audited))
             if excess:
-                print(excess)
+                self.say([excess])
         good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
