@@ -24,7 +24,7 @@ from conftest import free_port  # noqa: E402
 from crawling import crawl, start_crawl  # noqa: E402
 from dashboards import DashboardServer  # noqa: E402
 from databases import Database, Server  # noqa: E402
-from mockserver import MockServer  # noqa: E402
+from mockserver import MockProcess  # noqa: E402
 
 from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: E402
 
@@ -78,7 +78,7 @@ def filling(camera: Camera, server: Server) -> None:
     database = fresh(server, "filling")
     limits = ("--rate-limit", "6", "--rate-window", "12", "--latency-ms", "300")
     with (
-        MockServer("--events", "60000", *limits, "--fault", "bad-events:each=4000") as mock,
+        MockProcess("--events", "60000", *limits, "--fault", "bad-events:each=4000") as mock,
         DashboardServer(database) as page,
     ):
         camera.take(page.url, "empty")
@@ -123,7 +123,7 @@ def rejections(camera: Camera, server: Server) -> None:
     """A crawl whose every twentieth event can't be stored."""
     database = fresh(server, "rejections")
     with (
-        MockServer("--events", "20000", "--fault", "bad-events:each=20") as mock,
+        MockProcess("--events", "20000", "--fault", "bad-events:each=20") as mock,
         DashboardServer(database) as page,
     ):
         crawl(mock, database, *FAST)

@@ -80,7 +80,7 @@ class Command(ConfiguredCommand):
         if opts.nolog:
             extra.append("--nolog")
         psql = _psql_command(opts.set)
-        self.refuse(args)
+        self.check_no_arguments(args)
         processes = _whole(opts.processes, "--processes", 1, 64)
         assert self.settings is not None  # Scrapy sets it before run()
         before = last(self.settings) or Mock()

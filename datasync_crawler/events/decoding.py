@@ -160,10 +160,6 @@ class PageDecoder:
         raws, _facts = self._cut(body.removeprefix(_BOM), len(body))
         return [bytes(raws[index]) for index in indexes]
 
-    def raw_event(self, body: bytes, index: int) -> bytes:
-        """The exact bytes of one event: see raw_events."""
-        return self.raw_events(body, [index])[0]
-
     def _may_hold(self, body: bytes, begin: bytes, uncounted: int, most_events: int) -> bool:
         """Whether the list may be built, because it is short or was counted. Raises WireError."""
         if len(body) <= uncounted or body.count(begin) <= _MOST_EVENTS:

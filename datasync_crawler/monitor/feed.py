@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from datasync_crawler import stats as stat
 from datasync_crawler.monitor import board
 from datasync_crawler.store.connection import STORE_ERRORS
 from datasync_crawler.store.reader import DashboardReader, LedgerView, Process, Run
@@ -182,7 +183,7 @@ def _version(run: Run | None) -> object:
     """A value that changes when the ledger may have: a page committed, a run begun or ended."""
     if run is None:
         return "none"
-    pages = run.stats.get("pages/committed"), run.stats.get("crawl/total")
+    pages = run.stats.get(stat.PAGES_COMMITTED), run.stats.get(stat.TOTAL)
     return run.id, *pages, board.phase(run)
 
 

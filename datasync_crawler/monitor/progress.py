@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from datasync_crawler import stats as stat
+
 #: The span of the current rate, in seconds.
 RATE_WINDOW_S: Final = 10.0
 #: A longer time that is left, in seconds, has no date: totals may be anything.
@@ -71,9 +73,9 @@ class Meter:
 
     def read(self, now: float, wall: float, stats: Mapping[str, Any], *, gaps: int = 0) -> Figures:
         """The figures at *now*, from Scrapy's stats."""
-        received, pages = stats.get("events/received", 0), stats.get("pages/committed", 0)
-        others = stats.get("crawl/received_by_others", 0)
-        total, done = stats.get("crawl/total"), stats.get("crawl/covered", 0) + others
+        received, pages = stats.get(stat.RECEIVED, 0), stats.get(stat.PAGES_COMMITTED, 0)
+        others = stats.get(stat.RECEIVED_BY_OTHERS, 0)
+        total, done = stats.get(stat.TOTAL), stats.get(stat.COVERED, 0) + others
         rate_now, rate_mean = self._rates(now, received + others)
         api, left_s = traffic(wall, stats), None
         if total is not None:
@@ -82,21 +84,21 @@ class Meter:
             requests = math.ceil((total - done) * pages / received) if pages and received else 0
             limited_s = limited_left_s(requests, api)
             # After a first pause the limit decides: the mean rate rises and falls with its windows.
-            binds = stats.get("rate_limit/pauses", 0) > 0
+            binds = stats.get(stat.PAUSES, 0) > 0
             if limited_s is not None and (binds or limited_s > (left_s or 0.0)):
                 left_s = limited_s
         return Figures(
             total=total,
             done=done,
-            rejected=stats.get("events/rejected", 0),
+            rejected=stats.get(stat.REJECTED, 0),
             rate_now=rate_now,
             rate_mean=rate_mean,
             left_s=left_s,
             gaps=gaps,
             traffic=api,
             ends_at=None if left_s is None else wall + left_s,
-            retries=stats.get("retry/count", 0),
-            processes=stats.get("crawl/processes", 1),
+            retries=stats.get(stat.RETRIES, 0),
+            processes=stats.get(stat.PROCESSES, 1),
             page_size=round(received / pages) if pages else None,
             follows=follows(wall, stats),
             trouble=trouble(wall, stats),
@@ -114,36 +116,36 @@ class Meter:
 
 def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
     """The traffic at *wall*, from the stats ``rate_limit/…``; times there are epoch seconds."""
-    reset_at, paused_until = stats.get("rate_limit/reset_at"), stats.get("rate_limit/paused_until")
+    reset_at, paused_until = stats.get(stat.LIMIT_RESET_AT), stats.get(stat.PAUSED_UNTIL)
     paused_for_s = 0.0 if paused_until is None else max(0.0, paused_until - wall)
     reset_in_s = None if reset_at is None else max(0.0, reset_at - wall)
     return Traffic(
-        in_flight=stats.get("rate_limit/in_flight", 0),
-        limit=stats.get("rate_limit/limit"),
+        in_flight=stats.get(stat.IN_FLIGHT, 0),
+        limit=stats.get(stat.LIMIT),
         # The rest of a window that is over isn't the next one's.
-        remaining=None if reset_in_s == 0 else stats.get("rate_limit/remaining"),
+        remaining=None if reset_in_s == 0 else stats.get(stat.LIMIT_REMAINING),
         reset_in_s=reset_in_s or None,
         paused_for_s=paused_for_s,
-        pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
-        window_s=stats.get("rate_limit/window_s"),
+        pause_reason=stats.get(stat.PAUSE_REASON, "") if paused_for_s else "",
+        window_s=stats.get(stat.LIMIT_WINDOW_S),
     )
 
 
 def follows(wall: float, stats: Mapping[str, Any]) -> str:
     """When a run with FOLLOW looks again; "" while it looks, and for any other run."""
-    next_at = stats.get("crawl/next_look_at")
+    next_at = stats.get(stat.NEXT_LOOK_AT)
     if next_at is None:
         return ""
-    state = "up to date" if stats.get("crawl/complete") else "not up to date"
+    state = "up to date" if stats.get(stat.COMPLETE) else "not up to date"
     return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
 
 
 def trouble(wall: float, stats: Mapping[str, Any]) -> str:
     """What gets no answer, as in "can't reach api.example.com: try 2 of 4, next in 3 s"."""
-    said = stats.get("retry/trouble")
+    said = stats.get(stat.TROUBLE)
     if not said:
         return ""
-    left_s = stats.get("retry/next_at", 0.0) - wall
+    left_s = stats.get(stat.NEXT_TRY_AT, 0.0) - wall
     return f"{said}, next in {duration(left_s)}" if left_s >= 0.5 else str(said)
 
 
@@ -151,10 +153,10 @@ def ended(reason: str, stats: Mapping[str, Any]) -> str:
     """The finish reason of a run. One with FOLLOW has no end of its own: a signal after a complete
     look finishes it, as that look would have.
     """
-    stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
+    stays = stats.get(stat.FOLLOW_S) is not None and stats.get(stat.COMPLETE) is True
     if not (stays and reason == "shutdown"):
         return reason
-    return "too_many_rejected" if stats.get("crawl/too_many_rejected") else "finished"
+    return "too_many_rejected" if stats.get(stat.TOO_MANY_REJECTED) else "finished"
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -365,25 +367,25 @@ class Outcome:
 
 def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
     """How a run ended, from Scrapy's stats."""
-    reread = stats.get("events/reread", 0)
+    reread = stats.get(stat.REREAD, 0)
     return Outcome(
         reason=reason,
-        complete=stats.get("crawl/complete", False),
-        total=stats.get("crawl/total"),
-        stored=stats.get("crawl/stored"),
-        received=stats.get("events/received", 0),
-        inserted=stats.get("events/inserted", 0),
-        duplicates=stats.get("events/duplicates", 0) - reread,
-        changed=stats.get("events/changed", 0),
+        complete=stats.get(stat.COMPLETE, False),
+        total=stats.get(stat.TOTAL),
+        stored=stats.get(stat.STORED),
+        received=stats.get(stat.RECEIVED, 0),
+        inserted=stats.get(stat.INSERTED, 0),
+        duplicates=stats.get(stat.DUPLICATES, 0) - reread,
+        changed=stats.get(stat.CHANGED, 0),
         reread=reread,
-        rejected_now=stats.get("crawl/rejected_now"),
-        rejected=stats.get("events/rejected", 0),
+        rejected_now=stats.get(stat.REJECTED_NOW),
+        rejected=stats.get(stat.REJECTED, 0),
         seconds=seconds,
-        missing=stats.get("crawl/missing"),
-        asides=tuple(stats.get("crawl/asides", "").splitlines()),
-        rerun=stats.get("crawl/rerun", True),
-        total_found=stats.get("crawl/total_found", False),
-        sentence=stats.get("crawl/stop_sentence"),
+        missing=stats.get(stat.MISSING),
+        asides=tuple(stats.get(stat.ASIDES, "").splitlines()),
+        rerun=stats.get(stat.RERUN, True),
+        total_found=stats.get(stat.TOTAL_FOUND, False),
+        sentence=stats.get(stat.STOP_SENTENCE),
     )
 
 

@@ -347,19 +347,26 @@ def cut_all() -> None:
 def is_connection_lost(error: psycopg2.Error) -> bool:
     """Whether *error* means that the connection (not the statement) has failed.
 
-    Without a SQLSTATE libpq noticed it. With one the server sent it: class 08, 57P01–57P05
-    (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction), 25006 (a standby
-    took over) and 53300 (too many connections).
+    Without a SQLSTATE libpq noticed it; of a connection that was reset behind a notice, psycopg2
+    raises DatabaseError itself and calls the connection open. With one the server sent it: class
+    08, 57P01–57P05 (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction),
+    25006 (a standby took over) and 53300 (too many connections).
     """
     code = error.pgcode
     if code is None:
-        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+        lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+        return isinstance(error, lost) or type(error) is psycopg2.DatabaseError
     return code.startswith((errorcodes.CLASS_CONNECTION_EXCEPTION, "57P")) or code in {
         "25006",
         "25P03",
         "25P04",
         "53300",
     }
+
+
+def is_out_of_resources(error: psycopg2.Error) -> bool:
+    """Whether the server lacks something: class 53, which is disk, memory or connections."""
+    return (error.pgcode or "").startswith(errorcodes.CLASS_INSUFFICIENT_RESOURCES)
 
 
 def describe(error: psycopg2.Error) -> str:

@@ -3,19 +3,16 @@
 Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import psycopg2
 
 from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
 from datasync_crawler.events.scan import printable
-from datasync_crawler.store import runstats, schema
-from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.store import runstats
+from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.statements import Rows, Statements
-
-if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection  # noqa: N812
 
 #: A statement that takes longer is cancelled, in milliseconds: the page must not burden the server.
 STATEMENT_TIMEOUT_MS: Final = 20_000
@@ -25,8 +22,7 @@ MOST_ROWS: Final = 4_000_000
 MOST_TEXT: Final = 255
 #: Runs in the page's list.
 MOST_RUNS: Final = 50
-#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
-#: Ten beats.
+#: Seconds without a heartbeat after which a run has crashed or lost the database. Ten beats.
 SILENT_AFTER_S: Final = 10.0
 
 
@@ -165,14 +161,16 @@ def process_rows(rows: Rows) -> list[Process]:
 class DashboardReader:
     """Reads on a connection of its own, from one thread at a time.
 
-    Each call raises psycopg2.Error or CrawlError when the database is away; the next one opens a
-    new connection. Before the first crawl there are no tables: then results are empty.
+    Each call raises CrawlError when the database is away; the next one opens a new connection.
+    Before the first crawl there are no tables: then results are empty.
     """
 
     def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
         self._schema = schema_name
-        self._statements = Statements(("runlist", "dashboard"), schema_name, self._connect)
+        self._statements = Statements.read_only(
+            ("runlist", "dashboard"), schema_name, connector, timeout_ms=STATEMENT_TIMEOUT_MS
+        )
 
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
@@ -263,16 +261,6 @@ class DashboardReader:
     def cut(self) -> None:
         """From another thread: ends a call that a hanging server would never end."""
         self._statements.cut()
-
-    def _connect(self) -> "Connection":
-        connection = self._connector.connect_to_read(statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-        try:
-            connection.autocommit = True
-            schema.refuse_strange_columns(connection, self._schema)
-        except BaseException:
-            close_quietly(connection)
-            raise
-        return connection
 
     def _fetch(self, name: str, /, **params: Any) -> Rows:
         try:

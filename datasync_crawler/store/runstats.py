@@ -8,13 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
+from datasync_crawler import stats as stat
+
 #: Groups whose values are all numbers; ``crawl/`` also holds text.
 NUMBERS: Final = frozenset(
     {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
      "throttle"}
 )  # fmt: skip
 #: The one text among the numbers of its group.
-PAUSE_REASON: Final = "rate_limit/pause_reason"
+PAUSE_REASON: Final = stat.PAUSE_REASON
 #: Above every figure of a run. JSON has no bound; a bigint and a float have.
 _MOST: Final = 2**63
 
@@ -98,9 +100,9 @@ def _is_fit(name: str, value: object) -> bool:
         return _converts(value, _Ranges)
     if name == "under_way":  # of version 0.1.0
         return _converts(value, list[tuple[int, int]])
-    if name == "crawl/complete":
+    if name == stat.COMPLETE:
         return isinstance(value, bool)
-    if name != PAUSE_REASON and (group in NUMBERS or name == "crawl/total"):
+    if name != PAUSE_REASON and (group in NUMBERS or name == stat.TOTAL):
         return _is_number(value)
     return value is None or isinstance(value, str | bool) or _is_number(value)
 

@@ -135,7 +135,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 
 def measured(hostile: Hostile, database: Database, *args: str) -> tuple[Crawled, int]:
     """A crawl, and the most memory that its process had, in bytes."""
-    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=8", "-s", "RETRY_TIMES=1",
+    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=8", "-s", "RETRY_TIMES=0",
                 "-s", "RETRY_BACKOFF_BASE=0.01", "-s", "PAGINATION=offset", *args]  # fmt: skip
     env = {"API_BASE_URL": f"http://127.0.0.1:{hostile.server_port}", "API_KEY": API_KEY}
     with start_crawl(None, database, *settings, env=env) as process:

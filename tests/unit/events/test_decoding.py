@@ -39,7 +39,7 @@ def refused(served: bytes) -> str:
     assert page.indexes == [0, 2]
     assert (page.received, page.total) == (3, 3)
     assert [(r.index, r.raw) for r in page.rejections] == [(1, served)]
-    assert DECODER.raw_event(body, 1) == served
+    assert DECODER.raw_events(body, [1]) == [served]
     return page.rejections[0].reason
 
 
@@ -115,11 +115,11 @@ def test_the_slower_roads_give_the_same_page() -> None:
         (b'{"id":"\xed\xa0\x80"}', "event: invalid UTF-8"),
         (
             b'{"id":"a","name":"\\u0000"}',
-            "event: holds \\u0000, a character that PostgreSQL has not",
+            "event: holds \\u0000, which PostgreSQL can't store",
         ),
         (
             b'{"id":"a","x":{"y":"\\\\\\u0000"}}',
-            "event: holds \\u0000, a character that PostgreSQL has not",
+            "event: holds \\u0000, which PostgreSQL can't store",
         ),
         (b'{"id":"a","name":7,"timestamp":' + b"9" * 5000 + b"}", "timestamp: a number of too "),
         (b'{"id":"a","properties":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "event: nested too"),
@@ -234,6 +234,7 @@ def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
         (b'{"data":[{"id":"a}]}', "the body is cut short"),
         (b"[", "the body is cut short"),
         (b'"', "the body is cut short"),
+        (b'{"data":[NaN],"meta":"cut', "the body is cut short"),
         (b'{"data":' + b"[" * 100_000, "the body is cut short"),
         (b"[]]", "the body is not JSON: something follows its end"),
         (b"[{},]", "the body is not JSON: malformed between its events"),
@@ -286,7 +287,7 @@ def test_list_and_total_are_found_by_their_paths(event: bytes) -> None:
         decoder = PageDecoder(PageFormat(events_key, total_key))
         page = decoder.decode(body % event)
         assert (ids(page), page.total) == (["a"], 9)
-        assert decoder.raw_event(body % event, 0) == b'{"id":"a"}'
+        assert decoder.raw_events(body % event, [0]) == [b'{"id":"a"}']
         bare = decoder.decode(b" " * 100 + b"[%b]" % event)
         assert (ids(bare), bare.total) == (["a"], None)
     assert why_not(b'{"data":[]}', BARE) == "the body has no list"

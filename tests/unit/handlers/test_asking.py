@@ -11,7 +11,6 @@ import brotli
 import pytest
 from scrapy.settings import Settings
 
-from datasync_crawler.commands.answers import page_in
 from datasync_crawler.config import Config
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.handlers import asking
@@ -60,4 +59,4 @@ def test_a_page_far_longer_than_asked_for_is_refused() -> None:
     """As in a crawl, before it is built."""
     events = b'{"data":[' + b'{"id":"a"},' * 100_000 + b'{"id":"b"}]}'
     with pytest.raises(CrawlError, match="holds more than 100,000 events"):
-        page_in(events, config("http://127.0.0.1:1"))
+        asking.decoded(events, config("http://127.0.0.1:1"))

@@ -21,6 +21,7 @@ from scrapy.settings import Settings
 from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
 from datasync_crawler.events.decoding import WireError
 from datasync_crawler.items import EventPage
+from datasync_crawler.monitor.progress import Meter
 from datasync_crawler.pipelines.normalize import NormalizePipeline
 from datasync_crawler.spiders import events as spider_module
 from datasync_crawler.spiders.events import EventsSpider
@@ -208,3 +209,11 @@ def test_a_refusal_holds_no_body(spider: EventsSpider) -> None:
     refusal = spider._decode(b"[", ASK)
     assert isinstance(refusal, WireError)
     assert refusal.__traceback__ is None
+
+
+def test_what_others_received_is_counted_once(spider: EventsSpider) -> None:
+    """The ledger is read again when another process has taken the plan over: it holds theirs."""
+    spider.crawler.stats.set_value("crawl/total", 1000)
+    spider.crawler.stats.set_value("crawl/received_by_others", 500)
+    spider._planning._report_covered(700)
+    assert Meter(0.0).read(1.0, 0.0, spider.crawler.stats.get_stats()).done == 700

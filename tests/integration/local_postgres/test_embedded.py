@@ -28,7 +28,7 @@ from datasync_crawler.local_postgres import home as homes
 from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 from datasync_crawler.store import local
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="switches users, which only root may")

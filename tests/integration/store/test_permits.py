@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,3 +182,52 @@ def test_the_log_of_grants_stays_short(room: Room) -> None:
         one.take(ask(1, [[1000, 3600.0]]))
     assert room.query("SELECT jsonb_array_length(grants) <= 70 FROM rate_limits") == [(True,)]
     assert one.take(ask(1000, [[1000, 3600.0]])).granted == 700
+
+
+def test_a_shortened_log_lets_no_grant_leave_its_window_early(room: Room) -> None:
+    """Grants that have become one entry count from the last of them."""
+    one, granted = memory(room), []
+    for _ in range(70):
+        assert one.take(ask(1, [[1000, 1.0]])).granted == 1
+        granted.append(room.query("SELECT (grants->-1->>0)::float8 FROM rate_limits")[0][0])
+    ((log,),) = room.query("SELECT grants FROM rate_limits")
+    assert len(log) < 65
+    kept = sorted(at for at, _, number in log for _ in range(number))
+    assert len(kept) == 70
+    assert all(later >= at for later, at in zip(kept, granted, strict=True))
+
+
+def test_the_wait_is_for_the_first_grant_that_leaves_room(room: Room) -> None:
+    one = memory(room)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    shift(room, 4)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    assert 5 < one.take(ask(1, [[2, 10.0]])).wait_s <= 6
+
+
+def test_a_grant_is_dated_behind_the_wait_for_the_row(room: Room) -> None:
+    """Else a grant that has waited would leave its window too early."""
+    one = memory(room)
+    one.take(ask(1, [[5, 60.0]]))
+    held = room.database.connect()
+    held.autocommit = False
+    with held.cursor() as cursor, ThreadPoolExecutor(1) as thread:
+        cursor.execute("SELECT 1 FROM rate_limits FOR UPDATE")
+        taking = thread.submit(one.take, ask(1, [[5, 60.0]]))
+        time.sleep(0.5)
+        released_s = room.query("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
+        held.rollback()
+        assert taking.result().granted == 1
+    held.close()
+    assert room.query("SELECT (grants->-1->>0)::float8 >= %s FROM rate_limits", (released_s,)) == [
+        (True,)
+    ]
+
+
+def test_a_request_that_may_arrive_late_counts_from_then_on(room: Room) -> None:
+    one = memory(room)
+    assert one.take(ask(1, [[1, 10.0]], latency_s=5.0)).granted == 1
+    shift(room, 12)
+    answer = one.take(ask(1, [[1, 10.0]]))
+    assert answer.granted == 0
+    assert 2 < answer.wait_s <= 3
