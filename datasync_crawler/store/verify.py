@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from datasync_crawler.crawl.values import Proof, Range
 from datasync_crawler.errors import CrawlError, TablesMissing
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
 from datasync_crawler.store.reader import SILENT_AFTER_S, Process, RunLine, process_rows, run_lines
@@ -110,7 +111,7 @@ class ProofReader:
             rows = []
         if not rows:
             raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.")
-        return rows[0][0], rows[0][1]
+        return printable(rows[0][0] or ""), rows[0][1]
 
     def figures(self, source: str, total: int | None, said_by: str) -> LedgerFigures:
         """All figures, compared with *total* (in events)."""
@@ -155,7 +156,9 @@ class ProofReader:
 
     def reasons(self) -> list[tuple[str, int]]:
         """The commonest reasons of rejections, with their numbers; the rest as one."""
-        rows = [(row[0], row[1]) for row in self._statements.run("rejection_reasons")]
+        rows = [
+            (printable(row[0] or ""), row[1]) for row in self._statements.run("rejection_reasons")
+        ]
         shown, rest = rows[:MOST_REASONS], rows[MOST_REASONS:]
         events = sum(number for _, number in rest)
         return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]

@@ -260,3 +260,32 @@ def test_redrive_all_finds_what_is_late_or_edited(database: Database, update: bo
     assert done.line("run: edited").startswith("1 (other content than stored")
     name = database.value("SELECT name FROM events WHERE id = %s", [edited])
     assert (name == "before") is not update
+
+
+def test_an_answer_that_is_no_page_costs_the_audit_a_sentence(database: Database) -> None:
+    """No traceback, whatever the API sends by then."""
+    with MockServer("--events", "400") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        total = ("--fault", "html:start=2,every=1")  # the first request is for the total
+        with MockServer("--events", "400", *total, port=0) as broken:
+            database.execute("UPDATE source SET api_base_url = %s", (broken.url,))
+            done = scrapy(broken, database, "verify", "--audit", "2")
+    assert done.status == 1
+    assert "Traceback" not in done.log, done.log
+    assert "The API's answer is no page (the body is HTML or XML, not JSON): try later." in done.log
+
+
+def test_ids_are_shown_without_control_characters(database: Database) -> None:
+    """An id is text as the API served it: on a terminal it would be carried out."""
+    with MockServer("--events", "20") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        database.execute("UPDATE proofs SET head_id = %s, tail_id = %s", ("\x1b[2J", "a\nforged"))
+        done = scrapy(mock, database, "verify", "--offline")
+        moved = scrapy(
+            mock, database, "source", "--move-to", mock.url.replace("127.0.0.1", "localhost")
+        )
+    assert done.status == 0, done.log
+    assert "  head             [2J\n" in done.log
+    assert "  tail            a forged\n" in done.log
+    assert moved.status == 2
+    assert "\x1b" not in moved.log, moved.log
