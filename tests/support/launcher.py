@@ -110,6 +110,7 @@ def main() -> None:
     """The launcher, and in its forks the program."""
     for name in MODULES:
         importlib.import_module(name)
+    assert not {"datasync_crawler", "twisted.internet.reactor"} & sys.modules.keys()
     gc.freeze()  # so that a collection in a fork leaves the pages shared
     with socket.socket(fileno=int(sys.argv[1])) as orders:
         found = _serve(orders)
