@@ -365,6 +365,11 @@ def is_connection_lost(error: psycopg2.Error) -> bool:
     }
 
 
+def is_out_of_resources(error: psycopg2.Error) -> bool:
+    """Whether the server lacks something: class 53, which is disk, memory or connections."""
+    return (error.pgcode or "").startswith(errorcodes.CLASS_INSUFFICIENT_RESOURCES)
+
+
 def describe(error: psycopg2.Error) -> str:
     """The server's message in one line, for the log."""
     primary = error.diag.message_primary if error.diag else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -18,6 +17,7 @@ class Server:
 
     def __init__(self, params: Mapping[str, str]) -> None:
         self.params = dict(params)
+        self._kept: Connection | None = None
 
     @classmethod
     def from_url(cls, url: str) -> Server:
@@ -31,7 +31,24 @@ class Server:
 
     def execute(self, statement: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Runs one statement and gives its rows, if it has any."""
-        with closing(self.connect()) as connection, connection.cursor() as cursor:
+        try:
+            return self._run(statement, params)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            if self._kept is None or not self._kept.closed:
+                raise
+        return self._run(statement, params)  # the server was stopped since the last statement
+
+    def close(self) -> None:
+        """Closes the connection that `execute` keeps."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _run(self, statement: str, params: Any) -> list[tuple[Any, ...]]:
+        # Kept: tests poll, and a connection for each look costs more than the look.
+        if self._kept is None or self._kept.closed:
+            self._kept = self.connect()
+        with self._kept.cursor() as cursor:
             cursor.execute(statement, params)
             return cursor.fetchall() if cursor.description else []
 
