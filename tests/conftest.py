@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import uuid
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from databases import Database, Server
+from databases import Server, own_database
 from hypothesis import HealthCheck, settings
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from databases import Database
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -35,14 +36,6 @@ settings.load_profile("ours")
 
 # A shell's background job ignores SIGINT, and each process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")
@@ -69,16 +62,6 @@ def server() -> Iterator[Server]:
         found.execute("SELECT pg_reload_conf()")
         yield found
     running.release()
-
-
-@contextmanager
-def own_database(server: Server, template: str = "template1") -> Iterator[Database]:
-    """A database of one's own, a copy of *template*; dropped afterwards."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    with closing(Database({**server.params, "dbname": name})) as made:
-        yield made
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import own_database
 from crawling import EPOCH, PROJECT, crawl, environment
+from databases import own_database
 from mockserver import MockServer
 from test_verify import SETTINGS, scrapy
 

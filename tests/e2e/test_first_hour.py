@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import certificates
 import pytest
 from certificates import Authority
-from conftest import free_port
 from crawling import PROJECT, crawl, environment, run_scrapy
 from mockserver import MockServer
+from ports import free_port
 from support_servers import Answer, serving
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import own_database
 from crawling import Crawled, assert_equals_truth, crawl, environment, run_scrapy
+from databases import own_database
 from faults.truth import truths
 from mockserver import MockServer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -9,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class Server:
@@ -70,3 +72,13 @@ class Database(Server):
             "password": "DB_PASSWORD",
         }
         return {names[key]: value for key, value in self.params.items() if key in names}
+
+
+@contextmanager
+def own_database(server: Server, template: str = "template1") -> Iterator[Database]:
+    """A database of one's own, a copy of *template*; dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    with closing(Database({**server.params, "dbname": name})) as made:
+        yield made
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
