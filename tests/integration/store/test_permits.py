@@ -167,6 +167,33 @@ def test_what_is_left_by_the_servers_word_is_left_for_all(room: Room) -> None:
     assert other.take(ask(4, [])).granted == 0
 
 
+def test_an_answer_to_an_earlier_request_raises_nothing(room: Room) -> None:
+    """Its request was sent before the answer that says less had come."""
+    one, other = memory(room), memory(room)
+    one.take(ask(0, [], remaining=2, reset_in_s=20.0, sent_age_s=0.1))
+    other.take(ask(0, [], remaining=5, reset_in_s=20.0, sent_age_s=10.0))
+    assert other.take(ask(9, [])).granted == 2
+
+
+def test_a_success_before_the_end_of_a_pause_does_not_end_it(room: Room) -> None:
+    one, other = memory(room), memory(room)
+    one.take(ask(0, [], paused_s=30.0))
+    other.take(ask(0, [], accepted=1, resumed=True))
+    assert other.take(ask(1, [])).granted == 0
+
+
+def test_what_a_dead_process_had_is_spent_until_the_window_ends(room: Room) -> None:
+    """And no longer: the probe of the next window has it all."""
+    dead, other = memory(room), memory(room)
+    other.take(ask(0, [], remaining=3, reset_in_s=5.0, sent_age_s=0.1))
+    assert dead.take(ask(3, [])).granted == 3
+    assert other.take(ask(1, [])).granted == 0
+    shift(room, 8)
+    assert other.take(ask(9, [])).granted == 1
+    report = {"answered": 1, "accepted": 1, "remaining": 9, "reset_in_s": 5.0, "sent_age_s": 0.0}
+    assert other.take(ask(9, [], **report)).granted == 9
+
+
 def test_what_was_learned_and_accepted_is_everybodys(room: Room) -> None:
     one, other = memory(room), memory(room)
     one.take(ask(0, [], accepted=7, learned=[4, 2.5]))
