@@ -19,7 +19,7 @@ from w3lib.url import file_uri_to_path
 from datasync_crawler import stats as stat
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import OurCommand, open_to_others
-from datasync_crawler.errors import ConfigError, CrawlError
+from datasync_crawler.errors import STOPPED_EARLY, ConfigError, CrawlError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
 
@@ -64,8 +64,7 @@ class Command(OurCommand, ScrapyCrawl):
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Runs the crawl and sets the exit status."""
-        if len(args) != 1:
-            raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
+        _check_words(args)
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
         from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _checked
@@ -86,11 +85,7 @@ class Command(OurCommand, ScrapyCrawl):
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
         except KeyboardInterrupt:  # later ones are Scrapy's
-            print(
-                "datasync-crawler: Stopped before the crawl had begun; what earlier runs have "
-                "committed is safe. Run the same command again: it goes on where it was.",
-                file=sys.stderr,
-            )
+            print(f"datasync-crawler: {STOPPED_EARLY}", file=sys.stderr)
             self.exitcode = 1
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
@@ -115,6 +110,10 @@ class Command(OurCommand, ScrapyCrawl):
         self.crawler_process.crawl(crawler, **arguments)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
+        stats = crawler._stats  # as in exit_status
+        if stats is None or stats.get_value("finish_reason") is None:
+            # A signal while the database was connected to: no component knows of an end.
+            print(f"datasync-crawler: {STOPPED_EARLY}", file=sys.stderr)
 
 
 def _check_scrapys(settings: "Settings") -> None:
@@ -142,6 +141,17 @@ def _check_scrapys(settings: "Settings") -> None:
 
 def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
+
+
+def _check_words(words: list[str]) -> None:
+    """Raises UsageError unless there is one word, the spider's name."""
+    if not words:
+        raise UsageError("scrapy crawl takes the spider's name: scrapy crawl events")
+    if len(words) > 1:
+        wrong = next((word for word in words if word.startswith("-") or "=" in word), words[1])
+        raise UsageError(
+            f"{wrong!r} isn't an option: a setting is given as -s NAME=value, such as -s WORKERS=4."
+        )
 
 
 def _check_spider(spider: str, spiders: list[str]) -> None:

@@ -14,7 +14,7 @@ from scrapy.utils.asyncio import AsyncioLoopingCall
 from datasync_crawler import stats as stat
 from datasync_crawler.app import Component
 from datasync_crawler.extensions.flight import Flight
-from datasync_crawler.monitor import progress
+from datasync_crawler.monitor import progress, summary
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -28,7 +28,7 @@ PANEL_INTERVAL_S: Final = 0.5
 
 
 class Progress(Component):
-    """Shows the figures and lines of `monitor.progress`."""
+    """Shows the figures and lines of `monitor.progress` and `monitor.summary`."""
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
@@ -67,7 +67,7 @@ class Progress(Component):
             self._loop.stop()
         lasted_s = time.monotonic() - self._started_at
         stats = self._crawler.stats.get_stats()
-        outcome = progress.outcome(progress.ended(reason, stats), lasted_s, stats)
+        outcome = summary.outcome(progress.ended(reason, stats), lasted_s, stats)
         panel, self._panel = self._panel, None
         if panel is not None:
             panel.stop()
@@ -76,9 +76,9 @@ class Progress(Component):
                 ("the rows", f"table {schema}.events: scrapy psql opens it"),
                 ("next", "scrapy verify" if outcome.complete else "scrapy status"),
             ]
-            panel.summary([*progress.rows(outcome), *whereabouts], progress.verdict(outcome))
+            panel.summary([*summary.rows(outcome), *whereabouts], summary.verdict(outcome))
         if panel is None or self._crawler.settings.get("LOG_FILE"):
-            for line in progress.summary(outcome):
+            for line in summary.summary(outcome):
                 # A warning, so that LOG_LEVEL=WARNING shows it.
                 missing = line.startswith("NOT complete")
                 logger.log(logging.WARNING if missing else logging.INFO, "%s", line)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from datasync_crawler import stats as stat
-from datasync_crawler.monitor import progress
+from datasync_crawler.monitor import progress, summary
 from datasync_crawler.store.reader import (
     SILENT_AFTER_S,
     Example,
@@ -84,7 +84,7 @@ def _words(run: Run) -> list[str]:
             f"No heartbeat for {silent}: the crawl has crashed or is cut off from the database.",
             "What was committed is safe. Run the same command again: it resumes where it stopped.",
         ]
-    said = progress.verdict(progress.outcome(str(run.finish_reason), run.lasted_s, run.stats))
+    said = summary.verdict(summary.outcome(str(run.finish_reason), run.lasted_s, run.stats))
     return [text[0].upper() + text[1:] for text in said]
 
 
@@ -106,6 +106,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "phase": phase(run),
         "reason": run.finish_reason,
         "words": words(run),
+        "malformed": run.malformed,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "lasted_s": run.lasted_s,

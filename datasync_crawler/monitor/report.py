@@ -12,7 +12,8 @@ import msgspec
 
 from datasync_crawler.api import shapes
 from datasync_crawler.monitor.board import phase
-from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
+from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.monitor.summary import EDITED, kept
 from datasync_crawler.store.reader import Process, RunLine
 from datasync_crawler.store.verify import MOST_NAMED, LedgerFigures
 

@@ -111,7 +111,8 @@ class Example(msgspec.Struct, frozen=True):
 class TableView(msgspec.Struct, frozen=True):
     """The table events: bytes, rows by day (UTC) and by type, its newest five events.
 
-    `percent`: the share of its blocks that the counts and the events are of.
+    `percent`: the share of its blocks that the counts and the events are of. `unread`: why neither
+    could be read; "" when they were.
     """
 
     heap: int
@@ -120,6 +121,7 @@ class TableView(msgspec.Struct, frozen=True):
     days: list[tuple[str, int]]
     types: list[tuple[str, int]]
     newest: list[tuple[float, str, str | None, str | None, str | None]]
+    unread: str = ""
 
 
 def run_lines(rows: Rows) -> list[RunLine]:
@@ -229,14 +231,14 @@ class DashboardReader:
         )
 
     def table(self) -> TableView | None:
-        """What is stored, of a sample if the table is large; None if it can't be read in time."""
+        """What is stored, of a sample if the table is large; None before the first crawl."""
         heap, indexes, rows = self._fetch("sizes", schema=self._schema)[0]
         percent = min(100.0, 100.0 * MOST_ROWS / max(rows, 1))
         try:
             counts = self._fetch("rows_by", percent=percent)
             newest = self._fetch("newest_events", percent=percent)
-        except (DatabaseRefused, _TooSlow):
-            return None
+        except (DatabaseRefused, _TooSlow) as error:
+            return TableView(heap, indexes, percent, [], [], [], unread=str(error))
         return TableView(
             heap=heap,
             indexes=indexes,

@@ -15,8 +15,8 @@ NUMBERS: Final = frozenset(
     {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
      "throttle"}
 )  # fmt: skip
-#: The one text among the numbers of its group.
-PAUSE_REASON: Final = stat.PAUSE_REASON
+#: The texts among the numbers of their groups.
+TEXTS: Final = frozenset({stat.PAUSE_REASON, stat.TROUBLE})
 #: Above every figure of a run. JSON has no bound; a bigint and a float have.
 _MOST: Final = 2**63
 
@@ -44,6 +44,7 @@ class _Now(msgspec.Struct):
     left_s: float | None = None
     ends_at: float | None = None
     follows: str = ""
+    trouble: str = ""
     traffic: _Traffic | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -102,7 +103,7 @@ def _is_fit(name: str, value: object) -> bool:
         return _converts(value, list[tuple[int, int]])
     if name == stat.COMPLETE:
         return isinstance(value, bool)
-    if name != PAUSE_REASON and (group in NUMBERS or name == stat.TOTAL):
+    if name not in TEXTS and (group in NUMBERS or name == stat.TOTAL):
         return _is_number(value)
     return value is None or isinstance(value, str | bool) or _is_number(value)
 

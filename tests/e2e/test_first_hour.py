@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import certificates
 import pytest
 from certificates import Authority
-from crawling import PROJECT, crawl, environment, run_scrapy
+from crawling import PROJECT, crawl, environment, run_scrapy, start_crawl
 from mockserver import MockServer
 from ports import free_port
 from support_servers import Answer, serving
+
+from datasync_crawler.errors import STOPPED_EARLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -395,6 +399,36 @@ def test_an_sqlalchemy_url_says_what_to_drop(scheme: str) -> None:
             f"drop +{driver}, so that it begins with {plain}://, and leave the rest as it is.\n"
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [(("crawl", "events", "--workers", "3"), "--workers"),
+     (("crawl", "events", "WORKERS=3"), "WORKERS=3"),
+     (("redrive", "everything"), "everything")],
+)  # fmt: skip
+def test_an_unknown_option_of_a_crawl_is_named(words: tuple[str, ...], wrong: str) -> None:
+    """Which word it is, and how a setting is given."""
+    done = scrapy(*words)
+    said = done.stderr.partition("error: ")[2]
+    assert (done.returncode, said) == (
+        2,
+        f"{wrong!r} isn't an option: a setting is given as -s NAME=value, such as -s WORKERS=4.\n",
+    )
+
+
+def test_ctrl_c_before_the_crawl_has_begun_is_a_sentence(database: Database) -> None:
+    """While it still connects to the database: no traceback, exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        host, port = silent.getsockname()
+        env = {**database.environment, "API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k",
+               "DB_HOST": host, "DB_PORT": str(port)}  # fmt: skip
+        process = start_crawl(None, None, env=env)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            log, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in log) == (1, False), log
+    assert log.splitlines()[-1] == f"datasync-crawler: {STOPPED_EARLY}"
 
 
 def test_docker_is_in_the_help() -> None:
