@@ -42,10 +42,10 @@ from urllib.request import urlopen
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import PROJECT, free_port
-from crawling import environment
+from crawling import PROJECT, environment
 from databases import Database, Server
 from mockserver import MockProcess
+from ports import free_port
 
 from datasync_crawler.extensions.progress import PANEL_INTERVAL_S
 from datasync_crawler.local_postgres.embedded import ensure_running

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from conftest import free_port
 from crawling import crawl
 from databases import Database, Server
 from mockserver import MockProcess
+from ports import free_port
 
 from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 

@@ -57,6 +57,8 @@ class DatabaseUnreachable(CrawlError):
 
 
 class DatabaseLost(CrawlError):
-    """An open connection failed, or the database stayed away for DB_MAX_WAIT. Raised by `store`."""
+    """An open connection failed, the server is out of disk, memory or connections, or the database
+    stayed away for DB_MAX_WAIT. Raised by `store`.
+    """
 
     reason = "database_lost"

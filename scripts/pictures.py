@@ -20,11 +20,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
 from browser import Browser  # noqa: E402
-from conftest import free_port  # noqa: E402
 from crawling import crawl, start_crawl  # noqa: E402
 from dashboards import DashboardServer  # noqa: E402
 from databases import Database, Server  # noqa: E402
 from mockserver import MockProcess  # noqa: E402
+from ports import free_port  # noqa: E402
 
 from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: E402
 

@@ -19,16 +19,16 @@ from scrapy.commands import ScrapyCommand
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from scrapy.settings import BaseSettings
 
     from datasync_crawler.config import Config
 
 
-_SECRET = re.compile(
-    r"^\s*(?:export\s+)?(?:API_KEY|DB_PASSWORD|DATABASE_URL|DASHBOARD_PASSWORD)\s*=[ \t]*[^\s#]",
-    re.MULTILINE,
-)
+#: Settings that hold a key or a password.
+SECRETS = ("API_KEY", "DB_PASSWORD", "DATABASE_URL", "DASHBOARD_PASSWORD")
+_SECRET = re.compile(rf"^\s*(?:export\s+)?(?:{'|'.join(SECRETS)})\s*=[ \t]*[^\s#]", re.MULTILINE)
 
 
 def without_empty(pairs: list[str]) -> list[str]:
@@ -75,6 +75,12 @@ def open_to_others(folder: str) -> str | None:
 Options = dict[str, dict[str, Any]]
 
 
+def _printable(line: str) -> str:
+    from datasync_crawler.events.scan import printable  # noqa: PLC0415  # commands load at every start
+
+    return printable(line)
+
+
 class OurCommand(ScrapyCommand):
     """A command with its help as class attributes; an empty `-s NAME=` counts as unset.
 
@@ -113,9 +119,15 @@ class OurCommand(ScrapyCommand):
         opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
 
+    def say(self, lines: Iterable[str]) -> None:
+        """Prints lines, without the control characters that an id or another role's text may hold:
+        a terminal would carry them out.
+        """
+        print("\n".join(map(_printable, lines)))
+
     def fail(self, sentence: object, status: int) -> None:
         """Prints the sentence on standard error and sets the exit status."""
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
+        print(f"datasync-crawler: {_printable(str(sentence))}", file=sys.stderr)
         self.exitcode = status
 
 

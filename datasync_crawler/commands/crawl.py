@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.settings import Settings
 
+    from datasync_crawler.config import Config
+
 #: Finish reasons of a crawl that never began because of its configuration.
 CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_conflict"}
 #: What the spider takes by -a.
@@ -65,7 +67,7 @@ class Command(OurCommand, ScrapyCrawl):
         _check_words(args)
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
-        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _check
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _checked
 
         try:
             _check_spider(args[0], self.crawler_process.spider_loader.list())
@@ -88,18 +90,16 @@ class Command(OurCommand, ScrapyCrawl):
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
-        from datasync_crawler.commands.scrapyd_secrets import check_secrets  # noqa: PLC0415  # as in _check
-        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.commands.scrapyd_secrets import check_secrets  # noqa: PLC0415  # as in _checked
 
         assert self.settings is not None
         assert self.crawler_process is not None
-        _check(self.settings)
+        config = _checked(self.settings)
         check_secrets(self.settings, arguments)
         _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
-        config = Config.from_settings(self.settings)
         logging.getLogger(__name__).info("%s", config.route)
         if self.settings.getdict("FEEDS"):
             logging.getLogger(__name__).info(
@@ -161,15 +161,17 @@ def _check_spider(spider: str, spiders: list[str]) -> None:
         )
 
 
-def _check(settings: Any) -> None:
+def _checked(settings: Any) -> "Config":
+    """The configuration. Raises ConfigError for it, for JOBDIR and for a feed."""
     from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
     from datasync_crawler.exporters import check_feed  # noqa: PLC0415
 
-    Config.from_settings(settings)
+    config = Config.from_settings(settings)
     _check_jobdir(settings.get("JOBDIR"))
     for uri, options in settings.getdict("FEEDS").items():
         check_feed(str(uri), options, settings)
         _make_folder(str(uri))
+    return config
 
 
 def _check_arguments(arguments: "Mapping[str, object]") -> None:

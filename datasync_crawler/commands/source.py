@@ -51,7 +51,7 @@ class Command(ConfiguredCommand):
         config = self.configured(require_api=bool(opts.move_to))
         with ProofReader(Connector(config.database), config.schema) as reader:
             (source, _), running = reader.source(), reader.is_running()
-        print(_moved(config, source, running=running) if opts.move_to else source)
+        self.say([_moved(config, source, running=running) if opts.move_to else source])
 
 
 def _moved(config: Config, source: str, *, running: bool) -> str:

@@ -64,7 +64,7 @@ class Command(ConfiguredCommand):
             print(json.dumps(values, ensure_ascii=False))
         else:
             said = [*report.status_lines(*seen), *freshness.lines(fresh), excess]
-            print("\n".join(filter(None, said)))
+            self.say(filter(None, said))
         for sentence in stale:
             self.fail(sentence, 1)
 

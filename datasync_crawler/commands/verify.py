@@ -70,11 +70,11 @@ class Command(ConfiguredCommand):
                 values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
             print(json.dumps(values, ensure_ascii=False))
         else:
-            print("\n".join(report.proof_lines(figures)))
+            self.say(report.proof_lines(figures))
             if audited is not None:
-                print("\n".join(auditing.lines(audited)))
+                self.say(auditing.lines(audited))
             if excess:
-                print(excess)
+                self.say([excess])
         good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
@@ -96,7 +96,6 @@ def _audit(config: Config, figures: LedgerFigures, pages: int) -> Audit:
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
@@ -109,7 +108,6 @@ def _audit(config: Config, figures: LedgerFigures, pages: int) -> Audit:
             "out: scrapy redrive --all reads everything again and compares it."
         )
     addresses = Addresses.of(config)
-    decoder = PageDecoder(config.page_format)
     audited = Audit()
     size = min(config.page_size, figures.page_size or config.page_size)
     for _ in range(pages):
@@ -117,7 +115,7 @@ def _audit(config: Config, figures: LedgerFigures, pages: int) -> Audit:
         if addresses.numbered_from is not None:
             offset -= offset % size
         body = asyncio.run(asking.page(addresses.url(Ask(1, offset, size)), config))
-        page = decoder.decode(body)
+        page = asking.decoded(body, config)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
         served = [one for place, one in enumerate(page.events) if place not in unreadable]

@@ -103,7 +103,7 @@ class Front:
         if last < len(tail.ids) and tail.ids[last] == proof.tail_id:
             facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
             await self._reader.world.ledger.join(reader.pass_no, facts)
-            if not tail.stored and not tail.cached_s and stop == reader.extent.total:
+            if not tail.stored and not tail.cached_s and reader.is_end(stop):
                 self.end_seen_at = stop
 
     async def resume(self, state: LedgerState) -> bool:

@@ -7,7 +7,7 @@ read when.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from datasync_crawler.crawl.chunks import LEAST_PAGES, Chunks, cut
@@ -105,6 +105,7 @@ class Reader:
     def begin(self, pass_no: int) -> None:
         """Begins a pass."""
         self.pass_no, self.shift = pass_no, 0
+        self.sizes = replace(self.sizes, reach=0)
         self.seam_matcher = SeamMatcher()
 
     @property
@@ -154,7 +155,14 @@ class Reader:
     def learn(self, outcome: Outcome) -> None:
         """Takes the total of an answer."""
         if isinstance(outcome, Page | Empty | Repeated):
-            self.extent.learn(outcome.total)
+            came = len(outcome.ids) if isinstance(outcome, Page) else 0
+            self.extent.learn(outcome.total, outcome.ask.offset, came)
+
+    def is_end(self, served: int) -> bool:
+        """Whether the API's total confirms that nothing is behind the offset *served*, where a
+        response ended early. Not if responses have ended early elsewhere.
+        """
+        return self.extent.is_known and self.extent.total == served and not self.sizes.is_ragged
 
     def target(self, stop: int) -> int:
         """The pass's offset up to which to read, when its chain reaches to *stop*."""
@@ -298,10 +306,9 @@ class Reader:
             now.failed_in_a_row += 1
 
     def _accept_page(self, page: Page, now: Round) -> None:
-        total, ask = self.extent.total, page.ask
-        behind = None if total is None else total - ask.offset
         if not self.numbered and not now.is_probe:
-            self.sizes = self.sizes.observe(ask.limit, len(page.ids), behind)
+            end = page.ask.offset + len(page.ids)
+            self.sizes = self.sizes.observe(page.ask.limit, len(page.ids), end)
         for first, comparison in self.seam_matcher.add(page):
             self._widen(comparison, now)
             fact = joined(first, comparison)

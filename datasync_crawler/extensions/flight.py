@@ -5,11 +5,12 @@ components read `Flight.ranges`.
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 
 from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.items import EventPage
 from datasync_crawler.monitor import progress
 from datasync_crawler.request_notes import ask_of
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 
-class Flight:
+class Flight(Component):
     """Follows each request from the downloader to the commit of its page."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -33,11 +34,6 @@ class Flight:
             (self._committed, signals.item_scraped),
         ):
             crawler.signals.connect(handler, signal)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _sent(self, request: "Request") -> None:
         ask = ask_of(request)

@@ -8,14 +8,14 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import stats as stat
-from datasync_crawler.app import App
+from datasync_crawler.app import App, Component
 from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.monitor import progress
 from datasync_crawler.store.connection import STORE_ERRORS
@@ -42,7 +42,7 @@ HISTOGRAMS: Final = (stat.LATENCY_BUCKET, stat.COMMIT_BUCKET)
 MOST_RANGES: Final = 64
 
 
-class Heartbeat:
+class Heartbeat(Component):
     """Writes on a thread of its own, one beat at a time; a slow database skips beats."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -59,11 +59,6 @@ class Heartbeat:
         self._away = False
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _spider_opened(self) -> None:
         run_id = self._crawler.stats.get_value(stat.RUN_ID)

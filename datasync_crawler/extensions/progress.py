@@ -6,12 +6,13 @@ Settings: PROGRESS_INTERVAL (0: neither). Reads stats. Must not touch the databa
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.monitor import progress, summary
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 PANEL_INTERVAL_S: Final = 0.5
 
 
-class Progress:
+class Progress(Component):
     """Shows the figures and lines of `monitor.progress` and `monitor.summary`."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -38,11 +39,6 @@ class Progress:
         self._panel: Panel | None = None
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _spider_opened(self) -> None:
         self._started_at = time.monotonic()

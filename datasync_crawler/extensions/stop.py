@@ -5,13 +5,14 @@ Uses no settings. Sends `signals.stopping`, handles `signals.stop_requested`.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy import signals as scrapy_signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import signals
 from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.store.connection import cut_all
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ LONGEST_STOP_S: Final = 20.0
 POLL_S: Final = 0.1
 
 
-class StopControl:
+class StopControl(Component):
     """Polls the engine, and closes the crawl on `stop_requested`."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -36,11 +37,6 @@ class StopControl:
         crawler.signals.connect(self._engine_started, scrapy_signals.engine_started)
         crawler.signals.connect(self._spider_closed, scrapy_signals.spider_closed)
         crawler.signals.connect(self._stop_requested, signals.stop_requested)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _engine_started(self) -> None:
         self._watch.start(POLL_S)

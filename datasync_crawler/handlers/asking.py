@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: Waited for the API's answer, in seconds, and read of it at most, in bytes.
 ANSWER_TIMEOUT_S: Final = 60
 MOST_BYTES: Final = 64 * 1024 * 1024
+PIECE_BYTES: Final = 1024 * 1024
+#: Events of an answer at most, if no more than a tenth of that were asked for.
+MOST_EVENTS: Final = 100_000
 
 
 async def front(config: "Config", limit: int) -> "tuple[str, Answer]":
@@ -46,8 +49,9 @@ async def front(config: "Config", limit: int) -> "tuple[str, Answer]":
 
 def decoded(body: bytes, config: "Config", remedy: str = "try later") -> WirePage:
     """The page in a body. Raises CrawlError, which names *remedy*, for what is no page."""
+    most = max(MOST_EVENTS, 10 * config.page_size)
     try:
-        return PageDecoder(config.page_format).decode(body)
+        return PageDecoder(config.page_format).decode(body, most)
     except WireError as error:
         reason = config.without_key(error.reason)
         raise CrawlError(f"The API's answer is no page ({reason}): {remedy}.") from None
@@ -85,10 +89,14 @@ async def get(url: str, config: "Config") -> "Answer":
                 url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
             ) as answer,
         ):
-            body = await answer.content.read(MOST_BYTES)
-            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
-                body += more
-            return answer.status, answer.headers, body
+            body = bytearray()  # grown in place: aiohttp's own read() of a bomb took 470 MB
+            while len(body) <= MOST_BYTES and (piece := await answer.content.read(PIECE_BYTES)):
+                body += piece
+            if len(body) > MOST_BYTES:
+                raise CrawlError(
+                    f"The API's answer is longer than {MOST_BYTES:,} bytes: try later."
+                )
+            return answer.status, answer.headers, bytes(body)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
         if unreachable is not None:

@@ -4,12 +4,12 @@ Must not pace, parse bodies or retry.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
-from datasync_crawler.app import App
+from datasync_crawler.app import App, Component
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
 from datasync_crawler.handlers.keyed import KeyedHandler
 from datasync_crawler.handlers.reach import diagnose
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STOP_GRACE_S: Final = 1.5
 
 
-class PacedDownloadHandler:
+class PacedDownloadHandler(Component):
     """Settings: those of `keyed` and of the gate.
 
     Notes on each request whether its answer was the rate limit's, for the retry middleware.
@@ -40,11 +40,6 @@ class PacedDownloadHandler:
         self._has_answered = False
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     async def download_request(self, request: "Request") -> "Response":
         """Sends when the gate allows it, and passes the answer to the gate.

@@ -85,6 +85,8 @@ def find_home(data_dir: Path) -> Home:
         local = data_dir / "postgres"
         for folder in (data_dir, local):
             _make_dir(folder, 0o700)
+        # Whoever can replace the folder of this code needs no database for it.
+        private.check_ancestors(local, trusted=Path(__file__).resolve().parents)
         if os.geteuid() == 0:
             _make_dir(STATE_DIR, 0o755)
             copy = copy_for_everybody(binaries, STATE_DIR)

@@ -51,6 +51,8 @@ def health(connector: Connector, schema: str) -> tuple[bool, str]:
     age_s, has_ended = beat
     if has_ended:
         return True, f"The crawl has ended, {age_s:.0f} s ago."
+    if age_s < -STALE_AFTER_S:
+        return False, "The newest heartbeat is in the future, where no crawl has written it."
     return age_s <= STALE_AFTER_S, f"The last heartbeat is {age_s:.0f} s old."
 
 

@@ -8,14 +8,14 @@ SQL or change events.
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler import stats as stat
-from datasync_crawler.app import App
+from datasync_crawler.app import App, Component
 from datasync_crawler.crawl.values import LeaseLost
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
@@ -36,7 +36,7 @@ LONGEST_WAIT_S: Final = 0.2
 Waiting = tuple["EventPage", "asyncio.Future[None]"]
 
 
-class PostgresPipeline:
+class PostgresPipeline(Component):
     """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
 
     Stats: events/…, database/…. Stops the crawl when the database is lost.
@@ -55,11 +55,6 @@ class PostgresPipeline:
         self._threads = ThreadPoolExecutor(self._config.db_writers, thread_name_prefix="writer")
         self._values_are_as_served = _only_ours(crawler.settings)
         crawler.signals.connect(self._stopping, signals.stopping)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     async def open_spider(self) -> None:
         """Opens the session. A database error ends the crawl with its sentence."""

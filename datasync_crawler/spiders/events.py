@@ -15,6 +15,7 @@ import scrapy
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import CloseSpider
+from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
 from datasync_crawler import stats as stat
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
 MOST_CHAOS_RETRIES: Final = 3
 #: A page of more events than this, and than ten times what was asked for, isn't built.
 LEAST_BOUND: Final = 100_000
+#: Bytes. A longer body is decoded on a thread: one of 60 MB takes up to three seconds, in which no
+#: lease would be renewed.
+MOST_IN_LOOP: Final = 8_000_000
 #: Seconds after which a request that Scrapy no longer holds counts as dropped.
 LOST_AFTER_S: Final = 0.5
 #: Log lines about a total that changes with each response.
@@ -94,6 +98,7 @@ class EventsSpider(scrapy.Spider):
         self._decoder = PageDecoder(config.page_format)
         self._addresses = Addresses.of(config)
         self._waiting = Waiting()
+        self._decoding = asyncio.Lock()  # one large body at a time: it takes several times its size
         self._planning = Planning(app, self.crawler, self._waiting.fetch, self.redrive)
         self._has_page = False
         self._pass_no = 0  # the run's first pass
@@ -155,10 +160,9 @@ class EventsSpider(scrapy.Spider):
 
     # --- responses --------------------------------------------------------------------------------
 
-    def parse(  # noqa: PLR0911
-        self, response: "Response", number: int = 0, ask: Ask | None = None
-    ) -> Any:
-        """One response into one EventPage, a retry, or nothing but an outcome.
+    def parse(self, response: "Response", number: int = 0, ask: Ask | None = None) -> Any:
+        """One response into one EventPage, a retry, or nothing but an outcome; for a large body
+        a coroutine of that.
 
         Without *ask*: an address that somebody looks at with `scrapy parse`.
         """
@@ -166,13 +170,30 @@ class EventsSpider(scrapy.Spider):
         if response.status != 200:
             self._waiting.resolve(number, self._read_status(response, ask))
             return None
+        if len(response.body) > MOST_IN_LOOP:
+            return self._parse_on_thread(response, number, ask)
+        return self._parsed(response, number, ask, self._decode(response.body, ask))
+
+    async def _parse_on_thread(self, response: "Response", number: int, ask: Ask) -> Any:
+        async with self._decoding:
+            wire = await run_in_thread(self._decode, response.body, ask)
+        return self._parsed(response, number, ask, wire)
+
+    def _decode(self, body: bytes, ask: Ask) -> WirePage | WireError:
+        """From any thread."""
         try:
-            wire = self._decoder.decode(response.body, max(LEAST_BOUND, 10 * ask.limit))
+            return self._decoder.decode(body, max(LEAST_BOUND, 10 * ask.limit))
         except WireError as error:
+            return error.with_traceback(None)  # its frames hold the body
+
+    def _parsed(
+        self, response: "Response", number: int, ask: Ask, wire: WirePage | WireError
+    ) -> Any:
+        if isinstance(wire, WireError):
             elsewhere = [] if self._has_page else shapes.lists_elsewhere(response.body)
             if elsewhere:
                 return self._misfit(number, ask, shapes.no_list(self.config.events_key, elsewhere))
-            return self._again(response.request, error.reason, error.request_id)
+            return self._again(response.request, wire.reason, wire.request_id)
         total = self._read_total(response, wire)
         problem = self._problem(response, wire, ask, total)
         if problem:

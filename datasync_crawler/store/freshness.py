@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasync_crawler.errors import TablesMissing
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.reader import MOST_TEXT
+from datasync_crawler.store.runstats import read_seconds
 from datasync_crawler.store.statements import Rows, Statements
 
 
@@ -34,9 +37,18 @@ def read_freshness(connector: Connector, schema: str) -> Freshness:
     Raises CrawlError; before the first crawl there is nothing, no error.
     """
     try:
-        return Freshness(*_read(connector, schema, "freshness")[0])
+        now, complete_at, *newest = _read(connector, schema, "freshness")[0]
     except TablesMissing:
         return Freshness()
+    run_id, finished_at, reason, silent_s = newest
+    return Freshness(
+        now,
+        read_seconds(complete_at),
+        run_id,
+        read_seconds(finished_at),
+        None if reason is None else printable(reason[:MOST_TEXT]),
+        read_seconds(silent_s),
+    )
 
 
 def read_newest_event(connector: Connector, schema: str) -> float | None:
@@ -44,10 +56,9 @@ def read_newest_event(connector: Connector, schema: str) -> float | None:
     none with an index on "timestamp". Raises the same.
     """
     try:
-        newest: float | None = _read(connector, schema, "newest_event")[0][0]
+        return read_seconds(_read(connector, schema, "newest_event")[0][0])
     except TablesMissing:
         return None
-    return newest
 
 
 def read_heartbeat(connector: Connector, schema: str) -> tuple[float, bool] | None:
@@ -55,7 +66,7 @@ def read_heartbeat(connector: Connector, schema: str) -> tuple[float, bool] | No
     heartbeat in seconds, and whether it has ended; None: there is none. Raises CrawlError.
     """
     rows = _read(connector, schema, "last_heartbeat", host=platform.node())
-    return (rows[0][0], rows[0][1]) if rows else None
+    return (read_seconds(rows[0][0]) or 0.0, rows[0][1]) if rows else None
 
 
 def _read(connector: Connector, schema: str, name: str, **params: Any) -> Rows:

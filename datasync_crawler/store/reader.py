@@ -9,6 +9,7 @@ import msgspec
 import psycopg2
 
 from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store import runstats
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.statements import Rows, Statements
@@ -17,6 +18,8 @@ from datasync_crawler.store.statements import Rows, Statements
 STATEMENT_TIMEOUT_MS: Final = 20_000
 #: Rows of the table that are read for its history, about; of a larger one, a sample.
 MOST_ROWS: Final = 4_000_000
+#: Characters of a host or a finish reason; another role may have written them.
+MOST_TEXT: Final = 255
 #: Runs in the page's list.
 MOST_RUNS: Final = 50
 #: Seconds without a heartbeat after which a run has crashed or lost the database. Ten beats.
@@ -123,14 +126,35 @@ class TableView(msgspec.Struct, frozen=True):
 
 def run_lines(rows: Rows) -> list[RunLine]:
     """Rows of the statement `runs`."""
-    read = [(*row[:8], row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
+    read = [(*_run_row(row), row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
     return [RunLine(*values) for values in read]
+
+
+def _run_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of a RunRow. Where a planted table has NULL, they are 0 and empty."""
+    number, host, pid, started_at, finished_at, lasted_s, silent_s, reason = row[:8]
+    return (
+        number,
+        _printable(host or ""),
+        pid or 0,
+        runstats.read_seconds(started_at) or 0.0,
+        runstats.read_seconds(finished_at),
+        runstats.read_seconds(lasted_s) or 0.0,
+        runstats.read_seconds(silent_s) or 0.0,
+        None if reason is None else _printable(reason),
+    )
+
+
+def _printable(text: str) -> str:
+    """Another role's text on a line of its own length at most."""
+    return printable(text[:MOST_TEXT])
 
 
 def process_rows(rows: Rows) -> list[Process]:
     """Rows of the statement `processes`."""
     return [
-        Process(run, host, pid, silent_s, runstats.read_count(received), plans,
+        Process(run, _printable(host or ""), pid or 0, runstats.read_seconds(silent_s) or 0.0,
+                runstats.read_count(received), plans,
                 [(first, stop) for first, stop in holds])
         for run, host, pid, silent_s, received, plans, holds in rows
     ]  # fmt: skip
@@ -163,16 +187,19 @@ class DashboardReader:
         rows = self._fetch("run", run_id=run_id, silent_after_s=SILENT_AFTER_S)
         if not rows:
             return None
-        *first, text = rows[0]
-        stats = runstats.read_stats(text)
-        values = (*first, stats or {}, stats is None)
+        stats = runstats.read_stats(rows[0][8])
+        values = (*_run_row(rows[0]), stats or {}, stats is None)
         return Run(*values)
 
     def series(self, run_id: int, points: int) -> list[tuple[float, dict[str, Any]]]:
         """About *points* samples of a run at most: seconds since its start, and figures."""
         rows = self._fetch("series", run_id=run_id, points=points)
         read = [(at_s, runstats.read_sample(text)) for at_s, text in rows]
-        return [(at_s, figures) for at_s, figures in read if figures is not None]
+        return [
+            (at_s, figures)
+            for at_s, figures in read
+            if figures is not None and runstats.read_seconds(at_s) == at_s
+        ]
 
     def ledger(self, most_cells: int) -> LedgerView | None:
         """The ledger in at most *most_cells* cells; None before the first crawl."""
@@ -218,7 +245,7 @@ class DashboardReader:
             percent=percent,
             days=[(name, count) for is_day, name, count in counts if is_day],
             types=[(name, count) for is_day, name, count in counts if not is_day],
-            newest=[(*event,) for event in newest],
+            newest=[(runstats.read_seconds(at) or 0.0, *event) for at, *event in newest],
         )
 
     def rejections(self, most: int) -> list[Example]:

@@ -3,6 +3,7 @@
 Pure. Stats with one wrong value are left out as a whole.
 """
 
+import math
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,10 @@ NUMBERS: Final = frozenset(
 TEXTS: Final = frozenset({stat.PAUSE_REASON, stat.TROUBLE})
 #: Above every figure of a run. JSON has no bound; a bigint and a float have.
 _MOST: Final = 2**63
+
+#: The first and the last second that Python's datetime holds, in UTC, since 1970.
+_FIRST_S: Final = -62_135_596_800.0
+_LAST_S: Final = 253_402_300_799.0
 
 
 class _Traffic(msgspec.Struct):
@@ -70,6 +75,15 @@ def read_sample(text: str) -> dict[str, Any] | None:
 def read_count(text: str | None) -> int:
     """A count in the list of runs; 0 for text that is no count."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def read_seconds(value: float | None) -> float | None:
+    """A time or a span in seconds, moved into the years 1 to 9999: `infinity` and the year 294276
+    are dates to PostgreSQL, and neither JSON nor Python has them.
+    """
+    if value is None or math.isnan(value):  # infinity - infinity
+        return None
+    return min(max(value, _FIRST_S), _LAST_S)
 
 
 def _decoded(text: str | None) -> dict[str, Any] | None:

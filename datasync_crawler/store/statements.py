@@ -28,6 +28,7 @@ from datasync_crawler.store.connection import (
     cut,
     describe,
     is_connection_lost,
+    is_out_of_resources,
 )
 
 if TYPE_CHECKING:
@@ -150,27 +151,54 @@ class Statements:
             raise
 
 
-def insist(work: Callable[[], T], *, max_wait_s: float, stop: threading.Event) -> T:
-    """Runs *work*, again while the database is away, for DB_MAX_WAIT at most. Raises DatabaseLost
-    after that and when the crawl is stopped meanwhile.
+class Outage:
+    """The wait for a database that is away: DB_MAX_WAIT at most, and *grace_s* once the crawl is
+    stopped. *level*: of the log line when it begins.
     """
-    lost_at: float | None = None
-    delay_s = 0.1
+
+    def __init__(
+        self,
+        max_wait_s: float,
+        stop: threading.Event,
+        *,
+        grace_s: float = 0.0,
+        level: int = logging.DEBUG,
+    ) -> None:
+        self._max_wait_s, self._stop, self._grace_s = max_wait_s, stop, grace_s
+        self._level = level
+        self._began: float | None = None
+
+    def wait(self, cause: object) -> None:
+        """Waits before the next attempt to connect. Raises DatabaseLost when it is time to end."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+            logger.log(
+                self._level, "The database is away (%s): waiting up to %.0f s for it.",
+                cause, self._max_wait_s,
+            )  # fmt: skip
+        away_s = now - self._began  # with the time that attempts to connect took
+        stopped = self._stop.is_set()
+        if away_s < self._max_wait_s and not (stopped and away_s >= self._grace_s):
+            delay_s = min(0.05 + away_s / 4, 2.0)
+            if stopped:
+                time.sleep(min(delay_s, 0.1))
+            if stopped or not self._stop.wait(delay_s) or self._grace_s:
+                return
+        raise DatabaseLost(
+            f"The database has been away for {away_s:.0f} s ({cause}). What was committed is "
+            "safe: run the crawl again when it is back. DB_MAX_WAIT sets how long it waits."
+        ) from None
+
+
+def insist(work: Callable[[], T], *, max_wait_s: float, stop: threading.Event) -> T:
+    """Runs *work*, again while the database is away. Raises DatabaseLost as `Outage` does."""
+    outage = Outage(max_wait_s, stop)
     while True:
         try:
             return work()
         except (DatabaseLost, DatabaseUnreachable) as error:
-            now = time.monotonic()
-            if lost_at is None:
-                lost_at = now
-                logger.debug("The database is away (%s): waiting for it.", error)
-            waited_s = now - lost_at  # with the time that attempts to connect took
-            if waited_s >= max_wait_s or stop.wait(delay_s):
-                raise DatabaseLost(
-                    f"The database has been away for {waited_s:.0f} s (DB_MAX_WAIT). "
-                    "What was committed is safe: run the crawl again when it is back."
-                ) from None
-            delay_s = min(2 * delay_s, 5.0)
+            outage.wait(error)
 
 
 @contextmanager
@@ -185,10 +213,15 @@ def translating(schema_name: str) -> "Iterator[None]":
 def translate(error: psycopg2.Error, schema_name: str) -> DatabaseLost | DatabaseRefused:
     """Our error for the driver's *error* in a statement on *schema_name*.
 
-    DatabaseLost when the connection failed, TablesMissing when a table isn't there, and
-    DatabaseRefused for all else.
+    DatabaseLost when the connection failed or the server is out of disk, memory or connections,
+    TablesMissing when a table isn't there, and DatabaseRefused for all else.
     """
     cause = describe(error)
+    if is_out_of_resources(error):
+        return DatabaseLost(
+            f"The database is out of resources: {cause}. What was committed is safe: make room on "
+            "the server, then run the same command again."
+        )
     if is_connection_lost(error):
         return DatabaseLost(
             f"The connection to the database was lost: {cause}. What was committed is safe: run "

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from datasync_crawler.crawl.values import Range
+from datasync_crawler.crawl.values import Proof, Range
 from datasync_crawler.errors import CrawlError, TablesMissing
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
 from datasync_crawler.store.reader import SILENT_AFTER_S, Process, RunLine, process_rows, run_lines
@@ -23,19 +24,10 @@ MOST_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ProofLine:
-    """A proof: `count` events from head to tail. `short`: how many fewer than the API's total,
-    because it serves ids more than once. `proved_at`: text in UTC.
-    """
+class ProofLine(Proof):
+    """A proof and when it was stored, as text in UTC."""
 
-    pass_no: int
-    head_id: str
-    tail_id: str
-    count: int
-    total: int | None
-    short: int
-    method: str
-    proved_at: str
+    proved_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +111,7 @@ class ProofReader:
             rows = []
         if not rows:
             raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.")
-        return rows[0][0], rows[0][1]
+        return printable(rows[0][0] or ""), rows[0][1]
 
     def figures(self, source: str, total: int | None, said_by: str) -> LedgerFigures:
         """All figures, compared with *total* (in events)."""
@@ -164,7 +156,9 @@ class ProofReader:
 
     def reasons(self) -> list[tuple[str, int]]:
         """The commonest reasons of rejections, with their numbers; the rest as one."""
-        rows = [(row[0], row[1]) for row in self._statements.run("rejection_reasons")]
+        rows = [
+            (printable(row[0] or ""), row[1]) for row in self._statements.run("rejection_reasons")
+        ]
         shown, rest = rows[:MOST_REASONS], rows[MOST_REASONS:]
         events = sum(number for _, number in rest)
         return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 from browser import Browser
-from conftest import free_port
 from crawling import crawl, start_crawl
 from dashboards import DashboardServer
 from databases import Database
 from mockserver import MockServer
+from ports import free_port
 
 from datasync_crawler.local_postgres.embedded import ensure_running
 from datasync_crawler.store import local

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import certificates
 import pytest
 from certificates import Authority
-from conftest import free_port
-from crawling import PROJECT, crawl, environment, start_crawl
+from crawling import PROJECT, crawl, environment, run_scrapy, start_crawl
 from mockserver import MockServer
+from ports import free_port
 from support_servers import Answer, serving
 
 from datasync_crawler.errors import STOPPED_EARLY
@@ -335,11 +335,10 @@ def test_own_columns_and_views_survive(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slip", "meant"),
-    [("WORKRS", "WORKERS"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE"), ("DATABSE_URL", "DATABASE_URL"),
-     ("PAGE_SIZE", "BULK_PAGE_SIZE")],
+    ("slip", "meant", "command"),
+    [("WORKRS", "WORKERS", "crawl"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE", "crawl"),
+     ("DATABSE_URL", "DATABASE_URL", "status"), ("PAGE_SIZE", "BULK_PAGE_SIZE", "shell")],
 )  # fmt: skip
-@pytest.mark.parametrize("command", ["crawl", "status", "shell"])
 def test_a_misspelt_setting_is_refused(slip: str, meant: str, command: str) -> None:
     """With -s, by every kind of command: exit 2, one line, nothing is done."""
     args = ["crawl", "events"] if command == "crawl" else [command]
@@ -453,9 +452,5 @@ def scrapy(
     *args: str, env: Mapping[str, str] | None = None, folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     """`scrapy` as somebody types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "scrapy", *args],
-        cwd=folder,
-        env={**environment(None, None), "PYTHONPATH": str(PROJECT), **(env or {})},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    path = {} if folder == PROJECT else {"PYTHONPATH": str(PROJECT)}
+    return run_scrapy(*args, env={**environment(None, None), **path, **(env or {})}, folder=folder)

@@ -55,7 +55,14 @@ class Cluster:
         )
 
     def __enter__(self) -> Self:
-        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        self._run(
+            "initdb",
+            "--no-sync",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
         return self.start()
 
     def __exit__(self, *_: object) -> None:

@@ -228,7 +228,7 @@ def test_no_offset_is_lost_and_no_sleeper_commits(room: Room) -> None:
     run_machine(
         LeaseMachine,
         settings=settings(
-            max_examples=15, stateful_step_count=30, deadline=None,
+            max_examples=10, stateful_step_count=30, deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
@@ -306,6 +306,49 @@ def test_leases_are_renewed_while_their_process_lives(room: Room) -> None:
         rest = [await other.claim() for _ in range(CHUNKS)]
         assert None not in rest
         await other.finish([chunk.lease for chunk in rest if chunk is not None])
+        await other.close()
+
+    asyncio.run(tell())
+
+
+def test_one_lost_lease_costs_the_others_of_a_batch_nothing(room: Room) -> None:
+    """Three pages in one batch: of a lost lease, of a held one, of none."""
+
+    async def tell() -> None:
+        one = leases(room)
+        await offered(one)
+        lost, held = await one.claim(), await one.claim()
+        assert lost is not None
+        assert held is not None
+        room.query("UPDATE leases SET epoch = epoch + 1 WHERE id = %s", (lost.lease.number,))
+        pages = [page([f"id {at}"], first=at) for at in (0, PAGES, 2 * PAGES)]
+        for each, lease in zip(pages, (lost.lease, held.lease, None), strict=True):
+            each.ask = replace(each.ask, lease=lease)
+        room.write(*pages)
+        assert [each.fenced for each in pages] == [True, False, False]
+        assert [each.committed for each in pages] == [False, True, True]
+        assert room.ids() == [f"id {PAGES}", f"id {2 * PAGES}"]
+        await one.close()
+
+    asyncio.run(tell())
+
+
+def test_what_is_anothers_by_now_is_left_alone(room: Room) -> None:
+    """A sleeper that wakes renews, finishes and gives back nothing of it."""
+
+    async def tell() -> None:
+        one, other = leases(room), leases(room)
+        await offered(one)
+        before = [await one.claim() for _ in range(CHUNKS)]
+        expire(room)
+        assert None not in [await other.claim() for _ in range(CHUNKS)]
+        assert await other.claim_proof() is not None
+        rows = room.query("SELECT id, epoch, owner, expires_at FROM leases ORDER BY id")
+        await one._run("renew", **_keys(one._held), length_s=15.0)
+        await one.finish([chunk.lease for chunk in before if chunk is not None])
+        await one.let_go()
+        assert room.query("SELECT id, epoch, owner, expires_at FROM leases ORDER BY id") == rows
+        await one.close()
         await other.close()
 
     asyncio.run(tell())

@@ -77,3 +77,21 @@ def test_no_database_is_named(database: Database) -> None:
     done = check(wrong)
     assert done.returncode == 1
     assert done.stdout.startswith("The database can't be used")
+
+
+@pytest.mark.parametrize("beat", ["infinity", "-infinity", "294276-01-01", "4713-01-01 BC"])
+def test_a_heartbeat_that_no_crawl_writes_is_said(crawled: Database, beat: str) -> None:
+    """Another role's, without an end or in the future: unhealthy, with a sentence."""
+    crawled.execute("UPDATE crawl_runs SET finished_at = NULL, heartbeat_at = %s", (beat,))
+    done = check(crawled)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "heartbeat is" in done.stdout
+
+
+def test_a_planted_table_is_not_evaluated(database: Database) -> None:
+    """A column of another type has its owner's cast: refused before anything is read."""
+    database.execute("CREATE TYPE kind AS ENUM ('now')")
+    database.execute("CREATE TABLE crawl_runs (id bigint, host kind, heartbeat_at timestamptz)")
+    done = check(database)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "has a table crawl_runs of another shape (host)" in done.stdout

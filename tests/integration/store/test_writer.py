@@ -7,6 +7,8 @@ import random
 import signal
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -483,3 +485,31 @@ def test_rejections_that_are_fetched_again_are_said_anew(room):
     room.write(good)
     assert room.query("SELECT count(*) FROM rejected_events") == [(0,)]
     assert room.ids() == ["a", "b"]
+
+
+def test_a_process_stopped_in_mid_transaction_holds_nobody_up_for_ever(room: Room) -> None:
+    """SIGSTOP between COPY and COMMIT: TCP goes on answering, and another process waits for the
+    keys. The server ends such a transaction after a time; the stopped one finds its page stored.
+    """
+    woken = threading.Event()
+
+    def stop(where: str) -> None:
+        assert stopped._connection is not None
+        with stopped._connection.cursor() as cursor:
+            if where == "before_copy":
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 300")  # not 20 s
+            elif where == "before_commit" and not woken.wait(30):
+                raise TimeoutError
+
+    stopped, other = room.writer(crash_point=stop), room.writer()
+    first, again = page(["a", "b"]), page(["a", "b"])
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(stopped.write, [first])
+        while not room.query("SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'"):
+            time.sleep(0.01)
+        other.write([again])
+        woken.set()
+        writing.result()
+    assert again.committed
+    assert first.committed
+    assert room.counts() == [(1, 0, 2, 2, 0, 0, 0)]
