@@ -162,8 +162,8 @@ function drawState() {
   renew("notice", lines, () => lines.map((line) => element("p", "", line.replace(/^NOT complete: /, ""))));
   document.body.classList.toggle("stale", Boolean(run && stale));
   const running = Boolean(run && run.phase === "running");
-  document.body.classList.toggle("idle", !running);
   $("content").hidden = !run;
+  $("foot").hidden = run === undefined;  // so that it isn't pushed away by the first figures
   $("invitation").hidden = !(run === null && !chosenRun());
   const percent = running && $("percent").textContent !== "–" ? `${$("percent").textContent} · ` : "";
   document.title = `${percent}${title} · datasync-crawler`;
@@ -177,9 +177,9 @@ let folded = null;
 function fold(running) {
   if (!known.run) return;
   const wide = innerWidth > 704;
-  const as = `${running} ${wide}`;
-  if (folded === as) return;
-  folded = as;
+  if (folded === wide) return;  // not when a run begins or ends: nothing moves under a reader
+  folded = wide;
+  document.body.classList.toggle("idle", !running);
   const open = { running: wide && running, idle: wide && !running, wide, never: false };
   for (const details of document.querySelectorAll("details[data-fold]")) {
     if (!details.touched) details.open = open[details.dataset.fold];
