@@ -284,6 +284,23 @@ def test_the_page_is_accessible(
     assert browser.complaints() == []
 
 
+SHIFT = """window.shift = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});"""
+
+
+@pytest.mark.parametrize("width", [390, 1400, 1920])
+def test_nothing_moves_when_the_figures_come(
+    eventful: DashboardServer, browser: Browser, width: int
+) -> None:
+    """The cumulative layout shift of opening the page is below 0.05 (0.1 counts as good)."""
+    browser.open(eventful.url, width=width)
+    browser.wait(lambda: browser.script("return document.querySelector('#types td')"), "no table")
+    browser.script(SHIFT)
+    browser.wait(lambda: "The last 2" in browser.text("following"), "no runs")
+    assert browser.script("return window.shift") < 0.05
+
+
 def test_a_run_that_isnt_there_is_said(eventful: DashboardServer, browser: Browser) -> None:
     """Not that nothing was crawled, nor that the server is away; a word is no run: the newest."""
     browser.open(f"{eventful.url}?run=99")
