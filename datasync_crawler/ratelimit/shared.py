@@ -25,6 +25,8 @@ _AT_ONCE, _KEPT = 1 / 20, 1 / 50
 _SHORTEST_KEPT_S: Final = 0.1
 # The smoothed latency times this is seldom exceeded.
 _LATENCY_MARGIN: Final = 1.25
+# Before the first answer: a first request that arrived later than assumed would cost a refusal.
+_FIRST_LATENCY_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ class SharedQuota:
         self._news = _News()
         is_first = self._row is None and not limits
         pairs = None if is_first else [[limit.requests, limit.window_s] for limit in limits]
-        latency_s = _LATENCY_MARGIN * limiter.in_flight_limit.latency_s
+        latency_s = _LATENCY_MARGIN * (limiter.in_flight_limit.latency_s or _FIRST_LATENCY_S)
         return Asked(wanted, pairs, latency_s + kept_s, report)
 
     def _few(self, waiting: int, limits: Sequence[Limit]) -> int:

@@ -87,6 +87,14 @@ BEGIN
     IF report ? 'remaining' THEN
         stated := (report->>'remaining')::integer;
         resets_at := now_at + make_interval(secs => (report->>'reset_in_s')::float8);
+        IF stated = 0 AND quota.advertised IS NOT NULL THEN
+            -- In a sliding window the first grants have left it since the answer was asked for.
+            SELECT least(resets_at, to_timestamp(a.asked_s + u.full_s)) INTO resets_at
+            FROM (SELECT now_s - (report->>'sent_age_s')::float8 AS asked_s) AS a,
+                LATERAL {schema}.permits_used(
+                    quota.grants, a.asked_s, (quota.advertised->>0)::bigint,
+                    (quota.advertised->>1)::float8) AS u;
+        END IF;
         IF quota.remaining IS NULL
             OR now_at - make_interval(secs => (report->>'sent_age_s')::float8) >= quota.stated_at
         THEN  -- its request was sent after the earlier answers had come
