@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from datasync_crawler.ratelimit.advertised import AdvertisedLimit
-from datasync_crawler.ratelimit.decisions import Decision
+from datasync_crawler.ratelimit.decisions import Decision, Kind
 from datasync_crawler.ratelimit.limiter import Limiter
 from datasync_crawler.ratelimit.limits import Limit
 
@@ -62,6 +62,7 @@ class _News:
 
     accepted: int = 0
     answered: int = 0
+    refused: int = 0
     left_sent_at: float | None = None
     resumed: bool = False
 
@@ -148,14 +149,16 @@ class SharedQuota:
             self._hand.permits -= 1
             self._sent.add(now)
 
-    def ended(self, sent_at: float, *, accepted: bool = False, answered: bool = False) -> None:
-        """A request ended, and the limiter knows how: accepted, answered otherwise, or neither."""
+    def ended(self, sent_at: float, kind: Kind | None = None) -> None:
+        """A request ended, and the limiter knows how; `kind`: of its answer, None if none came."""
         news = self._news
+        accepted = kind in {"ok", "unauthorized"}
         if sent_at in self._sent:
             self._sent.remove(sent_at)
             news.answered += 1
+            news.refused += kind == "limited"
         news.accepted += accepted
-        if answered:
+        if kind is not None:
             news.left_sent_at = max(sent_at, news.left_sent_at or sent_at)
         row = self._row
         if accepted and row and row.is_paused and row.closed_at and sent_at >= row.closed_at:
@@ -237,6 +240,7 @@ class SharedQuota:
         news = self._news
         news.accepted += call.news.accepted
         news.answered += call.news.answered
+        news.refused += call.news.refused
         news.resumed = news.resumed or call.news.resumed
         news.left_sent_at = news.left_sent_at or call.news.left_sent_at
 
@@ -247,6 +251,8 @@ class SharedQuota:
             report["accepted"] = news.accepted
         if news.answered:
             report["answered"] = news.answered
+        if news.refused:
+            report["refused"] = news.refused
         until = limiter.refused_until
         if until is not None and (row is None or until != row.refused_until):
             report["paused_s"] = max(0.0, until - now)
