@@ -193,7 +193,7 @@ def test_refused_requests_dont_count_towards_a_limit(room: Room) -> None:
 
 
 def test_a_sliding_window_opens_when_the_first_grants_leave_it(room: Room) -> None:
-    """ "None left, 1 s" of an answer that was asked for before they left: whole seconds round up."""
+    """An answer that was asked for before they left says "none left" until a whole second later."""
     one = memory(room)
     one.take(ask(0, [], remaining=10, reset_in_s=2.0, sent_age_s=0.0, window=[10, 2.0]))
     assert one.take(ask(10, [])).granted == 10
