@@ -56,13 +56,14 @@ class Granted:
 
 @dataclass(slots=True)
 class _News:
-    """What answers have shown since the last call. `left_sent_at`: when the last one's request
-    was sent; `resumed`: one succeeded after a pause.
+    """What answers have shown since the last call. `returned`: permits of requests that were refused
+    or not sent; `left_sent_at`: when the last one's request was sent; `resumed`: one succeeded
+    after a pause.
     """
 
     accepted: int = 0
     answered: int = 0
-    refused: int = 0
+    returned: int = 0
     left_sent_at: float | None = None
     resumed: bool = False
 
@@ -129,7 +130,8 @@ class SharedQuota:
         """Whether a request that the limiter lets go may be sent; `permit`: call `ask`."""
         hand = self._hand
         if hand.permits and now >= hand.until:
-            self._news.answered += hand.permits  # never sent; in windows they count all the same
+            self._news.answered += hand.permits  # never sent
+            self._news.returned += hand.permits
             hand.permits = 0
         if hand.permits or not self._needs_permit(now):
             return Decision(0.0, "")
@@ -156,7 +158,7 @@ class SharedQuota:
         if sent_at in self._sent:
             self._sent.remove(sent_at)
             news.answered += 1
-            news.refused += kind == "limited"
+            news.returned += kind == "limited"
         news.accepted += accepted
         if kind is not None:
             news.left_sent_at = max(sent_at, news.left_sent_at or sent_at)
@@ -240,7 +242,7 @@ class SharedQuota:
         news = self._news
         news.accepted += call.news.accepted
         news.answered += call.news.answered
-        news.refused += call.news.refused
+        news.returned += call.news.returned
         news.resumed = news.resumed or call.news.resumed
         news.left_sent_at = news.left_sent_at or call.news.left_sent_at
 
@@ -251,8 +253,8 @@ class SharedQuota:
             report["accepted"] = news.accepted
         if news.answered:
             report["answered"] = news.answered
-        if news.refused:
-            report["refused"] = news.refused
+        if news.returned:
+            report["returned"] = news.returned
         until = limiter.refused_until
         if until is not None and (row is None or until != row.refused_until):
             report["paused_s"] = max(0.0, until - now)

@@ -188,7 +188,7 @@ def test_refused_requests_dont_count_towards_a_limit(room: Room) -> None:
     one = memory(room)
     assert one.take(ask(1, [[6, 60.0]])).granted == 1
     assert one.take(ask(5, [[6, 60.0]])).granted == 5
-    answer = one.take(ask(9, [[6, 60.0]], answered=6, accepted=1, refused=5))
+    answer = one.take(ask(9, [[6, 60.0]], answered=6, accepted=1, returned=5))
     assert (answer.granted, one.take(ask(1, [[6, 60.0]])).granted) == (5, 0)
 
 

@@ -73,12 +73,13 @@ BEGIN
     quota.accepted := quota.accepted + coalesce((report->>'accepted')::bigint, 0);
     quota.answered := least(
         quota.granted, quota.answered + coalesce((report->>'answered')::bigint, 0));
-    IF report ? 'refused' THEN  -- they don't count towards a limit: the newest grants are theirs
+    -- Refused or not sent: they don't count towards a limit. The newest grants are theirs.
+    IF report ? 'returned' THEN
         SELECT coalesce(jsonb_agg(jsonb_build_array(g->0, g->1, left_over) ORDER BY place), '[]')
         INTO quota.grants
         FROM (
             SELECT g, place, least((g->>2)::bigint, sum((g->>2)::bigint) OVER (ORDER BY place DESC)
-                - (report->>'refused')::bigint) AS left_over
+                - (report->>'returned')::bigint) AS left_over
             FROM jsonb_array_elements(quota.grants) WITH ORDINALITY AS t(g, place)
         ) AS e
         WHERE left_over > 0;
