@@ -297,13 +297,15 @@ def test_refusals_for_ever_end_the_crawl(database: Database) -> None:
         assert statuses(server).count(429) <= 8
 
 
-def test_verify_respects_the_pause(database: Database) -> None:
-    """In a pause of ten minutes that a crawl met, it doesn't ask the API, and says until when."""
+@pytest.mark.parametrize("command", ["verify", "source"])
+def test_commands_respect_the_pause(database: Database, command: str) -> None:
+    """In a pause of ten minutes that a crawl met, they don't ask the API, and say until when."""
     with mock(4, "--fault", "429:start=3,times=1,retry_after=600") as server:
         crawl(server, database, *SETTINGS, "-s", "RATE_LIMIT_MAX_WAIT=60")
         asked = len(statuses(server))
+        moved = ["--move-to", server.url.replace("127.0.0.1", "localhost")]
         done = subprocess.run(
-            [sys.executable, "-m", "scrapy", "verify"],
+            [sys.executable, "-m", "scrapy", command, *(moved if command == "source" else [])],
             cwd=PROJECT,
             env=environment(server, database),
             capture_output=True,
