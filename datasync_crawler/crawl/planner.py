@@ -57,6 +57,8 @@ class Planner:
         reader = self._reader
         reader.checks = state.checks
         reader.recall(state.page_limit, state.overlap)
+        if state.proof is not None and state.proof.method == "counts":
+            await self._front.find_grid()
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             goes_on = number == 0 and not self._anew
@@ -65,11 +67,13 @@ class Planner:
                 if opened is not None:
                     return opened
             verdict = await self._pass(state.proof)
-            if isinstance(verdict, NoEndpoint) or not verdict.again:
+            if isinstance(verdict, NoEndpoint) or verdict.complete or number + 1 == MOST_PASSES:
                 break
-            if number + 1 < MOST_PASSES:
+            if await self._front.find_grid() or verdict.again:
                 logger.warning("Everything is read again: %s.", verdict.sentences[0])
                 state = await self._ledger.state()
+            else:
+                break
         assert verdict is not None
         return verdict
 
@@ -123,7 +127,7 @@ class Planner:
             end = await self._ends.chain_end()
             target = reader.target(end.stop)
             most_empty = 2 if stalled or (reader.extent.total or 0) < target else MOST_EMPTY
-            now = await reader.fill(target, most_empty, shared=not stalled)
+            now = await reader.fill(target, most_empty, shared=not (stalled or reader.is_alone))
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()

@@ -81,14 +81,15 @@ class Round:
 
 class Reader:
     """`shift`: events added before the pass's ranges since they were read. `width`: the overlap of
-    neighbouring ranges, in events. `shuffled`: the order isn't stable among neighbours.
+    neighbouring ranges, in events. `shuffled`: the order isn't stable among neighbours. `is_alone`:
+    other processes would read the ranges in another way.
     """
 
     def __init__(self, world: World, *, page_size: int, in_flight: int, numbered: bool) -> None:
         self.world, self.in_flight, self.numbered = world, in_flight, numbered
         self.sizes = PageSize.of(page_size if numbered else max(page_size, 2))
         self.extent = Extent()
-        self.width, self.shuffled = 1, False
+        self.width, self.shuffled, self.is_alone = 1, False, False
         self.pass_no = self.checks = self.shift = 0
         self.seam_matcher = SeamMatcher()
 

@@ -313,8 +313,7 @@ class MemoryLedger:
         return [(a, b) for a, b in itertools.pairwise(chain) if b.first <= a.stop]
 
     def is_exact(self, a: Row, b: Row) -> bool:
-        first_pass = a.pass_no == min(row.pass_no for row in self.rows if row.pass_no > 0)
-        odd = any(row.again and (first_pass or row.inserted) for row in (a, b))
+        odd = any(row.again and row.inserted for row in (a, b))
         return self.is_same(a, b) and not odd and self.overlap == 1
 
     def is_same(self, a: Row, b: Row) -> bool:
