@@ -573,7 +573,7 @@ class Run:
             return Failed(ask, "HTTP 503")
         if not ids:
             return Empty(ask, total)
-        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             return Repeated(ask, total, self.repeats.is_ignored)
         return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
 
@@ -644,7 +644,7 @@ class Process:
         assert ask.lease is not None
         if not ids:
             answered.set_result(Empty(ask, total))
-        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             answered.set_result(Repeated(ask, total, self.repeats.is_ignored))
         elif not self.crowd.table.holds(ask.lease):
             answered.set_result(Fenced(ask))
