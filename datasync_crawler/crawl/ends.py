@@ -114,7 +114,7 @@ class Ends:
         )
         fetched = await reader.world.fetch(first)
         await reader.accept(fetched)
-        if not isinstance(fetched, Page):
+        if not isinstance(fetched, Page) or not fetched.stored:
             return end
         return replace(await self.chain_end(), full=page.new > 0)
 

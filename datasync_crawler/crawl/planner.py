@@ -25,9 +25,9 @@ STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
 #: Rounds in one pass that bring no new event from behind as many offsets as there are events. The
 #: pages requested ahead double with each, so that an API that serves each event twice takes few.
 MOST_BARREN: Final = 20
-#: Rounds in one pass that bring less than a page of new events, which a set that grows as fast as
-#: it is read does for ever. One that grows by an event with each request takes 35.
-MOST_SLOW: Final = 100
+#: Rounds in one pass that bring hardly more new events than were added meanwhile. A set that grows
+#: by an event with each request takes 35.
+MOST_SLOW: Final = 50
 #: What such passes end with.
 GROWING: Final = (
     "the end of the set wasn't found: events are added as fast as they are fetched. Set "
@@ -134,7 +134,7 @@ class Planner:
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
             before, distinct = distinct, (await self._ledger.figures(reader.pass_no)).distinct
             barren += before == distinct < end.stop
-            slow += 0 < distinct - before <= reader.sizes.longest
+            slow += 0 < distinct - before <= reader.sizes.longest * (reader.in_flight + MOST_EMPTY)
             if now.pages and not now.empty and (inner or end.stop < target):
                 stalled = 0
                 continue

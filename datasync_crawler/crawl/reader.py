@@ -66,6 +66,7 @@ class Round:
     cause: str = ""
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
+    last_ids: set[str] = field(default_factory=set)
     widened: bool = False
     is_probe: bool = False
 
@@ -290,7 +291,10 @@ class Reader:
         self.learn(outcome)
         if isinstance(outcome, Page) and outcome.stored:
             now.pages += 1
-            now.empty_in_a_row = now.failed_in_a_row = 0
+            now.failed_in_a_row = 0
+            again = outcome.ids[-1] in now.last_ids  # a last page that is served for ever
+            now.empty_in_a_row = now.empty_in_a_row + 1 if again else 0
+            now.last_ids.add(outcome.ids[-1])
             self._accept_page(outcome, now)
         elif isinstance(outcome, Repeated) and outcome.ignored:
             now.unusable = NoEndpoint("It ignores the offset: the same page comes at each")

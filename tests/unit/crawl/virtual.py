@@ -364,7 +364,8 @@ class MemoryLedger:
                   frozenset(filter(None, (b.before_id, b.first_id, b.last_id))),
                   self.is_same(a, b))
             for a, b in self.seams(pass_no)
-            if after < b.first < before and not self.is_exact(a, b) and (pass_no, b.first) not in self.joined
+            if after < b.first < before and not self.is_exact(a, b)
+            and (pass_no, b.first) not in self.joined
         ]  # fmt: skip
         return found[:most]
 
