@@ -123,7 +123,12 @@ def _one_in(share: float) -> str:
 
 
 def _value(text: str | None) -> Any:
-    return None if text is None else json.loads(text, parse_float=Decimal)
+    if text is None:
+        return None
+    try:  # Decimals: Python's int takes no more than 4,300 digits
+        return json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    except RecursionError:
+        return text
 
 
 def _iso(instant: object) -> str:

@@ -89,7 +89,7 @@ class Limiter:
     def sent(self, now: float) -> None:
         """Counts a request that `check` has let go."""
         self._probe.sent(now, alone=self._is_alone(now))
-        self._learned.sent(now, refused=self._refusals.teaches)
+        self._learned.sent(now, self.in_flight, refused=self._refusals.teaches)
         self._stated.sent(now)
         self.in_flight += 1
         self.in_flight_limit.sent(self.in_flight)
@@ -180,10 +180,11 @@ class Limiter:
         if is_advertised and probe and self._refusals.count == 0:
             self._advertised.mistaken(info)
         messages = self._advertise(info, now=now, sent_at=sent_at, probe=probe, refused=True)
-        known_s = self._learned.full_for_s(now)
-        wait_s = self._refusals.limited(now, sent_at, info, known_s)
+        known_s, learned = self._learned.full_for_s(now), self._learned.limit
+        window_s = learned.window_s if learned else 0.0
+        wait_s = self._refusals.limited(now, sent_at, info, known_s, window_s)
         if not is_advertised:
-            self._learned.refused(self._refusals.opens_at)
+            self._learned.refused()
             self._learned_from = info.spent.limit if info.spent else None
             self._refusals.teaches = True
         self._probe.is_due = True
@@ -307,8 +308,8 @@ class Limiter:
 
     @property
     def learned_limit(self) -> Limit | None:
-        """The limit learned from 429s and the like, without an unconfirmed trial."""
-        return self._learned.proven
+        """The limit learned from 429s and the like."""
+        return self._learned.limit
 
     def paused_for_s(self, now: float) -> float:
         """Seconds until a pause and all limits let a request through."""
@@ -339,7 +340,7 @@ class Limiter:
 
         Requests in flight count as let through: a killed process doesn't get their answers.
         """
-        limit = self._learned.proven
+        limit = self._learned.limit
         limits = [*self._stated.limits, *self._by_server()]
         window_s = max((limit.window_s for limit in limits), default=0.0)
         ages_s = self._times.ages_s(now, younger_than_s=window_s, most=_MOST_REMEMBERED_TIMES)

@@ -14,8 +14,9 @@ from datasync_crawler.ratelimit.headers import RateLimitInfo
 # It doesn't grow further: a server that answers "1 s" fifty times may mean it.
 _SHORTEST_PAUSE_S: Final = 0.25
 _LONGEST_FLOOR_S: Final = 0.5
-# Without a retry time: 1 s, growing by a third, at most a minute.
+# Without a retry time: 1 s or a tenth of the learned window, growing by a third, at most a minute.
 _BLIND_PAUSE_S: Final = 1.0
+_SHARE_OF_WINDOW: Final = 0.1
 _BLIND_SHARE: Final = 0.35
 _LONGEST_BLIND_PAUSE_S: Final = 60.0
 
@@ -58,10 +59,12 @@ class Refusals:
             return says_when or self._says_503 or (is_concurrent and not probe)
         return status == 429
 
-    def limited(self, now: float, sent_at: float, info: RateLimitInfo, known_s: float) -> float:
+    def limited(
+        self, now: float, sent_at: float, info: RateLimitInfo, known_s: float, window_s: float
+    ) -> float:
         """Takes in a refusal; returns the pause in seconds. Refusals of one burst are one pause.
 
-        `known_s`: the wait by the learned limit.
+        `known_s`: the wait by the learned limit; `window_s`: its window, 0.0 if none is known.
         """
         if not self.is_same_burst(sent_at):
             self._count(now)
@@ -77,7 +80,8 @@ class Refusals:
         if self.count == 1 and known_s > 0:
             return max(_SHORTEST_PAUSE_S, known_s)
         # A share of the time already waited: the window's end is missed by that share at most.
-        wait_s = max(_BLIND_PAUSE_S, _BLIND_SHARE * (now - self.since))
+        least_s = max(_BLIND_PAUSE_S, _SHARE_OF_WINDOW * window_s)
+        wait_s = max(least_s, _BLIND_SHARE * (now - self.since))
         wait_s = min(wait_s, _LONGEST_BLIND_PAUSE_S) * (1.0 + 0.1 * self._random())
         return max(wait_s, known_s)
 

@@ -117,6 +117,7 @@ function ofRun(run) {
   }
   if (run.phase === "running") {
     const end = run.ends_at || (run.left_s === null ? null : Date.now() / 1000 + run.left_s);
+    if (run.malformed) return ["bad", "Needs you: the figures are malformed", run.words];
     if (run.words.length) return ["wait", "Waiting for the API", run.words];
     if (run.total !== null && run.done >= run.total) return ["run", "Checking what is new", SAFE];
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
@@ -142,6 +143,7 @@ function verdict() {
     }
     return ["bad", "Not connected", ["This page’s server doesn’t answer: it has ended, or the network is away. The figures are from before; the page goes on by itself as soon as it answers."], true];
   }
+  if (health && health.refused) return ["bad", "Needs you: the database refused", ["The database refuses what this page reads: the log of this page’s server says why. It needs the right to read all tables of the schema."], true];
   if (health && health.away_s !== null) {
     return ["wait", "Database away", ["The database is away. The figures are from before; the page goes on by itself when it is back."], true];
   }
@@ -229,7 +231,8 @@ function drawProcesses(all) {
   mark("processes", "alert", live.length > 0 && dead > 0);
   if (all.length < 2) {
     const [one] = all;
-    const said = !one ? "no crawl is running" : one.alive ? one.host : `${one.host}: no heartbeat for ${duration(one.silent_s)}`;
+    const over = known.run && known.run.phase !== "running" && known.run.phase !== "silent";
+    const said = !one || (over && !one.alive) ? "no crawl is running" : one.alive ? one.host : `${one.host}: no heartbeat for ${duration(one.silent_s)}`;
     renew("hosts", said, () => [said]);
     return;
   }
@@ -490,6 +493,10 @@ function drawTable() {
   if (!view) return;
   const sample = view.percent < 100 ? ` Rows and events below are of a sample of ${number(view.percent)} % of its blocks.` : "";
   const rows = view.types.reduce((sum, [, n]) => sum + n, 0);
+  if (view.unread) {
+    put("sizes", `${bytes(view.heap)}, and ${bytes(view.indexes)} of indexes. Its rows can’t be read. ${view.unread}`);
+    return;
+  }
   put("sizes", `events: ${view.percent < 100 ? "" : `${plural(view.days.length, "day")} of events, `}${bytes(view.heap)}, and ${bytes(view.indexes)} of indexes.${sample}`);
   renew("days", view.days, () => [element("figcaption", "", "Rows by day of the event (UTC)"),
     bars(view.days.map(([day, n]) => [n, "", `${day}: ${plural(n, "row")}`]), Math.max(view.days.length, 10)),
@@ -558,7 +565,7 @@ function listen() {
     if (runShown !== known.run?.id) drawRuns();
   });
   on("health", () => {
-    put("read-at", known.health.away_s === null ? `Read at ${time(known.health.read_at)}` : "");
+    put("read-at", known.health.away_s === null ? `· Read at ${time(known.health.read_at)}` : "");
     drawState();
   });
   source.addEventListener("end", () => {
@@ -568,7 +575,7 @@ function listen() {
   source.addEventListener("error", () => drawState());
 }
 
-$("first-command").append(command("scrapy crawl events"));
+$("first-command").append(command("sh run-ingestion.sh"));
 for (const details of document.querySelectorAll("details[data-fold]")) {
   details.querySelector("summary").addEventListener("click", () => { details.touched = true; });
 }

@@ -7,8 +7,9 @@
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
-       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
-       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at))::float8
+           - extract(epoch FROM started_at)::float8 AS lasted_s,
+       extract(epoch FROM now())::float8 - extract(epoch FROM heartbeat_at)::float8 AS silent_s,
        finish_reason, CASE WHEN octet_length(stats::text) < 1000000 THEN stats::text END AS stats
 FROM {schema}.crawl_runs
 WHERE id = coalesce(%(run_id)s, (
@@ -21,7 +22,8 @@ WHERE id = coalesce(%(run_id)s, (
 -- A run's samples in order, the last of each of about %(points)s equal spans, with their time
 -- since the run's start.
 WITH own AS (
-    SELECT extract(epoch FROM s.sampled_at - r.started_at)::float8 AS at_s, s.figures
+    SELECT extract(epoch FROM s.sampled_at)::float8
+           - extract(epoch FROM r.started_at)::float8 AS at_s, s.figures
     FROM {schema}.crawl_samples AS s JOIN {schema}.crawl_runs AS r ON r.id = s.run_id
     WHERE s.run_id = %(run_id)s
 ), span AS (

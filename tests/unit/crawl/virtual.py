@@ -1,7 +1,8 @@
 """Virtual servers whose sets move while they are read, and a ledger in memory.
 
-The ledger follows the rules of `store/sql/ledger.sql`; tests/integration/test_ledger_rules.py holds
-the two against each other. `python tests/unit/crawl/table.py` prints what comes of all servers.
+The ledger follows the rules of `store/sql/ledger.sql`, and
+tests/integration/store/test_ledger.py holds the two against each other.
+`python tests/unit/crawl/table.py` prints what comes of all servers.
 """
 
 from __future__ import annotations
@@ -678,7 +679,7 @@ class Crowd:
         """Something happens to one of them."""
         self.troubles -= 1
         one = self.random.choice(self.processes)
-        kind = self.random.choice(["kill", "sleep", "join", "slow"])
+        kind = self.random.choice(["kill", "sleep", "join", "slow", "proof"])
         if kind == "kill":
             one.task.cancel()
             self.processes.remove(one)
@@ -691,6 +692,8 @@ class Crowd:
             self.start()
         elif kind == "slow":  # its leases expire, and it doesn't notice
             self.table.expire(one.leases.owner)
+        elif kind == "proof":  # its holder is late to renew it: chunks were claimed later
+            self.table.rows[0].owner = None
         else:
             self.start()
 

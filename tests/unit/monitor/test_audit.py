@@ -62,3 +62,11 @@ def test_an_event_that_isnt_stored_is_named() -> None:
     assert "  a  isn't stored" in lines(audit)
     assert "1 of 1 pages differ" in lines(audit)[-1]
     assert "nothing is known" in meaning(Audit())
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000 + "]" * 100_000])
+def test_json_that_python_cannot_read_is_compared(value: str) -> None:
+    """A number of 5,000 digits, a hundred thousand levels: no traceback of the audit."""
+    audit = Audit()
+    audit.add([served(properties=msgspec.Raw(value.encode()))], rows_by_id([ROW]), 0)
+    assert audit.differing == 1

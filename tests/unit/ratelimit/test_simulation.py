@@ -64,7 +64,7 @@ def test_retry_after_alone_is_met_within_fifteen_percent(name: str, style: str) 
         result = crawl(limiter, style, pages=6 * limit)
         assert result.seconds <= limiter.ideal_s(6 * limit) * 1.15
         later = [at for at in result.refusals if at - result.refusals[0] > window_s]
-        assert len(later) <= (8 if name.startswith("bucket") else 2)
+        assert len(later) <= (9 if name.startswith("bucket") else 2)
 
 
 def test_the_bursts_of_a_bucket_shrink() -> None:
@@ -263,10 +263,14 @@ def test_two_limits_with_one_set_of_fields_hold_at_once(style: str) -> None:
 @pytest.mark.parametrize("style", ["retry-after", "none"])
 @pytest.mark.parametrize(("block_s", "kind"), [(20.0, "block"), (2.0, "anew"), (1.0, "doubling")])
 def test_a_penalty_isnt_believed_as_the_window(block_s: float, kind: str, style: str) -> None:
-    """Ten in 2 s, and a block after each refusal: in the end ten in less than four seconds."""
+    """Ten in 2 s, and a block after each refusal: most of the time is blocks (those that double add
+    up), and between them ten go in less than four seconds.
+    """
     result = crawl(Punishing(10, 2.0, block_s, kind), style, pages=400)
-    last = [at for at in result.sent if at > result.seconds - 8]
-    assert len(last) >= 20
+    assert result.seconds <= (850 if kind == "doubling" else 350)
+    served = [at for at in result.sent if at not in set(result.refusals)]
+    cycles = [after - before for before, after in zip(served, served[10:], strict=False)]
+    assert sorted(cycles)[len(cycles) // 2] < 4
 
 
 def test_503_is_met_as_a_limit() -> None:
