@@ -326,7 +326,7 @@ class Reader:
         if not seam.disorder or seam.overlap < self.width:
             return
         wider = max(LEAST_WIDE, 3 * self.width // 2, min(FIRST_WIDE, self.sizes.size // 6))
-        now.widened = not self.shuffled
+        now.widened = now.widened or not self.shuffled
         self.shuffled = True
         if 3 * wider <= self.sizes.size:
             logger.info(
@@ -334,6 +334,8 @@ class Reader:
             )
             self.width = wider
             now.widened = True
+        if now.widened:
+            now.joined.clear()  # of the narrower overlap: by chance, perhaps
 
     async def _store_seams(self, now: Round) -> None:
         if now.widened:  # seams of the narrower overlap are in doubt again
