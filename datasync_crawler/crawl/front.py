@@ -149,6 +149,13 @@ class Front:
             at, last = page.ask.offset + len(page.ids) - 1, page.ids[-1]
         return None
 
+    async def is_first(self, first_id: str) -> bool:
+        """Whether the set still begins with an event. Counts alone don't show that as many events
+        have gone at the front as came in at the end.
+        """
+        page = await self._reader.check(0, self._reader.sizes.size)
+        return isinstance(page, Page) and page.ids[0] == first_id
+
     async def find_grid(self) -> bool:
         """Whether the API rounds offsets down, seen twice. It is read by pages that don't overlap
         from now on, at offsets that it doesn't round.

@@ -96,6 +96,12 @@ class Planner:
                 await self._ledger.unjoin(pass_no, "deep")
                 doubts += await settle_all(reader, end.stop)
             figures = await self._ledger.figures(pass_no, before=end.stop)
+        if (
+            not missing
+            and not reader.has_seams
+            and not await self._front.is_first(figures.first_id)
+        ):
+            head = None
         if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
