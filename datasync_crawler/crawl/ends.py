@@ -124,7 +124,7 @@ class Ends:
         """
         reader, size = self._reader, self._reader.sizes.size
         far = await reader.check(TIMES_AS_FAR * (end.served + size), size)
-        if isinstance(far, Page) and reader.sizes.longest > 1:
+        if isinstance(far, Page) and (reader.numbered or reader.sizes.longest > 1):
             if not far.new and far.ids[-1] == end.last_id:
                 return replace(end, seen=True)
         elif not end.is_gap and not isinstance(far, Page | Failed):
