@@ -18,7 +18,7 @@ import time
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
-from real_crawl import MockServer, crawl, database_server, own_database
+from real_crawl import MockProcess, crawl, database_server, own_database
 
 #: Mbit/s; None: no limit, and no proxy.
 LINKS = (10, 100, 1000, None)
@@ -75,7 +75,7 @@ def main() -> int:
     print("link         plain, s  gzip, s  plain / gzip")
     with (
         database_server() as server,
-        MockServer("--events", str(options.events), "--cache-mb", memory, "--gzip") as mock,
+        MockProcess("--events", str(options.events), "--cache-mb", memory, "--gzip") as mock,
     ):
         for mbit_s in LINKS:
             url = mock.url

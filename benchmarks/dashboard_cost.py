@@ -42,10 +42,10 @@ from urllib.request import urlopen
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from conftest import PROJECT, free_port
-from crawling import environment
+from crawling import PROJECT, environment
 from databases import Database, Server
-from mockserver import MockServer
+from mockserver import MockProcess
+from ports import free_port
 
 from datasync_crawler.extensions.progress import PANEL_INTERVAL_S
 from datasync_crawler.local_postgres.embedded import ensure_running
@@ -79,7 +79,7 @@ def read_page(port: int, ended: threading.Event) -> None:
 
 
 def measure(
-    arm: str, mock: MockServer, database: Database, schema: str, *, profiled: bool = False
+    arm: str, mock: MockProcess, database: Database, schema: str, *, profiled: bool = False
 ) -> tuple[float, float, str]:
     """Events per second of wall time, and processor time in seconds, of one crawl; what it said."""
     port = free_port()
@@ -151,7 +151,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
     running = ensure_running(PROJECT / ".datasync" / "dashboard-cost", port=free_port())
     server = Server(running.conninfo("postgres"))
-    with MockServer("--events", str(options.events), "--cache-mb", "400") as mock:
+    with MockProcess("--events", str(options.events), "--cache-mb", "400") as mock:
         for number in range(options.rounds + 1):  # the first warms mock and server up
             server.execute("DROP DATABASE IF EXISTS dashboard_cost WITH (FORCE)")
             server.execute("CREATE DATABASE dashboard_cost")

@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from mockserver import MockServer
+from mockserver import MockProcess
 
 LIMIT = 5000
 BUFFER_BYTES = 4 << 20
 
 
-def fetch(mock: MockServer, offsets: range, limit: int = LIMIT) -> None:
+def fetch(mock: MockProcess, offsets: range, limit: int = LIMIT) -> None:
     """Read the pages at these offsets over one connection."""
     buffer = bytearray(BUFFER_BYTES)
     with socket.create_connection(("127.0.0.1", mock.port)) as client:
@@ -42,7 +42,9 @@ def fetch(mock: MockServer, offsets: range, limit: int = LIMIT) -> None:
                 left -= client.recv_into(buffer, min(left, BUFFER_BYTES))
 
 
-def rate(mock: MockServer, events: int, rounds: int, connections: int, limit: int = LIMIT) -> float:
+def rate(
+    mock: MockProcess, events: int, rounds: int, connections: int, limit: int = LIMIT
+) -> float:
     """Give pages a second for `rounds` times the whole set."""
     step = limit * connections
     threads = [
@@ -71,12 +73,12 @@ def used(pid: int) -> tuple[float, float]:
 def main() -> None:
     """Print the rates."""
     argparse.ArgumentParser(description=__doc__.partition("\n")[0]).parse_args()
-    with MockServer("--events", "100000") as mock:
+    with MockProcess("--events", "100000") as mock:
         rate(mock, 100_000, 1, 1)
         for connections in (1, 4):
             pages = rate(mock, 100_000, 30, connections)
             print(f"from memory, {connections} connection(s): {pages:6.0f} pages/s")
-    with MockServer("--events", "3000000") as mock:
+    with MockProcess("--events", "3000000") as mock:
         pages = rate(mock, 3_000_000, 1, 1)
         assert mock.process is not None
         cpu_s, memory_mb = used(mock.process.pid)

@@ -100,8 +100,8 @@ def ledger_bytes(bench: Bench) -> float:
     bench.execute(
         "INSERT INTO checkpoint (pass, first_offset, requested, received, inserted, duplicates,"
         " changed, rejected, repeated, before_id, first_id, last_id, total, run_id)"
-        " SELECT 1, n * 4999, 5000, 5000, 5000, 0, 0, 0, 0, gen_random_uuid(), gen_random_uuid(),"
-        " gen_random_uuid(), 1000000000, 1 FROM generate_series(1, 1000000) AS n"
+        " SELECT 1, n * 4999::bigint, 5000, 5000, 5000, 0, 0, 0, 0, gen_random_uuid(),"
+        " gen_random_uuid(), gen_random_uuid(), 1000000000, 1 FROM generate_series(1, 1000000) AS n"
     )
     return int(bench.execute("SELECT pg_total_relation_size('checkpoint')")[0][0]) / 1e6
 

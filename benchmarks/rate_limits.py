@@ -30,7 +30,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import other_limiters
-from real_crawl import Journal, MockServer, crawl, crawl_once, database_server, own_database
+from real_crawl import Journal, MockProcess, crawl, crawl_once, database_server, own_database
 
 if TYPE_CHECKING:
     from databases import Server
@@ -178,7 +178,7 @@ def run_other(server: Server, arguments: argparse.Namespace, kind: str, company:
     pages, window_s = arguments.limit * arguments.windows, int(arguments.window)
     options = ["--events", events_of(pages), "--latency-ms", arguments.latency_ms]
     settings = {"BULK_PAGE_SIZE": PAGE, "DB_WRITERS": 1, "PROGRESS_INTERVAL": 0}
-    with MockServer(*map(str, options)) as mock, own_database(server) as database:
+    with MockProcess(*map(str, options)) as mock, own_database(server) as database:
         upstream = f"http://{urlsplit(mock.url).netloc}"
         with other_limiters.in_front(kind, upstream, arguments.limit, window_s) as address:
             client = OtherClient(address, mock.key)

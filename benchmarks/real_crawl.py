@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-from conftest import free_port
 from crawling import crawl
 from databases import Database, Server
-from mockserver import MockServer
+from mockserver import MockProcess
+from ports import free_port
 
 from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 
@@ -85,7 +85,7 @@ def crawl_once(
 
     Raises RuntimeError with the crawl's log when it doesn't end complete.
     """
-    with MockServer(*mock_options) as mock, own_database(server) as database:
+    with MockProcess(*mock_options) as mock, own_database(server) as database:
         done = crawl(mock, database, *args, timeout_s=timeout_s)
         if done.status != 0:
             raise RuntimeError(f"The crawl ended with {done.status}:\n{done.log}")

@@ -31,7 +31,7 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "s
 
 import psycopg2  # noqa: E402
 from mockapi_rate import rate as mock_pages_s  # noqa: E402
-from mockserver import MockServer  # noqa: E402
+from mockserver import MockProcess  # noqa: E402
 from plot import bars  # noqa: E402
 
 from datasync_crawler.events import copyrows  # noqa: E402
@@ -70,7 +70,7 @@ class Loaded:
 class Bench:
     """Mock, server and prepared rows of one run."""
 
-    mock: MockServer
+    mock: MockProcess
     server: EmbeddedServer
     events: int
     folder: Path
@@ -368,7 +368,7 @@ def opened(folder: Path, events: int, settings: list[str]) -> Iterator[Bench]:
     memory = str(events * 400 // 1_000_000 + 64)
     with (
         ensure_running(folder, port=free_port()) as server,
-        MockServer("--events", str(events), "--cache-mb", memory) as mock,
+        MockProcess("--events", str(events), "--cache-mb", memory) as mock,
     ):
         bench = Bench(mock, server, events, folder, settings)
         try:

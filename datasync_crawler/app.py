@@ -6,7 +6,7 @@ Owns how configuration, database, limiter and planner are put together. Must not
 import random
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from weakref import WeakKeyDictionary
 
 from scrapy import signals as scrapy_signals
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
     from datasync_crawler.crawl.ports import World
+
+
+class Component:
+    """The base of what Scrapy makes for a crawler, and calls by its signals or by name."""
+
+    def __init__(self, crawler: "Crawler") -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def from_crawler(cls, crawler: "Crawler") -> Self:
+        """Scrapy's constructor."""
+        return cls(crawler)
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -96,7 +108,7 @@ class App:
         self.stop.set()
 
     async def _ended(self) -> None:
-        """Lets go of the embedded server, when all components have closed."""
+        """Releases the embedded server when all components have closed."""
         await run_in_thread(self.database.release)
 
 

@@ -6,6 +6,12 @@ finish reason in ``crawl_runs``. Every room may raise and catch them.
 
 from typing import ClassVar
 
+#: What is said of a signal that comes before there is anything to stop.
+STOPPED_EARLY = (
+    "Stopped before the crawl had begun; what earlier runs have committed is safe. Run the same "
+    "command again: it goes on where it was."
+)
+
 
 class CrawlError(Exception):
     """Base of all errors whose message is shown to the user as it is."""
@@ -51,6 +57,8 @@ class DatabaseUnreachable(CrawlError):
 
 
 class DatabaseLost(CrawlError):
-    """An open connection failed, or the database stayed away for DB_MAX_WAIT. Raised by `store`."""
+    """An open connection failed, the server is out of disk, memory or connections, or the database
+    stayed away for DB_MAX_WAIT. Raised by `store`.
+    """
 
     reason = "database_lost"

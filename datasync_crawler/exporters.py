@@ -56,6 +56,12 @@ def check_feed(uri: str, options: "Mapping[str, Any]", settings: "BaseSettings")
             f"{shown} has the encoding {encoding!r}, and exports are always UTF-8: leave out "
             "FEED_EXPORT_ENCODING and the feed's encoding."
         )
+    if option("batch_item_count", "FEED_EXPORT_BATCH_ITEM_COUNT"):
+        raise ConfigError(
+            f"{shown} has a batch_item_count, which would count pages, not events: leave out "
+            "FEED_EXPORT_BATCH_ITEM_COUNT and batch_item_count, and split the file afterwards "
+            "(split --lines=500000 events.jsonl)."
+        )
     if str(option("indent", "FEED_EXPORT_INDENT") or 0) != "0" or options.get("item_export_kwargs"):
         raise ConfigError(
             f"{shown} has an indent or item_export_kwargs, and an export holds one event per line: "

@@ -5,18 +5,17 @@ Must not wait itself: the scheduler does.
 """
 
 import logging
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
 from scrapy.downloadermiddlewares.retry import RetryMiddleware
 from scrapy.exceptions import IgnoreRequest
 
-from datasync_crawler import signals
+from datasync_crawler import request_notes, signals
+from datasync_crawler import stats as stat
 from datasync_crawler.api.reach import Unreachable, host_of
 from datasync_crawler.app import App
 from datasync_crawler.events.scan import printable
-from datasync_crawler.ratelimit.backoff import delay_s
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -27,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: Tries of a request while the API has never answered: about 3 s.
 FIRST_TRIES: Final = 4
-#: Stats: what can't be reached and which try it was, and when the next one is, in epoch seconds.
-TROUBLE: Final = "retry/trouble"
-NEXT_AT: Final = "retry/next_at"
 
 
 class BackoffRetryMiddleware(RetryMiddleware):
@@ -40,8 +36,6 @@ class BackoffRetryMiddleware(RetryMiddleware):
 
     def __init__(self, settings: "BaseSettings") -> None:
         super().__init__(settings)
-        self._base_s = settings.getfloat("RETRY_BACKOFF_BASE")
-        self._cap_s = settings.getfloat("RETRY_BACKOFF_CAP")
         self._logged_kinds: set[str] = set()
 
     def process_response(
@@ -49,11 +43,11 @@ class BackoffRetryMiddleware(RetryMiddleware):
     ) -> "Request | Response":
         """Sends the rate limit's answers again as they are: they aren't failures of the page.
 
-        The rate limiter decides which answers those are (`meta["limited"]`), and paces them.
+        The rate limiter decides which answers those are, and paces them.
         """
-        if self.crawler.stats.get_value(TROUBLE):
-            self.crawler.stats.set_value(TROUBLE, None)
-        if request.meta.get("limited"):
+        if self.crawler.stats.get_value(stat.TROUBLE):
+            self.crawler.stats.set_value(stat.TROUBLE, None)
+        if request_notes.is_limited(request):
             self.crawler.stats.inc_value(f"rate_limit/answers_{response.status}")
             again: Request = request.copy()
             again.dont_filter = True
@@ -80,7 +74,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
         tries = 1 + int(request.meta.get("retry_times", 0))
         most = min(FIRST_TRIES, self.max_retry_times + 1)
         if why.is_final or tries >= most:
-            self.crawler.stats.set_value(TROUBLE, None)
+            self.crawler.stats.set_value(stat.TROUBLE, None)
             self.crawler.signals.send_catch_log(
                 signals.stop_requested, reason="unreachable", sentence=why.sentence(tries)
             )
@@ -93,8 +87,8 @@ class BackoffRetryMiddleware(RetryMiddleware):
     def _show(self, trouble: str, again: "Request", most: int) -> None:
         """For panel, page and log: which try comes when."""
         number = again.meta["retry_times"] + 1
-        self.crawler.stats.set_value(TROUBLE, f"{trouble}: try {number} of {most}")
-        self.crawler.stats.set_value(NEXT_AT, time.time() + again.meta["delay_s"])
+        self.crawler.stats.set_value(stat.TROUBLE, f"{trouble}: try {number} of {most}")
+        self.crawler.stats.set_value(stat.NEXT_TRY_AT, time.time() + request_notes.delay_s(again))
 
     def _retry(
         self, request: "Request", reason: "str | Exception | type[Exception]"
@@ -102,12 +96,7 @@ class BackoffRetryMiddleware(RetryMiddleware):
         again = super()._retry(request, reason)
         if again is not None:
             self._log_first(request, reason)
-            again.meta["delay_s"] = delay_s(
-                again.meta["retry_times"],
-                base_s=self._base_s,
-                cap_s=self._cap_s,
-                random=random.random,
-            )
+            request_notes.delay_retry(again, self.crawler.settings)
         return again
 
     def _log_first(self, request: "Request", reason: "str | Exception | type[Exception]") -> None:

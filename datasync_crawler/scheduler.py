@@ -6,18 +6,16 @@ decide what is fetched.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from scrapy.core.scheduler import Scheduler
 
 from datasync_crawler import signals
+from datasync_crawler.request_notes import take_delay_s
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider
     from twisted.internet.defer import Deferred
-
-#: Request.meta: seconds to wait before the request is scheduled. Set by retries.
-DELAY_META: Final = "delay_s"
 
 
 class LedgerScheduler(Scheduler):
@@ -33,11 +31,11 @@ class LedgerScheduler(Scheduler):
         return super().open(spider)
 
     def enqueue_request(self, request: "Request") -> bool:
-        """Schedules *request*, after ``meta["delay_s"]`` seconds if that is set.
+        """Schedules *request*, after the delay that a retry has noted on it.
 
         Returns False for a delayed request while the crawl is closing.
         """
-        delay_s: float = request.meta.pop(DELAY_META, 0.0)
+        delay_s = take_delay_s(request)
         if delay_s <= 0:
             return super().enqueue_request(request)
         if self._stopped:

@@ -2,7 +2,7 @@
 
 Precedence: ``scrapy … -s NAME=value``, environment, ``.env`` beside ``scrapy.cfg``, default.
 An empty value is an unset one. Values stay text here; `datasync_crawler.config` makes them typed
-and refuses what is wrong with a sentence.
+and rejects what is wrong with a sentence.
 """
 
 import os
@@ -24,10 +24,10 @@ _ENVIRONMENT: Final = {name: value for name, value in os.environ.items() if valu
 
 
 def _read_dotenv() -> dict[str, str]:
-    """What .env says. Nothing in it is expanded: a password may hold "${".
+    """The names and values in .env. Nothing is expanded: a password may hold "${".
 
-    A line that can't be read isn't passed over: without the DATABASE_URL that it was meant to set,
-    rows would go elsewhere.
+    A line that can't be read ends the process: without the DATABASE_URL that it was meant to set,
+    rows would go to another database.
     """
     file = Path(PROJECT_DIR, ".env")
     try:
@@ -49,8 +49,8 @@ def _read_dotenv() -> dict[str, str]:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-    said = {line.key: line.value for line in lines if line.key}
-    return {name: value for name, value in said.items() if value and value.strip()}
+    values = {line.key: line.value for line in lines if line.key}
+    return {name: value for name, value in values.items() if value and value.strip()}
 
 
 _DOTENV: Final = _read_dotenv()
@@ -81,7 +81,7 @@ API_KEY = _pick("API_KEY", ("API_KEY_FILE",))  # handler alone
 API_KEY_HEADER = _setting("API_KEY_HEADER", "X-API-Key")  # handler, verify: the key's header
 QUERY_PARAMS = _setting("QUERY_PARAMS")  # spider: fixed parameters of each request, a=1&b=2
 API_KEY_FILE = _setting("API_KEY_FILE")  # config reads it; handler alone uses the key
-WORKERS = _setting("WORKERS")  # throttle, handler: requests in flight at most; empty: learnt
+WORKERS = _setting("WORKERS")  # throttle, handler: requests in flight at most; empty: learned
 BULK_PAGE_SIZE = _setting("BULK_PAGE_SIZE", "5000")  # spider: events asked for in one request
 DATABASE_URL = _pick(  # store
     "DATABASE_URL", ("DB_HOST", "DB_PORT", "DB_NAME", "DB_USER", "DB_PASSWORD")
@@ -135,11 +135,11 @@ _COMPOSE: Final = {
 }  # fmt: skip
 
 
-def _refuse_slips() -> None:
-    """A name that isn't known, in .env, or that is close to one of ours that isn't set, in the
-    environment: passed over, it would send rows to another database.
+def _reject_misspelt() -> None:
+    """Ends the process for an unknown name in .env, and for one in the environment that is close to
+    a setting that isn't set: ignored, it could send rows to another database.
     """
-    said = ""
+    problem = ""
     for name in _DOTENV:
         if name not in _own | _COMPOSE and not name.startswith("COMPOSE_"):
             meant = similar(name, 0.6)
@@ -148,20 +148,20 @@ def _refuse_slips() -> None:
                 if meant
                 else ("take it out, or set it in the environment if it is another program's.")
             )
-            said = f"{Path(PROJECT_DIR, '.env')} sets {name}, which isn't a setting: {way_out}"
+            problem = f"{Path(PROJECT_DIR, '.env')} sets {name}, which isn't a setting: {way_out}"
     for name in _ENVIRONMENT:
         meant = similar(name, 0.9)
         if meant and name not in _COMPOSE and not (meant in _ENVIRONMENT or meant in _DOTENV):
-            said = (
+            problem = (
                 f"The environment sets {name}, which isn't a setting: did you mean {meant}? If it "
                 f"is another program's, set {meant} too, or unset {name} for this command."
             )
-    if said:
-        print(f"datasync-crawler: {said}", file=sys.stderr)
+    if problem:
+        print(f"datasync-crawler: {problem}", file=sys.stderr)
         raise SystemExit(2)
 
 
-_refuse_slips()
+_reject_misspelt()
 
 # --- Scrapy's: what differs from its defaults, and why. ----------------------------------------
 BOT_NAME = "datasync_crawler"
@@ -203,8 +203,6 @@ MEMUSAGE_LIMIT_MB = memory_limit_mb()
 MEMUSAGE_CHECK_INTERVAL_SECONDS = 1.0
 
 AUTOTHROTTLE_ENABLED = True
-
-# A test aid: where in which transaction the process kills itself, such as after_commit:3.
 
 SCHEDULER = "datasync_crawler.scheduler.LedgerScheduler"
 DUPEFILTER_CLASS = "scrapy.dupefilters.BaseDupeFilter"  # the ledger is the memory

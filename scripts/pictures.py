@@ -3,7 +3,7 @@
     python scripts/pictures.py [FOLDER]
 
 Into FOLDER: docs/img if none is named, and then those that the documents show; else all states at
-390, 1400 and 1920 pixels, light and dark. Prints the layout shift of the page while it fills. Needs
+390, 1400 and 1920 pixels, light and dark. Prints layout shift and first paint while it fills. Needs
 requirements-dev.txt, chromium and its driver.
 """
 
@@ -20,16 +20,21 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests"), str(PROJECT / "tests" / "support")]
 
 from browser import Browser  # noqa: E402
-from conftest import free_port  # noqa: E402
 from crawling import crawl, start_crawl  # noqa: E402
 from dashboards import DashboardServer  # noqa: E402
 from databases import Database, Server  # noqa: E402
-from mockserver import MockServer  # noqa: E402
+from mockserver import MockProcess  # noqa: E402
+from ports import free_port  # noqa: E402
 
 from datasync_crawler.local_postgres.embedded import ensure_running  # noqa: E402
 
-DOCUMENTS = {"waiting": "dashboard-light", "history": "dashboard-dark"}
+DOCUMENTS = {
+    "waiting": "dashboard-light",
+    "history": "dashboard-dark",
+    "processes": "dashboard-processes-light",
+}
 SIZES = {390: 844, 1400: 900, 1920: 1080}
+PAINT = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
 SHIFT = """window.shift = 0; new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.shift += entry.value;
 }).observe({type: "layout-shift", buffered: true});"""
@@ -50,7 +55,7 @@ class Camera:
             for dark in (False, True):
                 name = f"{state}-{width}-{'dark' if dark else 'light'}"
                 if self.for_documents:
-                    wanted = f"{state}-1400-{DOCUMENTS.get(state, ' ').rpartition('-')[2]}"
+                    wanted = f"{state}-1400-{DOCUMENTS.get(state, '').rpartition('-')[2]}"
                     if name not in {wanted, "waiting-390-light"}:
                         continue
                     name = "dashboard-phone" if width == 390 else DOCUMENTS[state]
@@ -70,6 +75,7 @@ class Camera:
         self.browser.open(url, width=1400)
         self.browser.script(SHIFT)
         time.sleep(seconds)
+        print(f"first contentful paint: {self.browser.script(PAINT):.0f} ms")
         return float(self.browser.script("return window.shift"))
 
 
@@ -78,7 +84,7 @@ def filling(camera: Camera, server: Server) -> None:
     database = fresh(server, "filling")
     limits = ("--rate-limit", "6", "--rate-window", "12", "--latency-ms", "300")
     with (
-        MockServer("--events", "60000", *limits, "--fault", "bad-events:each=4000") as mock,
+        MockProcess("--events", "60000", *limits, "--fault", "bad-events:each=4000") as mock,
         DashboardServer(database) as page,
     ):
         camera.take(page.url, "empty")
@@ -119,14 +125,47 @@ def filling(camera: Camera, server: Server) -> None:
         camera.take(page.url, "away")
 
 
-def rejections(camera: Camera, server: Server) -> None:
-    """A crawl whose every twentieth event can't be stored."""
-    database = fresh(server, "rejections")
+def processes(camera: Camera, server: Server) -> None:
+    """Three processes that share a crawl, one of them killed."""
+    database = fresh(server, "processes")
     with (
-        MockServer("--events", "20000", "--fault", "bad-events:each=20") as mock,
+        MockProcess("--events", "400000", "--latency-ms", "1500") as mock,
         DashboardServer(database) as page,
     ):
-        crawl(mock, database, *FAST)
+        few = (*FAST, "-s", "WORKERS=2")
+        running = [start_crawl(mock, database, *few, log=subprocess.DEVNULL) for _ in range(4)]
+        time.sleep(15)
+        running[-1].kill()
+        time.sleep(12)
+        camera.take(page.url, "processes")
+        for one in running:
+            one.terminate()
+            one.wait()
+        camera.take(page.url, "stopped")
+
+
+def unreachable(camera: Camera, server: Server) -> None:
+    """An API that doesn't answer yet."""
+    database = fresh(server, "unreachable")
+    with MockProcess("--events", "1") as mock:
+        away = {"API_BASE_URL": mock.url, "API_KEY": "k"}
+    slow = ("-s", "RETRY_BACKOFF_BASE=60")
+    running = start_crawl(None, database, *slow, env=away, log=subprocess.DEVNULL)
+    with DashboardServer(database) as page:
+        time.sleep(5)
+        camera.take(page.url, "unreachable")
+    running.terminate()
+    running.wait()
+
+
+def rejections(camera: Camera, server: Server) -> None:
+    """A crawl whose every twentieth event can't be stored, more than MAX_REJECTED allows."""
+    database = fresh(server, "rejections")
+    with (
+        MockProcess("--events", "20000", "--fault", "bad-events:each=20") as mock,
+        DashboardServer(database) as page,
+    ):
+        crawl(mock, database, *FAST, "-s", "MAX_REJECTED=0.01")
         camera.take(page.url, "rejections")
 
 
@@ -145,8 +184,10 @@ def main() -> None:
         running = ensure_running(Path(data) / "postgres", port=free_port())
         server = Server(running.conninfo("postgres"))
         server.release = running.release  # type: ignore[attr-defined]
+        processes(camera, server)
         if not camera.for_documents:
             rejections(camera, server)
+            unreachable(camera, server)
         filling(camera, server)
     camera.browser.close()
 

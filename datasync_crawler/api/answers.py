@@ -1,7 +1,7 @@
-"""A response beside its events: total, age, and the ids by which seams are compared. Pure."""
+"""A response beside its events: headers, age, and the ids by which seams are compared. Pure."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -40,19 +40,12 @@ def _hash(raw: bytes) -> str:
     return "#" + hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
-def header_total(text: str) -> int | None:
-    """The number in the header X-Total-Count; None if it is empty. Raises ValueError."""
-    text = text.strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise ValueError("the header X-Total-Count isn't a whole number")
-    return int(text)
-
-
-def largest(totals: Iterable[int | None]) -> int | None:
-    """The largest of the totals in header and body."""
-    return max((one for one in totals if one is not None), default=None)
+def header_texts(headers: Mapping[bytes, Sequence[bytes]]) -> dict[str, str]:
+    """A response's headers as text by lower-case name; lines of one name joined by commas."""
+    return {
+        name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+        for name, values in headers.items()
+    }
 
 
 def cached_s(headers: Mapping[str, str]) -> float:

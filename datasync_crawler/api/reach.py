@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 class Unreachable(Exception):
     """No connection to the API, and it has answered nothing yet. Raised by the download handler.
 
-    `cause`: a phrase; `remedy`: what to do, without its full stop; `is_final`: trying again helps
-    nobody.
+    `cause`: a phrase; `remedy`: what to do, without its full stop; `is_final`: trying again doesn't
+    help.
     """
 
     def __init__(self, url: str, cause: str, remedy: str, *, is_final: bool = False) -> None:

@@ -19,16 +19,16 @@ from scrapy.commands import ScrapyCommand
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from scrapy.settings import BaseSettings
 
     from datasync_crawler.config import Config
 
 
-_SECRET = re.compile(
-    r"^\s*(?:export\s+)?(?:API_KEY|DB_PASSWORD|DATABASE_URL|DASHBOARD_PASSWORD)\s*=[ \t]*[^\s#]",
-    re.MULTILINE,
-)
+#: Settings that hold a key or a password.
+SECRETS = ("API_KEY", "DB_PASSWORD", "DATABASE_URL", "DASHBOARD_PASSWORD")
+_SECRET = re.compile(rf"^\s*(?:export\s+)?(?:{'|'.join(SECRETS)})\s*=[ \t]*[^\s#]", re.MULTILINE)
 
 
 def without_empty(pairs: list[str]) -> list[str]:
@@ -75,6 +75,12 @@ def open_to_others(folder: str) -> str | None:
 Options = dict[str, dict[str, Any]]
 
 
+def _printable(line: str) -> str:
+    from datasync_crawler.events.scan import printable  # noqa: PLC0415  # commands load at every start
+
+    return printable(line)
+
+
 class OurCommand(ScrapyCommand):
     """A command with its help as class attributes; an empty `-s NAME=` counts as unset.
 
@@ -112,6 +118,17 @@ class OurCommand(ScrapyCommand):
         """Drops empty settings and rejects misspelt ones."""
         opts.set = given(opts.set, self.settings)
         super().process_options(args, opts)
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Prints lines, without the control characters that an id or another role's text may hold:
+        a terminal would carry them out.
+        """
+        print("\n".join(map(_printable, lines)))
+
+    def fail(self, sentence: object, status: int) -> None:
+        """Prints the sentence on standard error and sets the exit status."""
+        print(f"datasync-crawler: {_printable(str(sentence))}", file=sys.stderr)
+        self.exitcode = status
 
 
 class ConfiguredCommand(OurCommand):
@@ -168,15 +185,10 @@ class ConfiguredCommand(OurCommand):
             self.settings.set("DB_NAME", demonstration.DATABASE, "spider")
         return Config.from_settings(self.settings, require_api=require_api)
 
-    def refuse(self, args: list[str]) -> None:
+    def check_no_arguments(self, args: list[str]) -> None:
         """Raises ConfigError if there are arguments; for a command that takes none."""
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
         if args:
             name = type(self).__module__.rpartition(".")[2]
             raise ConfigError(f"scrapy {name} doesn't know {args[0]!r}: see --help.")
-
-    def fail(self, sentence: object, status: int) -> None:
-        """Prints the sentence on standard error and sets the exit status."""
-        print(f"datasync-crawler: {sentence}", file=sys.stderr)
-        self.exitcode = status

@@ -16,9 +16,10 @@ from scrapy.exceptions import UsageError
 from scrapy.settings import SETTINGS_PRIORITIES, default_settings
 from w3lib.url import file_uri_to_path
 
+from datasync_crawler import stats as stat
 from datasync_crawler.api.secrets import without_password
 from datasync_crawler.commands.base import OurCommand, open_to_others
-from datasync_crawler.errors import ConfigError, CrawlError
+from datasync_crawler.errors import STOPPED_EARLY, ConfigError, CrawlError
 from datasync_crawler.monitor.log import WithoutPasswords
 from datasync_crawler.monitor.progress import ended
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from scrapy.crawler import Crawler
     from scrapy.settings import Settings
+
+    from datasync_crawler.config import Config
 
 #: Finish reasons of a crawl that never began because of its configuration.
 CONFIGURATION_REASONS: Final = {"configuration", "database_refused", "schema_conflict"}
@@ -61,11 +64,10 @@ class Command(OurCommand, ScrapyCrawl):
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Runs the crawl and sets the exit status."""
-        if len(args) != 1:
-            raise UsageError("scrapy crawl takes one spider's name: scrapy crawl events")
+        _check_words(args)
         assert self.settings is not None  # Scrapy sets both before run()
         assert self.crawler_process is not None
-        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _check
+        from datasync_crawler.commands import demonstration  # noqa: PLC0415  # as in _checked
 
         try:
             _check_spider(args[0], self.crawler_process.spider_loader.list())
@@ -83,27 +85,21 @@ class Command(OurCommand, ScrapyCrawl):
                 logging.getLogger(__name__).error("%s", error)
             self.exitcode = error.exit_status
         except KeyboardInterrupt:  # later ones are Scrapy's
-            print(
-                "datasync-crawler: Stopped before the crawl had begun; what earlier runs have "
-                "committed is safe. Run the same command again: it goes on where it was.",
-                file=sys.stderr,
-            )
+            print(f"datasync-crawler: {STOPPED_EARLY}", file=sys.stderr)
             self.exitcode = 1
 
     def _crawl(self, spider: str, arguments: "dict[str, Any]") -> None:
         """Raises CrawlError for what is wrong before the crawl has begun."""
-        from datasync_crawler.commands.scrapyd_secrets import refuse_secrets  # noqa: PLC0415  # as in _check
-        from datasync_crawler.config import Config  # noqa: PLC0415
+        from datasync_crawler.commands.scrapyd_secrets import check_secrets  # noqa: PLC0415  # as in _checked
 
         assert self.settings is not None
         assert self.crawler_process is not None
-        _check(self.settings)
-        refuse_secrets(self.settings, arguments)
+        config = _checked(self.settings)
+        check_secrets(self.settings, arguments)
         _check_arguments(arguments)
         if self.settings.get("LOG_LEVEL") != "DEBUG":
             for name in NOISE:
                 logging.getLogger(name).setLevel(logging.WARNING)
-        config = Config.from_settings(self.settings)
         logging.getLogger(__name__).info("%s", config.route)
         if self.settings.getdict("FEEDS"):
             logging.getLogger(__name__).info(
@@ -114,6 +110,10 @@ class Command(OurCommand, ScrapyCrawl):
         self.crawler_process.crawl(crawler, **arguments)
         self.crawler_process.start()
         self.exitcode = exit_status(crawler)
+        stats = crawler._stats  # as in exit_status
+        if stats is None or stats.get_value("finish_reason") is None:
+            # A signal while the database was connected to: no component knows of an end.
+            print(f"datasync-crawler: {STOPPED_EARLY}", file=sys.stderr)
 
 
 def _check_scrapys(settings: "Settings") -> None:
@@ -143,6 +143,17 @@ def _is_warning(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING
 
 
+def _check_words(words: list[str]) -> None:
+    """Raises UsageError unless there is one word, the spider's name."""
+    if not words:
+        raise UsageError("scrapy crawl takes the spider's name: scrapy crawl events")
+    if len(words) > 1:
+        wrong = next((word for word in words if word.startswith("-") or "=" in word), words[1])
+        raise UsageError(
+            f"{wrong!r} isn't an option: a setting is given as -s NAME=value, such as -s WORKERS=4."
+        )
+
+
 def _check_spider(spider: str, spiders: list[str]) -> None:
     if spider not in spiders:
         raise ConfigError(
@@ -150,15 +161,17 @@ def _check_spider(spider: str, spiders: list[str]) -> None:
         )
 
 
-def _check(settings: Any) -> None:
+def _checked(settings: Any) -> "Config":
+    """The configuration. Raises ConfigError for it, for JOBDIR and for a feed."""
     from datasync_crawler.config import Config  # noqa: PLC0415  # commands load at every start
     from datasync_crawler.exporters import check_feed  # noqa: PLC0415
 
-    Config.from_settings(settings)
+    config = Config.from_settings(settings)
     _check_jobdir(settings.get("JOBDIR"))
     for uri, options in settings.getdict("FEEDS").items():
         check_feed(str(uri), options, settings)
         _make_folder(str(uri))
+    return config
 
 
 def _check_arguments(arguments: "Mapping[str, object]") -> None:
@@ -214,7 +227,7 @@ def exit_status(crawler: "Crawler") -> int:
     reason = ended(str(stats.get_value("finish_reason")), stats.get_stats())
     if reason in CONFIGURATION_REASONS:
         return 2
-    complete = reason == "finished" and stats.get_value("crawl/complete") is True
+    complete = reason == "finished" and stats.get_value(stat.COMPLETE) is True
     return 0 if complete and _is_exported(crawler, stats.get_stats()) else 1
 
 
@@ -222,5 +235,5 @@ def _is_exported(crawler: "Crawler", stats: dict[str, Any]) -> bool:
     """Whether each feed has been stored. One that couldn't be opened isn't counted by Scrapy."""
     failed = [name for name in stats if name.startswith("feedexport/failed")]
     stored = sum(number for name, number in stats.items() if name.startswith("feedexport/success"))
-    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get("pages/committed") else 0
+    wanted = len(crawler.settings.getdict("FEEDS")) if stats.get(stat.PAGES_COMMITTED) else 0
     return not failed and stored >= wanted

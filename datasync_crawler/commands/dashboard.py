@@ -28,7 +28,7 @@ class Command(ConfiguredCommand):
     def act(self, args: list[str], opts: argparse.Namespace) -> None:
         """Serves."""
         del opts
-        self.refuse(args)
+        self.check_no_arguments(args)
         config = self.configured()
         config.check_dashboard()
         self.exitcode = asyncio.run(_serve(config))

@@ -122,7 +122,7 @@ def serving(mock: Mock) -> Iterator[str]:
     It ends with this process at the latest, since it reads our end of a pipe. One that another
     command of the demonstration runs already is used, too.
     """
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "datasync_crawler.mockapi", "--stop-with-stdin"),
@@ -130,25 +130,25 @@ def serving(mock: Mock) -> Iterator[str]:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=errors,
             start_new_session=True,  # the terminal's Ctrl-C is for the crawl, which needs it yet
         )
         try:
-            yield _address(process, complaints, mock)
+            yield _address(process, errors, mock)
         finally:
-            _end(process, complaints)
+            _end(process, errors)
 
 
-def _address(process: subprocess.Popen[bytes], complaints: IO[bytes], mock: Mock) -> str:
+def _address(process: subprocess.Popen[bytes], errors: IO[bytes], mock: Mock) -> str:
     """Where it listens. Raises CrawlError."""
     assert process.stdout is not None
     greeting = process.stdout.readline().decode().strip()
     if greeting.startswith(_GREETING):
         return greeting.removeprefix(_GREETING)
     process.wait(_STOP_S)
-    complaints.seek(0)
-    said = complaints.read().decode(errors="replace").strip()
-    complaints.truncate(0)  # said here, with the demonstration's own remedy
+    errors.seek(0)
+    said = errors.read().decode(errors="replace").strip()
+    errors.truncate(0)  # reported below, with the demonstration's own remedy
     if "Address already in use" not in said:
         raise CrawlError(f"The demonstration's mock API can't run: {said or 'it has ended'}")
     if not _answers(mock):
@@ -173,8 +173,8 @@ def _answers(mock: Mock) -> bool:
         connection.close()
 
 
-def _end(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
-    """Ends it, and passes on what it had to say on its standard error."""
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    """Ends it, and passes its standard error on."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with suppress(OSError):
@@ -184,5 +184,5 @@ def _end(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    complaints.seek(0)
-    sys.stderr.write(complaints.read().decode(errors="replace"))
+    errors.seek(0)
+    sys.stderr.write(errors.read().decode(errors="replace"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shlex
 import signal
 import sys
 from contextlib import ExitStack, contextmanager, suppress
@@ -104,7 +105,7 @@ def _target(args: list[str]) -> tuple[Path, str, bool]:
     if kind == "parquet" and find_spec("pyarrow") is None:
         raise ConfigError(
             "Parquet needs the package pyarrow, which isn't installed: run "
-            f"{sys.executable} -m pip install pyarrow, or export to .csv or .jsonl."
+            f"{shlex.quote(sys.executable)} -m pip install pyarrow, or export to .csv or .jsonl."
         )
     return path, kind, is_compressed
 

@@ -11,10 +11,12 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, ClassVar
 
 from datasync_crawler.commands.base import ConfiguredCommand, Options
+from datasync_crawler.errors import STOPPED_EARLY
 
 if TYPE_CHECKING:
     import argparse
@@ -74,13 +76,8 @@ class Command(ConfiguredCommand):
         from datasync_crawler.commands.demonstration import MOST_EVENTS, Mock, last  # noqa: PLC0415
         from datasync_crawler.errors import ConfigError  # noqa: PLC0415
 
-        extra = [word for pair in opts.set for word in ("-s", pair)]
-        logging = {"logfile": opts.logfile, "loglevel": opts.loglevel}
-        extra += [f"--{name}={value}" for name, value in logging.items() if value]
-        if opts.nolog:
-            extra.append("--nolog")
         psql = _psql_command(opts.set)
-        self.refuse(args)
+        self.check_no_arguments(args)
         processes = _whole(opts.processes, "--processes", 1, 64)
         assert self.settings is not None  # Scrapy sets it before run()
         before = last(self.settings) or Mock()
@@ -89,7 +86,7 @@ class Command(ConfiguredCommand):
             events=_whole(opts.events, "--events", before.events, MOST_EVENTS),
         )
         if self.is_demonstration:
-            crawls = _Crawls(_crawl_command(extra), processes, self.configured().data_dir)
+            crawls = _Crawls(_commands(opts, self.settings), processes, self.configured().data_dir)
             self.exitcode = _Demonstration(self.settings, self.configured(), mock).run(crawls, psql)
             return
         if opts.events or opts.mock_port:
@@ -99,11 +96,19 @@ class Command(ConfiguredCommand):
             )
         config = self.configured(require_api=True)
         _say(f"To look at the stored events, now or later: {psql}")
+        commands = _commands(opts, self.settings)
         if processes > 1:
-            crawls = _Crawls(_crawl_command(extra), processes, config.data_dir)
-            self.exitcode = crawls.run(os.environ)
+            self.exitcode = _Crawls(commands, processes, config.data_dir).run(os.environ)
             return
-        os.execv(sys.executable, _crawl_command(extra))  # noqa: S606 - ourselves, no shell
+        os.execv(sys.executable, commands.first)  # noqa: S606 - ourselves, no shell
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """The command line of the first process of a crawl, and that of each other one."""
+
+    first: list[str]
+    other: list[str]
 
 
 class _Crawls:
@@ -111,8 +116,8 @@ class _Crawls:
     file. Signals are passed on to them from the beginning, and none outlives `run`.
     """
 
-    def __init__(self, command: list[str], number: int, data_dir: Path) -> None:
-        self._command, self._number = command, number
+    def __init__(self, commands: _Commands, number: int, data_dir: Path) -> None:
+        self._commands, self._number = commands, number
         self._logs = data_dir / "processes"
         self._running: list[subprocess.Popen[bytes]] = []
         self.stop_signal: signal.Signals | None = None
@@ -122,6 +127,7 @@ class _Crawls:
     def run(self, environment: Mapping[str, str]) -> int:
         """Returns the crawl's exit status: 0 when one of them has proved it complete."""
         if self.stop_signal is not None:
+            _say(f"datasync-crawler: {STOPPED_EARLY}")
             return 1
         try:
             return self._run(environment)
@@ -155,8 +161,8 @@ class _Crawls:
     ) -> subprocess.Popen[bytes]:
         tied = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid())]
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            [*tied, *self._command],
-            env={**environment, "DASHBOARD_PORT": ""} if log else environment,  # the first has it
+            [*tied, *(self._commands.other if log else self._commands.first)],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -228,8 +234,24 @@ def _whole(text: str | None, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def _crawl_command(extra: list[str]) -> list[str]:
-    return [sys.executable, "-m", "scrapy", "crawl", "events", *extra]
+def _commands(opts: argparse.Namespace, settings: BaseSettings) -> _Commands:
+    """Of the options of `ingest`. The other processes leave the log file and the page's port to the
+    first one: their log is their output, and their page has any free port of this machine.
+    """
+    crawl = [sys.executable, "-m", "scrapy", "crawl", "events"]
+    level = [f"--loglevel={opts.loglevel}"] if opts.loglevel else []
+    level += ["--nolog"] if opts.nolog else []
+    file = [f"--logfile={opts.logfile}"] if opts.logfile else []
+    own = [pair for pair in opts.set if not pair.startswith("LOG_FILE=")]
+    if settings.get("DASHBOARD_PORT"):  # an empty value wouldn't hide that of .env
+        own += ["DASHBOARD_PORT=0", "DASHBOARD_HOST=127.0.0.1"]
+    return _Commands(
+        first=[*crawl, *_set(opts.set), *level, *file], other=[*crawl, *_set(own), *level]
+    )
+
+
+def _set(pairs: list[str]) -> list[str]:
+    return [word for pair in pairs for word in ("-s", pair)]
 
 
 def _psql_command(pairs: list[str]) -> str:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from datasync_crawler.config import Config
-    from datasync_crawler.store.targets import EmbeddedTarget
 
 #: The variable that scripts/backup.sh reads.
 PROGRAMS = "DATASYNC_PROGRAMS"
@@ -60,17 +59,12 @@ class Command(ConfiguredCommand):
 
 def _connection(config: Config) -> tuple[str, Mapping[str, str]]:
     """Psql's path and libpq's keywords."""
-    from datasync_crawler.store import programs  # noqa: PLC0415
+    from datasync_crawler.store import local, programs  # noqa: PLC0415
     from datasync_crawler.store.targets import ServerTarget  # noqa: PLC0415
 
-    if isinstance(config.database, ServerTarget):
-        return str(programs.directories(config.database)[0] / "psql"), config.database.params
-    return _embedded(config.database)
-
-
-def _embedded(target: EmbeddedTarget) -> tuple[str, Mapping[str, str]]:
-    from datasync_crawler.store import local  # noqa: PLC0415
-
+    target = config.database
+    if isinstance(target, ServerTarget):
+        return str(programs.directories(target)[0] / "psql"), target.params
     server = local.run(target)
     server.keep_for_exec()  # psql keeps the server running until it ends
     return str(server.bin_dir / "psql"), server.conninfo(target.dbname)

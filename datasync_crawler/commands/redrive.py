@@ -29,4 +29,4 @@ class Command(CrawlCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         """Runs the crawl and sets the exit status."""
         opts.spargs = {**opts.spargs, "redrive": "all" if opts.all else "1"}
-        super().run([*args, "events"], opts)
+        super().run(["events", *args], opts)

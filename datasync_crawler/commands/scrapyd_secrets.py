@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from scrapy.settings import SETTINGS_PRIORITIES
 
+from datasync_crawler.commands.base import SECRETS
 from datasync_crawler.errors import ConfigError
 from datasync_crawler.store.targets import from_url
 
@@ -18,10 +19,9 @@ if TYPE_CHECKING:
 
 #: Scrapyd gives each job's id as this spider argument (scrapyd 1.6, launcher.get_crawl_args).
 JOB_ARGUMENT: Final = "_job"
-SECRETS: Final = ("API_KEY", "DB_PASSWORD", "DATABASE_URL", "DASHBOARD_PASSWORD")
 
 
-def refuse_secrets(settings: "BaseSettings", arguments: "Mapping[str, Any]") -> None:
+def check_secrets(settings: "BaseSettings", arguments: "Mapping[str, Any]") -> None:
     """Raises ConfigError when Scrapyd passed a secret on the command line.
 
     *arguments* are the spider's (``-a``). Started by hand, ``-s API_KEY=…`` is the user's choice.
@@ -30,16 +30,13 @@ def refuse_secrets(settings: "BaseSettings", arguments: "Mapping[str, Any]") -> 
         return
     given = {name.upper() for name in arguments}
     for name in SECRETS:
-        if name in given or (_from_command_line(settings, name) and _is_secret(settings, name)):
+        on_command_line = (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["cmdline"]
+        if name in given or (on_command_line and _is_secret(settings, name)):
             raise ConfigError(
                 f"{name} was passed through Scrapyd's schedule.json, which writes it into process "
                 "lists, logs and its queue: use another one from now on, and give it to Scrapyd's "
                 "environment or, the key, to a file that only this user can read (API_KEY_FILE)."
             )
-
-
-def _from_command_line(settings: "BaseSettings", name: str) -> bool:
-    return (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["cmdline"]
 
 
 def _is_secret(settings: "BaseSettings", name: str) -> bool:

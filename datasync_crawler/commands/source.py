@@ -44,14 +44,14 @@ class Command(ConfiguredCommand):
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         assert self.settings is not None  # Scrapy sets it before run()
         if opts.move_to:
             self.settings.set("API_BASE_URL", opts.move_to, "cmdline")
         config = self.configured(require_api=bool(opts.move_to))
         with ProofReader(Connector(config.database), config.schema) as reader:
             (source, _), running = reader.source(), reader.is_running()
-        print(_moved(config, source, running=running) if opts.move_to else source)
+        self.say([_moved(config, source, running=running) if opts.move_to else source])
 
 
 def _moved(config: Config, source: str, *, running: bool) -> str:
@@ -110,20 +110,13 @@ async def _differs(config: Config, stored: Anchors) -> str:
 async def _front(config: Config) -> tuple[WirePage, bool]:
     """The first page, and whether it came by cursor: where there is no bulk endpoint."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
-    from datasync_crawler.api.statuses import NO_ENDPOINT  # noqa: PLC0415
-    from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
 
-    addresses, size = Addresses.of(config), config.page_size
-    bulk, regular = addresses.url(Ask(1, 0, size)), addresses.url(Ask(1, 0, size, cursor=""))
-    if config.pagination == "cursor":
-        return _page(config, await asking.page(regular, config)), True
-    status, _, body = await asking.get(bulk, config)
-    if config.pagination == "auto" and status in NO_ENDPOINT:
-        return _page(config, await asking.page(regular, config)), True
+    url, (status, _, body) = await asking.front(config, config.page_size)
     if status != 200:
-        body = await asking.page(bulk, config)  # which waits where the rate limit asks for it
-    return _page(config, body), False
+        body = await asking.page(url, config)  # which waits where the rate limit asks for it
+    by_cursor = not url.startswith(f"{Addresses.of(config).bulk_url}?")
+    return asking.decoded(body, config), by_cursor
 
 
 async def _at(config: Config, place: int) -> str:
@@ -137,20 +130,8 @@ async def _at(config: Config, place: int) -> str:
     if addresses.numbered_from is not None:
         first, count = place - place % config.page_size, config.page_size
     body = await asking.page(addresses.url(Ask(1, first, count)), config)
-    ids = _ids(config, _page(config, body))
+    ids = _ids(config, asking.decoded(body, config))
     return ids[place - first] if place - first < len(ids) else ""
-
-
-def _page(config: Config, body: bytes) -> WirePage:
-    """Raises CrawlError for what is no page."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
-
-    try:
-        return PageDecoder(config.page_format).decode(body)
-    except WireError as error:
-        reason = config.without_key(error.reason)
-        raise CrawlError(f"The API's answer is no page ({reason}): try later.") from None
 
 
 def _ids(config: Config, page: WirePage) -> Sequence[str]:

@@ -37,7 +37,6 @@ class Command(ConfiguredCommand):
         """Prints the status, and on standard error what is too old."""
         from dataclasses import asdict, replace  # noqa: PLC0415
 
-        from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import freshness, report  # noqa: PLC0415
         from datasync_crawler.store.connection import Connector  # noqa: PLC0415
         from datasync_crawler.store.freshness import (  # noqa: PLC0415
@@ -46,7 +45,7 @@ class Command(ConfiguredCommand):
         )
         from datasync_crawler.store.verify import ProofReader  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         max_age_s = _age("--max-age", opts.max_age)
         max_event_age_s = _age("--max-event-age", opts.max_event_age)
         config = self.configured()
@@ -57,9 +56,7 @@ class Command(ConfiguredCommand):
             fresh = read_freshness(connector, config.schema)
             newest = read_newest_event(connector, config.schema)
         fresh = replace(fresh, newest_event_at=newest)
-        excess = too_many_rejected(
-            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
-        )
+        excess = report.too_many_rejected(figures, config.max_rejected)
         stale = freshness.problems(fresh, max_age_s=max_age_s, max_event_age_s=max_event_age_s)
         if opts.json:
             values = {**report.status_values(*seen), "freshness": asdict(fresh), "stale": stale}
@@ -67,7 +64,7 @@ class Command(ConfiguredCommand):
             print(json.dumps(values, ensure_ascii=False))
         else:
             said = [*report.status_lines(*seen), *freshness.lines(fresh), excess]
-            print("\n".join(filter(None, said)))
+            self.say(filter(None, said))
         for sentence in stale:
             self.fail(sentence, 1)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from datasync_crawler.config import Config
     from datasync_crawler.monitor.audit import Audit
-    from datasync_crawler.monitor.report import Figures
+    from datasync_crawler.store.verify import LedgerFigures
 
 #: Pages of one audit.
 MOST_PAGES: Final = 100_000
@@ -47,7 +47,7 @@ class Command(ConfiguredCommand):
         """Prints the report and sets the exit status."""
         from datasync_crawler.commands import demonstration  # noqa: PLC0415
 
-        self.refuse(args)
+        self.check_no_arguments(args)
         pages = _pages(opts.audit)
         assert self.settings is not None  # Scrapy sets it before run()
         if opts.offline and not pages:
@@ -58,26 +58,23 @@ class Command(ConfiguredCommand):
 
     def _verify(self, config: Config, opts: argparse.Namespace, pages: int) -> None:
         """As `act`; sends requests unless `--offline`."""
-        from datasync_crawler.api.shapes import too_many_rejected  # noqa: PLC0415
         from datasync_crawler.monitor import audit as auditing  # noqa: PLC0415
         from datasync_crawler.monitor import report  # noqa: PLC0415
 
         figures, chain = _read(config, offline=opts.offline, with_chain=opts.json)
         audited = _audit(config, figures, pages) if pages else None
-        excess = too_many_rejected(
-            figures.rejected_now, figures.distinct + figures.rejected_now, config.max_rejected
-        )
+        excess = report.too_many_rejected(figures, config.max_rejected)
         if opts.json:
             values = {**report.proof_values(figures, excess), "chain": chain}
             if audited is not None:
                 values["audit"] = {**asdict(audited), "meaning": auditing.meaning(audited)}
             print(json.dumps(values, ensure_ascii=False))
         else:
-            print("\n".join(report.proof_lines(figures)))
+            self.say(report.proof_lines(figures))
             if audited is not None:
-                print("\n".join(auditing.lines(audited)))
+                self.say(auditing.lines(audited))
             if excess:
-                print(excess)
+                self.say([excess])
         good = not (report.problems(figures) or excess) and (audited is None or audited.is_clean)
         self.exitcode = 0 if good else 1
 
@@ -94,12 +91,11 @@ def _pages(text: str | None) -> int:
     return int(text)
 
 
-def _audit(config: Config, figures: Figures, pages: int) -> Audit:
+def _audit(config: Config, figures: LedgerFigures, pages: int) -> Audit:
     """Fetches pages at random offsets below the total, one by one as the limit allows."""
     from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
     from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
     from datasync_crawler.errors import ConfigError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder  # noqa: PLC0415
     from datasync_crawler.events.timestamps import normalize_timestamps  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
     from datasync_crawler.monitor.audit import Audit, rows_by_id  # noqa: PLC0415
@@ -112,7 +108,6 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
             "out: scrapy redrive --all reads everything again and compares it."
         )
     addresses = Addresses.of(config)
-    decoder = PageDecoder(config.page_format)
     audited = Audit()
     size = min(config.page_size, figures.page_size or config.page_size)
     for _ in range(pages):
@@ -120,7 +115,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
         if addresses.numbered_from is not None:
             offset -= offset % size
         body = asyncio.run(asking.page(addresses.url(Ask(1, offset, size)), config))
-        page = decoder.decode(body)
+        page = asking.decoded(body, config)
         bad = normalize_timestamps(page.events)
         unreadable = {place for place, _ in bad}
         served = [one for place, one in enumerate(page.events) if place not in unreadable]
@@ -132,7 +127,7 @@ def _audit(config: Config, figures: Figures, pages: int) -> Audit:
 
 def _read(
     config: Config, *, offline: bool, with_chain: bool
-) -> tuple[Figures, list[dict[str, Any]]]:
+) -> tuple[LedgerFigures, list[dict[str, Any]]]:
     """The figures and the chain. The API's total is read first: rows committed meanwhile are
     only more.
     """
@@ -164,23 +159,17 @@ def _read(
 
 
 async def _ask(config: Config) -> int | None:
-    """The API's total, by one request for one event; None when it sends none.
+    """The API's total, the larger of header and body; None when it sends none.
 
-    Where there is no bulk endpoint, a second request by cursor. Redirects aren't followed,
-    certificates are verified. Raises CrawlError.
+    One request for one event; where there is no bulk endpoint, a second one by cursor. Redirects
+    aren't followed, certificates are verified. Raises CrawlError.
     """
-    from datasync_crawler.api.addresses import Addresses  # noqa: PLC0415
-    from datasync_crawler.crawl.values import Ask  # noqa: PLC0415
+    from datasync_crawler.api.totals import read_total  # noqa: PLC0415
     from datasync_crawler.errors import CrawlError  # noqa: PLC0415
     from datasync_crawler.handlers import asking  # noqa: PLC0415
 
-    addresses = Addresses.of(config)
-    bulk, regular = addresses.url(Ask(1, 0, 1)), addresses.url(Ask(1, 0, 1, cursor=""))
     try:
-        first = regular if config.pagination == "cursor" else bulk
-        status, headers, body = await asking.get(first, config)
-        if status in {404, 405, 501} and config.pagination == "auto":
-            status, headers, body = await asking.get(regular, config)
+        _, (status, headers, body) = await asking.front(config, 1)
     except CrawlError as error:
         raise CrawlError(f"{error} Or use --offline.") from None
     if status != 200:
@@ -188,27 +177,8 @@ async def _ask(config: Config) -> int | None:
         raise CrawlError(
             f"The API's total couldn't be fetched ({why}): try later, or use --offline."
         )
-    return _largest(headers.get("X-Total-Count", ""), body, config)
-
-
-def _largest(header: str, body: bytes, config: Config) -> int | None:
-    """The largest total in header and body; None when neither is a number."""
-    from datasync_crawler.errors import CrawlError  # noqa: PLC0415
-    from datasync_crawler.events.decoding import PageDecoder, WireError  # noqa: PLC0415
-
     if config.total_key == "none":
         return None
-    words = []
-    try:
-        said = PageDecoder(config.page_format).decode(body).total
-    except WireError as error:
-        reason = config.without_key(error.reason)
-        raise CrawlError(
-            f"The API's answer is no page ({reason}): try later, or use --offline."
-        ) from None
-    if said is not None:
-        words.append(said)
-    text = header.strip()
-    if text.isascii() and text.isdigit() and len(text) <= 15:
-        words.append(int(text))
-    return max(words, default=None)
+    in_body = asking.decoded(body, config, "try later, or use --offline").total
+    total, _ = read_total(headers.get("X-Total-Count", ""), in_body)
+    return total

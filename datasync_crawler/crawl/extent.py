@@ -7,35 +7,43 @@ counts, a growing number of pages is requested ahead.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
-
-#: Pages requested ahead without a total, at most, per request in flight.
-MOST_AHEAD: Final = 4
 
 
 @dataclass(slots=True)
 class Extent:
-    """`total`: the API's last one. `ahead`: pages to request beyond what is known."""
+    """`total`: the API's last one. `ahead`: pages to request beyond what is known. `is_known`: some
+    response counted more than what it ended with; a total that each response makes up from its own
+    end says nothing. `is_relative`: totals follow the requested offset.
+    """
 
     total: int | None = None
     ahead: int = 1
+    is_known: bool = False
+    is_relative: bool = False
+    _empty: tuple[int, int] | None = None
 
-    def learn(self, total: int | None) -> None:
-        """Takes the total of a response."""
-        if total is not None:
-            self.total = total
+    def learn(self, total: int | None, offset: int, received: int) -> None:
+        """Takes the total of a response of *received* events from *offset* on."""
+        if total is None or self.is_relative:
+            return
+        self.total = total
+        self.is_known = self.is_known or total > offset + received
+        if not received and total > offset:
+            before, self._empty = self._empty, (offset, total)
+            if before and before[0] != offset and total - offset == before[1] - before[0]:
+                self.is_relative, self.total = True, None
 
     def target(self, stop: int, page_size: int) -> int:
         """The offset up to which to read, when the chain reaches to *stop*."""
         if self.total is not None and self.total > stop:
-            return self.total
+            return max(self.total, stop + (self.ahead - 1) * page_size)
         if self.total is None or self.ahead > 1:
             return stop + self.ahead * page_size
         return stop
 
-    def more(self, in_flight: int) -> None:
+    def more(self) -> None:
         """A full page lay behind the assumed end: requests more ahead."""
-        self.ahead = min(2 * self.ahead, MOST_AHEAD * in_flight)
+        self.ahead *= 2
 
 
 class RepeatWatch:
@@ -51,8 +59,8 @@ class RepeatWatch:
         self._first_id: str | None = None
         self._strikes = 0
 
-    def repeats(self, offset: int, ids: Sequence[str]) -> bool:
-        """Whether another offset has brought this page already."""
+    def repeats(self, offset: int, ids: Sequence[str], pass_no: int = 0) -> bool:
+        """Whether another offset has brought this page already in the same pass."""
         if len(ids) < 2:
             return False
         self._first_id = self._first_id or ids[0]
@@ -60,7 +68,7 @@ class RepeatWatch:
             self._strikes = -1
         elif self._strikes >= 0:
             self._strikes += 1
-        again = self._offsets.setdefault(hash(tuple(ids)), offset) != offset
+        again = self._offsets.setdefault(hash((pass_no, *ids)), offset) != offset
         if len(self._offsets) > 2 * self._most:
             del self._offsets[next(islice(self._offsets, self._most, None))]
         return again

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from datasync_crawler.crawl import ranges
-from datasync_crawler.crawl.ends import End, Ends
+from datasync_crawler.crawl.ends import End, Ends, Growth
 from datasync_crawler.crawl.front import Front, Head
 from datasync_crawler.crawl.reader import MOST_EMPTY, Reader
 from datasync_crawler.crawl.settling import settle_all
@@ -22,10 +22,20 @@ logger = logging.getLogger(__name__)
 MOST_PASSES: Final = 3
 #: Seconds of wait before each round after one without a page; then the gaps are reported.
 STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
-#: Rounds that only fetch added events: a set that keeps growing must not keep the run going.
-MOST_GROWTH: Final = 20
-#: Rounds in one pass: bounds a server that repeats its pages without end.
-MOST_ROUNDS: Final = 60
+#: Rounds in one pass that bring no new event from behind as many offsets as there are events. The
+#: pages requested ahead double with each, so that an API that serves each event twice takes few.
+MOST_BARREN: Final = 20
+#: Rounds in one pass that bring hardly more new events than were added meanwhile. A set that grows
+#: by an event with each request takes 35.
+MOST_SLOW: Final = 50
+#: What such passes end with.
+GROWING: Final = (
+    "the end of the set wasn't found: events are added as fast as they are fetched. Set "
+    "BULK_PAGE_SIZE or WORKERS higher"
+)
+UNENDING: Final = (
+    "the end of the set wasn't found: the API serves events that are stored already at any offset"
+)
 
 
 class Planner:
@@ -47,6 +57,8 @@ class Planner:
         reader = self._reader
         reader.checks = state.checks
         reader.recall(state.page_limit, state.overlap)
+        if state.proof is not None and state.proof.method == "counts":
+            await self._front.find_grid()
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             goes_on = number == 0 and not self._anew
@@ -55,11 +67,13 @@ class Planner:
                 if opened is not None:
                     return opened
             verdict = await self._pass(state.proof)
-            if isinstance(verdict, NoEndpoint) or not verdict.again:
+            if isinstance(verdict, NoEndpoint) or verdict.complete or number + 1 == MOST_PASSES:
                 break
-            if number + 1 < MOST_PASSES:
+            if await self._front.find_grid() or verdict.again:
                 logger.warning("Everything is read again: %s.", verdict.sentences[0])
                 state = await self._ledger.state()
+            else:
+                break
         assert verdict is not None
         return verdict
 
@@ -72,16 +86,22 @@ class Planner:
         if isinstance(read, NoEndpoint):
             return read
         missing, end = read
-        doubts = 0 if missing or reader.numbered else await settle_all(reader)
-        figures = await self._ledger.figures(pass_no)
+        doubts = 0 if missing or not reader.has_seams else await settle_all(reader, end.stop)
+        figures = await self._ledger.figures(pass_no, before=end.stop)
         head: Head | None = Head(figures.first_id, reader.shift)
-        if not missing and (figures.inexact or end.moved) and not reader.numbered:
+        if not missing and (figures.inexact or end.moved) and reader.has_seams:
             head = await self._front.find_head(end.served)
             if head is not None and figures.deep not in {0, head.depth - reader.shift}:
                 # The front hasn't moved as far as the pages: deep seams were chance.
                 await self._ledger.unjoin(pass_no, "deep")
-                doubts += await settle_all(reader)
-            figures = await self._ledger.figures(pass_no)
+                doubts += await settle_all(reader, end.stop)
+            figures = await self._ledger.figures(pass_no, before=end.stop)
+        if (
+            not missing
+            and not reader.has_seams
+            and not await self._front.is_first(figures.first_id)
+        ):
+            head = None
         if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
@@ -107,43 +127,47 @@ class Planner:
 
         Returns a sentence about what is missing ("" if nothing is), and the end.
         """
-        reader, stalled, grown, bound = self._reader, 0, 0, None
-        for _ in range(MOST_ROUNDS):
-            start = await self._ends.chain_end()
-            target = reader.target(start.stop)
-            now = await reader.fill(target, 2 if stalled else MOST_EMPTY, shared=not stalled)
+        reader, growth, stalled = self._reader, Growth(self._ends), 0
+        distinct = barren = slow = 0
+        while barren < MOST_BARREN and slow < MOST_SLOW:
+            end = await self._ends.chain_end()
+            target = reader.target(end.stop)
+            most_empty = 2 if stalled or (reader.extent.total or 0) < target else MOST_EMPTY
+            now = await reader.fill(target, most_empty, shared=not (stalled or reader.is_alone))
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
-            if now.pages and (inner or (end.stop < target and not now.empty)):
+            before, distinct = distinct, (await self._ledger.figures(reader.pass_no)).distinct
+            barren += before == distinct < end.stop
+            slow += 0 < distinct - before <= reader.sizes.longest * (reader.in_flight + MOST_EMPTY)
+            if now.pages and not now.empty and (inner or end.stop < target):
                 stalled = 0
                 continue
-            probed = end if inner else await self._probe_end(end)
-            probed = replace(probed, total=reader.extent.total)
-            if probed.stop > end.stop:
-                stalled = 0
-                grown += not probed.full
-                if probed.full:
-                    reader.extent.more(reader.in_flight)
-                if grown == MOST_GROWTH:
-                    bound = await self._ends.bound(probed)
-                    grown = 0 if bound is None else grown
-                if bound is None or probed.stop < bound:
-                    continue
-                return "", replace(probed, seen=True)  # the next run fetches what came later
+            probed = await self._probe_end(end, inner)
             if probed.seen and (probed.total or 0) <= probed.served:
                 return "", probed
-            if stalled == len(STALLED_PAUSES_S):
+            if probed.stop > end.stop or (inner and (now.pages or not probed.is_gap)):
+                stalled = 0
+                if probed.full:
+                    reader.extent.more()
+                if not inner and (last := await growth.take(probed)) is not None:
+                    return "", last
+            elif stalled == len(STALLED_PAUSES_S):
                 return _missing(inner, probed, now.cause), probed
-            await reader.world.pause(STALLED_PAUSES_S[stalled])
-            stalled += 1
-        return "", await self._ends.chain_end()
+            else:
+                await reader.world.pause(STALLED_PAUSES_S[stalled])
+                stalled += 1
+        return (UNENDING if barren == MOST_BARREN else GROWING), await self._ends.chain_end()
 
-    async def _probe_end(self, end: End) -> End:
-        if end.stop == self._front.end_seen_at:
-            return replace(end, seen=True)
-        return await self._ends.probe(end)
+    async def _probe_end(self, end: End, inner: list[Gap]) -> End:
+        if inner:
+            probed = await self._ends.probe(await self._ends.chain_end(inner[0].first))
+        elif end.stop == self._front.end_seen_at:
+            probed = replace(end, seen=True)
+        else:
+            probed = await self._ends.probe(end)
+        return replace(probed, total=self._reader.extent.total)
 
     def _known_short(self, proof: Proof | None, figures: PassFigures) -> int:
         """Ids that the API is known to serve more than once, of the last proof and since."""

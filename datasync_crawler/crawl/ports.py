@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from datasync_crawler.crawl.values import (
     Ask,
@@ -20,6 +20,8 @@ from datasync_crawler.crawl.values import (
     Verdict,
 )
 
+#: An offset behind all others.
+FAR: Final = 2**62
 #: Sends one request; returns its outcome, for a page once that is committed.
 Fetch = Callable[[Ask], Awaitable[Outcome]]
 #: Waits, in seconds.
@@ -37,14 +39,16 @@ class Ledger(Protocol):
     async def gaps(self, pass_no: int, total: int, *, after: int = 0, most: int) -> list[Gap]:
         """What the chain leaves out of [after, total), first to last, at most *most* ranges."""
 
-    async def end(self, pass_no: int) -> ChainEnd | None:
-        """The end of the chain; None if it is empty."""
+    async def end(self, pass_no: int, *, before: int = FAR) -> ChainEnd | None:
+        """The end of the chain, of the ranges that end at *before* at most; None if it is empty."""
 
     async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
         """Those of *ids* that are an edge of the chain, with their offsets, first to last."""
 
-    async def doubts(self, pass_no: int, *, after: int = -1, most: int) -> list[Doubt]:
-        """Seams of the chain that are neither exact nor joined, first to last."""
+    async def doubts(
+        self, pass_no: int, *, after: int = -1, before: int = FAR, most: int
+    ) -> list[Doubt]:
+        """Seams between *after* and *before* that are neither exact nor joined, first to last."""
 
     async def join(
         self, pass_no: int, joined: Sequence[Joined], *, overlap: int | None = None
@@ -56,8 +60,8 @@ class Ledger(Protocol):
     async def unjoin(self, pass_no: int, kind: str) -> None:
         """Deletes the stored seams of this kind: they are in doubt again."""
 
-    async def figures(self, pass_no: int) -> PassFigures:
-        """Sums over the pass and the tables."""
+    async def figures(self, pass_no: int, *, before: int = FAR) -> PassFigures:
+        """Sums over the pass and the tables; of seams, those that lie before *before*."""
 
     async def distinct(self) -> int:
         """Ids stored and rejected, counted in the tables themselves: exact, and slow."""

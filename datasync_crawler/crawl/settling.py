@@ -10,15 +10,18 @@ from datasync_crawler.crawl.values import Doubt, Joined, Page
 MOST_READINGS: Final = 8
 
 
-async def settle_all(reader: Reader) -> int:
-    """Settles all seams in doubt of the pass; returns how many stay in doubt."""
-    pass_no, after = reader.pass_no, -1
-    while doubts := await reader.world.ledger.doubts(pass_no, after=after, most=reader.in_flight):
+async def settle_all(reader: Reader, before: int) -> int:
+    """Settles all seams in doubt of the pass before the offset *before*; returns how many stay in
+    doubt.
+    """
+    pass_no, after, ledger = reader.pass_no, -1, reader.world.ledger
+    most = 1  # where the order is random, the first seam shows it
+    while doubts := await ledger.doubts(pass_no, after=after, before=before, most=most):
         joined = await reader.run_concurrently(_settle(reader, doubt) for doubt in doubts)
-        await reader.world.ledger.join(pass_no, [fact for fact in joined if fact])
+        await ledger.join(pass_no, [fact for fact in joined if fact])
         if None in joined:  # one is enough: this pass can't be a proof
-            return len(await reader.world.ledger.doubts(pass_no, most=GAPS_AT_ONCE))
-        after = doubts[-1].first
+            return len(await ledger.doubts(pass_no, before=before, most=GAPS_AT_ONCE))
+        after, most = doubts[-1].first, min(2 * most, reader.in_flight)
     return 0
 
 

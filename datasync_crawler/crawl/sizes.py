@@ -12,35 +12,38 @@ PROBE_EVERY: Final = 16
 @dataclass(frozen=True, slots=True)
 class PageSize:
     """`wanted`: the user's page size, or the API's maximum; `size`: the one that is requested;
-    `longest`: the longest response so far; all in events.
+    `longest`: the longest response so far; `reach`: the offset behind the last event so far; all in
+    events. `is_ragged`: responses end early.
 
-    A smaller size counts from two pages in a row on, so that a single short page changes nothing.
+    A smaller size counts from two pages in a row on, so that a single short page changes nothing;
+    the last page doesn't count.
     """
 
     wanted: int
     size: int
     seen: int | None = None
     longest: int = 0
+    reach: int = 0
+    is_ragged: bool = False
 
     @classmethod
     def of(cls, wanted: int) -> "PageSize":
         """Before the first response."""
         return cls(wanted, wanted)
 
-    def observe(self, asked: int, received: int, behind: int | None) -> "PageSize":
-        """After a response of *received* events to a request for *asked*.
-
-        *behind*: events from the offset on, by the total; None when no total is known.
-        """
-        longest = max(self.longest, received)
-        if behind is not None and received >= behind:
-            return replace(self, longest=longest)  # the last page may be short
+    def observe(self, asked: int, received: int, end: int) -> "PageSize":
+        """After a response of *received* events to a request for *asked*, that ended at *end*."""
+        longest, is_inside = max(self.longest, received), end < self.reach
+        now = replace(self, longest=longest, reach=max(self.reach, end))
         if received >= asked:
             grown = min(max(self.size, asked), self.wanted) if received == asked else received
-            return replace(self, size=max(self.size, grown), seen=None, longest=longest)
+            return replace(now, size=max(self.size, grown), seen=None)
+        if not is_inside and received < longest:
+            return now
+        now = replace(now, is_ragged=self.is_ragged or not self.is_full(received))
         if received == self.seen:
-            return replace(self, size=received, seen=None, longest=longest)
-        return replace(self, seen=received, longest=longest)
+            return replace(now, size=received, seen=None)
+        return replace(now, seen=received)
 
     def is_full(self, received: int) -> bool:
         """Whether a response of that length may have been capped by the API."""

@@ -59,7 +59,7 @@ class _RoomyEvent(Event, forbid_unknown_fields=False):
 def unstorable(served: bytes) -> str | None:
     """The reason why PostgreSQL can't store what msgspec accepts inside Raw, or None."""
     if _ESCAPED_NUL.search(served):
-        return "event: holds \\u0000, a character that PostgreSQL has not"
+        return "event: holds \\u0000, which PostgreSQL can't store"
     try:
         served.decode()
     except UnicodeDecodeError:

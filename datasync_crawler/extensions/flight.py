@@ -5,12 +5,15 @@ components read `Flight.ranges`.
 """
 
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from scrapy import signals
 
+from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.items import EventPage
 from datasync_crawler.monitor import progress
+from datasync_crawler.request_notes import ask_of
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
 
-class Flight:
+class Flight(Component):
     """Follows each request from the downloader to the commit of its page."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -32,18 +35,13 @@ class Flight:
         ):
             crawler.signals.connect(handler, signal)
 
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
-
     def _sent(self, request: "Request") -> None:
-        ask = request.cb_kwargs.get("ask")
+        ask = ask_of(request)
         if ask is not None and ask.pass_no > 0:
             self.ranges.sent(ask.first, ask.count)
 
     def _left(self, request: "Request") -> None:
-        ask = request.cb_kwargs.get("ask")
+        ask = ask_of(request)
         if ask is not None and ask.pass_no > 0:
             self.ranges.left(ask.first, time.monotonic())
 
@@ -51,9 +49,10 @@ class Flight:
         latency_s = request.meta.get("download_latency")
         if latency_s is not None:
             stats = self._crawler.stats
-            stats.inc_value(f"latency/bucket/{progress.bucket(latency_s)}")
+            stats.inc_value(f"{stat.LATENCY_BUCKET}{progress.bucket(latency_s)}")
             stats.inc_value("latency/count")
-            stats.set_value("latency/sum_s", stats.get_value("latency/sum_s", 0.0) + latency_s)
+            sum_s = stats.get_value(stat.LATENCY_SUM_S, 0.0)
+            stats.set_value(stat.LATENCY_SUM_S, sum_s + latency_s)
 
     def _committed(self, item: Any) -> None:
         if isinstance(item, EventPage):

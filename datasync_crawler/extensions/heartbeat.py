@@ -8,13 +8,14 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
-from datasync_crawler.app import App
+from datasync_crawler import stats as stat
+from datasync_crawler.app import App, Component
 from datasync_crawler.extensions.flight import Flight
 from datasync_crawler.monitor import progress
 from datasync_crawler.store.connection import STORE_ERRORS
@@ -36,12 +37,12 @@ GROUPS: Final = {
 #: Beats between two thinnings of the samples, the first of them at the start.
 THIN_EVERY: Final = 300
 #: Histograms that a sample holds, by the beginning of their stats' names.
-HISTOGRAMS: Final = ("latency/bucket/", "database/commit_bucket/")
+HISTOGRAMS: Final = (stat.LATENCY_BUCKET, stat.COMMIT_BUCKET)
 #: Ranges of each state in a beat, at most.
 MOST_RANGES: Final = 64
 
 
-class Heartbeat:
+class Heartbeat(Component):
     """Writes on a thread of its own, one beat at a time; a slow database skips beats."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -59,13 +60,8 @@ class Heartbeat:
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
 
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
-
     def _spider_opened(self) -> None:
-        run_id = self._crawler.stats.get_value("crawl/run_id")
+        run_id = self._crawler.stats.get_value(stat.RUN_ID)
         if run_id is None:
             return  # the database couldn't be opened, which the pipeline has logged
         self._meter = progress.Meter(time.monotonic())
@@ -77,7 +73,7 @@ class Heartbeat:
         now = time.monotonic()
         stats = self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
-        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get("crawl/total"))
+        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get(stat.TOTAL))
         figures = self._meter.read(now, time.time(), stats, gaps=gaps)
         written = {name: value for name, value in stats.items() if name.split("/")[0] in GROUPS}
         written["now"] = msgspec.to_builtins(figures)
@@ -110,8 +106,8 @@ class Heartbeat:
             if self._others_before is None:
                 self._others_before = received
             set_value = self._crawler.stats.set_value
-            set_value("crawl/processes", 1 + others)
-            set_value("crawl/received_by_others", received - self._others_before)
+            set_value(stat.PROCESSES, 1 + others)
+            set_value(stat.RECEIVED_BY_OTHERS, received - self._others_before)
         if problem is not None and not self._away:
             logger.warning("The heartbeat can't be written for now (%s).", type(problem).__name__)
         self._away = problem is not None
@@ -141,7 +137,7 @@ def _sample(stats: dict[str, Any], figures: progress.Figures) -> dict[str, Any]:
     return {
         **histograms,
         "done": figures.done,
-        "received": stats.get("events/received", 0),
+        "received": stats.get(stat.RECEIVED, 0),
         "responses": stats.get("downloader/response_count", 0),
         "in_flight": api.in_flight,
         "remaining": api.remaining,

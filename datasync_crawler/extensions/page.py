@@ -5,12 +5,12 @@ heartbeat writes, as `scrapy dashboard` does. A taken port is a warning: the cra
 """
 
 import logging
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
-from datasync_crawler.app import App
+from datasync_crawler.app import App, Component
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Dashboard:
+class Dashboard(Component):
     """Serves from the opening of the spider until everything has ended."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -31,11 +31,6 @@ class Dashboard:
         crawler.signals.connect(self._engine_started, signals.engine_started)
         # After spider_closed, whose handlers write the run's end.
         crawler.signals.connect(self._engine_stopped, signals.engine_stopped)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     async def _engine_started(self) -> None:
         from datasync_crawler.monitor import serving  # noqa: PLC0415  # aiohttp only if wanted

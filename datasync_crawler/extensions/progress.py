@@ -6,13 +6,15 @@ Settings: PROGRESS_INTERVAL (0: neither). Reads stats. Must not touch the databa
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy import signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
+from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.extensions.flight import Flight
-from datasync_crawler.monitor import progress
+from datasync_crawler.monitor import progress, summary
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -25,8 +27,8 @@ logger = logging.getLogger(__name__)
 PANEL_INTERVAL_S: Final = 0.5
 
 
-class Progress:
-    """Shows the figures and lines of `monitor.progress`."""
+class Progress(Component):
+    """Shows the figures and lines of `monitor.progress` and `monitor.summary`."""
 
     def __init__(self, crawler: "Crawler") -> None:
         self._crawler = crawler
@@ -37,11 +39,6 @@ class Progress:
         self._panel: Panel | None = None
         crawler.signals.connect(self._spider_opened, signals.spider_opened)
         crawler.signals.connect(self._spider_closed, signals.spider_closed)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _spider_opened(self) -> None:
         self._started_at = time.monotonic()
@@ -62,7 +59,7 @@ class Progress:
     def _figures(self) -> progress.Figures:
         now, stats = time.monotonic(), self._crawler.stats.get_stats()
         flight = self._crawler.get_extension(Flight)
-        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get("crawl/total"))
+        gaps = 0 if flight is None else flight.ranges.gaps(now, stats.get(stat.TOTAL))
         return self._meter.read(now, time.time(), stats, gaps=gaps)
 
     def _spider_closed(self, reason: str) -> None:
@@ -70,7 +67,7 @@ class Progress:
             self._loop.stop()
         lasted_s = time.monotonic() - self._started_at
         stats = self._crawler.stats.get_stats()
-        outcome = progress.outcome(progress.ended(reason, stats), lasted_s, stats)
+        outcome = summary.outcome(progress.ended(reason, stats), lasted_s, stats)
         panel, self._panel = self._panel, None
         if panel is not None:
             panel.stop()
@@ -79,9 +76,9 @@ class Progress:
                 ("the rows", f"table {schema}.events: scrapy psql opens it"),
                 ("next", "scrapy verify" if outcome.complete else "scrapy status"),
             ]
-            panel.summary([*progress.rows(outcome), *whereabouts], progress.verdict(outcome))
+            panel.summary([*summary.rows(outcome), *whereabouts], summary.verdict(outcome))
         if panel is None or self._crawler.settings.get("LOG_FILE"):
-            for line in progress.summary(outcome):
+            for line in summary.summary(outcome):
                 # A warning, so that LOG_LEVEL=WARNING shows it.
                 missing = line.startswith("NOT complete")
                 logger.log(logging.WARNING if missing else logging.INFO, "%s", line)

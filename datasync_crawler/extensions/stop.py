@@ -5,12 +5,14 @@ Uses no settings. Sends `signals.stopping`, handles `signals.stop_requested`.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy import signals as scrapy_signals
 from scrapy.utils.asyncio import AsyncioLoopingCall
 
 from datasync_crawler import signals
+from datasync_crawler import stats as stat
+from datasync_crawler.app import Component
 from datasync_crawler.store.connection import cut_all
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ LONGEST_STOP_S: Final = 20.0
 POLL_S: Final = 0.1
 
 
-class StopControl:
+class StopControl(Component):
     """Polls the engine, and closes the crawl on `stop_requested`."""
 
     def __init__(self, crawler: "Crawler") -> None:
@@ -35,11 +37,6 @@ class StopControl:
         crawler.signals.connect(self._engine_started, scrapy_signals.engine_started)
         crawler.signals.connect(self._spider_closed, scrapy_signals.spider_closed)
         crawler.signals.connect(self._stop_requested, signals.stop_requested)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     def _engine_started(self) -> None:
         self._watch.start(POLL_S)
@@ -67,11 +64,11 @@ class StopControl:
             return
         stats = self._crawler.stats
         if self._announced:  # already closing: the cause of the first failure is kept
-            if stats.get_value("crawl/stop_sentence") is None:
-                stats.set_value("crawl/stop_sentence", sentence)
+            if stats.get_value(stat.STOP_SENTENCE) is None:
+                stats.set_value(stat.STOP_SENTENCE, sentence)
             return
         logger.debug("%s", sentence)  # the run's last line says it
-        stats.set_value("crawl/stop_sentence", sentence)
+        stats.set_value(stat.STOP_SENTENCE, sentence)
         self._closing = asyncio.ensure_future(
             self._crawler.engine.close_spider_async(reason=reason)
         )

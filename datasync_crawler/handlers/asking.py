@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from datasync_crawler.api.addresses import Addresses
+from datasync_crawler.api.statuses import NO_ENDPOINT
+from datasync_crawler.crawl.values import Ask
 from datasync_crawler.errors import CrawlError
+from datasync_crawler.events.decoding import PageDecoder, WireError, WirePage
 from datasync_crawler.handlers.proxies import proxy_of
 from datasync_crawler.handlers.reach import diagnose
 
@@ -19,9 +23,38 @@ if TYPE_CHECKING:
 
     from datasync_crawler.config import Config
 
+    Answer = tuple[int, Mapping[str, str], bytes]
+
 #: Waited for the API's answer, in seconds, and read of it at most, in bytes.
 ANSWER_TIMEOUT_S: Final = 60
 MOST_BYTES: Final = 64 * 1024 * 1024
+PIECE_BYTES: Final = 1024 * 1024
+#: Events of an answer at most, if no more than a tenth of that were asked for.
+MOST_EVENTS: Final = 100_000
+
+
+async def front(config: "Config", limit: int) -> "tuple[str, Answer]":
+    """The URL and the answer of a request for the first *limit* events: by cursor where there is
+    no bulk endpoint. Raises CrawlError when there is no answer.
+    """
+    addresses = Addresses.of(config)
+    bulk = addresses.url(Ask(1, 0, limit))
+    if config.pagination != "cursor":
+        answer = await get(bulk, config)
+        if config.pagination != "auto" or answer[0] not in NO_ENDPOINT:
+            return bulk, answer
+    by_cursor = addresses.url(Ask(1, 0, limit, cursor=""))
+    return by_cursor, await get(by_cursor, config)
+
+
+def decoded(body: bytes, config: "Config", remedy: str = "try later") -> WirePage:
+    """The page in a body. Raises CrawlError, which names *remedy*, for what is no page."""
+    most = max(MOST_EVENTS, 10 * config.page_size)
+    try:
+        return PageDecoder(config.page_format).decode(body, most)
+    except WireError as error:
+        reason = config.without_key(error.reason)
+        raise CrawlError(f"The API's answer is no page ({reason}): {remedy}.") from None
 
 
 async def page(url: str, config: "Config") -> bytes:
@@ -40,7 +73,7 @@ async def page(url: str, config: "Config") -> bytes:
         waited_s += delay_s
 
 
-async def get(url: str, config: "Config") -> "tuple[int, Mapping[str, str], bytes]":
+async def get(url: str, config: "Config") -> "Answer":
     """Status, headers and body. Redirects aren't followed, certificates are verified.
 
     Raises CrawlError when there is no answer.
@@ -56,10 +89,14 @@ async def get(url: str, config: "Config") -> "tuple[int, Mapping[str, str], byte
                 url, headers=headers, allow_redirects=False, ssl=context, proxy=proxy_of(url)
             ) as answer,
         ):
-            body = await answer.content.read(MOST_BYTES)
-            while len(body) < MOST_BYTES and (more := await answer.content.read(MOST_BYTES)):
-                body += more
-            return answer.status, answer.headers, body
+            body = bytearray()  # grown in place: aiohttp's own read() of a bomb took 470 MB
+            while len(body) <= MOST_BYTES and (piece := await answer.content.read(PIECE_BYTES)):
+                body += piece
+            if len(body) > MOST_BYTES:
+                raise CrawlError(
+                    f"The API's answer is longer than {MOST_BYTES:,} bytes: try later."
+                )
+            return answer.status, answer.headers, bytes(body)
     except (aiohttp.ClientError, OSError, ValueError) as error:
         unreachable = await asyncio.to_thread(diagnose, config.api_base_url, error, proxy_of(url))
         if unreachable is not None:

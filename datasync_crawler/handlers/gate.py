@@ -14,9 +14,11 @@ from scrapy import signals as scrapy_signals
 from scrapy.exceptions import IgnoreRequest
 
 from datasync_crawler import signals
+from datasync_crawler.api import answers
 from datasync_crawler.handlers.memory import Memory
 from datasync_crawler.handlers.permits import Permits
 from datasync_crawler.handlers.report import LimiterReport, clock_time
+from datasync_crawler.handlers.transport import bytes_waiting
 from datasync_crawler.ratelimit.decisions import Decision, Outcome
 from datasync_crawler.ratelimit.shared import SharedQuota
 from datasync_crawler.store.rate_limits import LimitMemory
@@ -98,10 +100,7 @@ class Gate:
     def answered(self, response: "Response", sent_at: float) -> Outcome:
         """The request sent at *sent_at* was answered; returns what the answer means."""
         now = time.monotonic()
-        headers = {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in response.headers.items()
-        }
+        headers = answers.header_texts(response.headers)
         outcome = self._limiter.answered(
             now, time.time(), response.status, headers, response.body, sent_at=sent_at
         )
@@ -111,7 +110,7 @@ class Gate:
         if outcome.kind == "unauthorized":
             self._stop(
                 "unauthorized",
-                f"The API refuses the key (HTTP {response.status}): it is wrong or has expired. "
+                f"The API rejects the key (HTTP {response.status}): it is wrong or has expired. "
                 "Everything fetched so far is committed. Set API_KEY to a valid key and run the "
                 "same command again: it goes on where it was.",
             )
@@ -119,7 +118,7 @@ class Gate:
         return outcome
 
     def _announce_in_flight_limit(self) -> None:
-        limit = self._limiter.in_flight_limit.limit(self._waiting_bytes())
+        limit = self._limiter.in_flight_limit.limit(bytes_waiting(self._crawler))
         if limit != self._in_flight_limit:
             self._in_flight_limit = limit
             self._crawler.signals.send_catch_log(signals.in_flight_limit_changed, limit=limit)
@@ -145,17 +144,17 @@ class Gate:
             self._quota.sent(now)
             self._queue.popleft().set_result(now)
         if not self._closed and self._quota.is_due(time.monotonic()):
-            self._permits.ask(0, self._waiting_bytes())
+            self._permits.ask(0, bytes_waiting(self._crawler))
 
     def _decide(self, now: float) -> Decision:
         decision = self._limiter.check(
-            now, self._waiting_bytes(), by_advertised=not self._quota.keeps_left
+            now, bytes_waiting(self._crawler), by_advertised=not self._quota.keeps_left
         )
         return decision if decision.delay_s > 0 else self._quota.decide(now)
 
     def _wait(self, decision: Decision, now: float) -> None:
         if decision.reason == "permit":  # this takes a millisecond: no pause
-            self._permits.ask(len(self._queue), self._waiting_bytes())
+            self._permits.ask(len(self._queue), bytes_waiting(self._crawler))
         else:
             self._memory.paused(self._report.decided(decision, self._limiter, now))
             self._check_wait(now, decision)
@@ -166,11 +165,6 @@ class Gate:
         if self._queue or self._quota.is_due(time.monotonic()):
             asyncio.get_running_loop().call_soon(self._release)
 
-    def _waiting_bytes(self) -> int:
-        """Bytes of bodies that are being parsed or wait for their commit."""
-        slot = self._crawler.engine.scraper.slot
-        return 0 if slot is None else slot.active_size
-
     def _check_wait(self, now: float, decision: Decision) -> None:
         is_limits = decision.reason in {"limit", "pause"}
         wait_s = self._limiter.waits_too_long(now, decision.delay_s if is_limits else 0.0)
@@ -180,7 +174,7 @@ class Gate:
         asks = f"The API's limit asks for a pause of {wait_s:.0f} s"
         if wait_s <= self._max_wait_s:
             asks = (
-                f"The API has refused every request for {refused_s:.0f} s and asks for "
+                f"The API has let no request through for {refused_s:.0f} s and asks for "
                 f"{wait_s:.0f} s more, together"
             )
         else:

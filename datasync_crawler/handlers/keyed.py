@@ -1,4 +1,7 @@
-"""The download handler of commands that fetch single pages (commands/looking.py)."""
+"""The API key: added here, and here alone, to a copy of each request to the API's own origin.
+
+A request that holds the key itself would be pickled into JOBDIR and follow redirects.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class KeyedHandler(BoundedHandler):
-    """Adds the key to a copy of each request to the API's own origin. Settings: API_*."""
+    """The download handler under `wire`, and by itself that of commands that fetch single pages.
+
+    Settings: API_BASE_URL, API_KEY or API_KEY_FILE, API_KEY_HEADER.
+    """
 
     lazy = True
 
@@ -24,7 +30,10 @@ class KeyedHandler(BoundedHandler):
         self._origin = origin(config.api_base_url)
 
     async def download_request(self, request: "Request") -> "Response":
-        """Scrapy's."""
-        if origin(request.url) == self._origin:
-            request = request.replace(headers={**request.headers, **self._credentials})
-        return await super().download_request(request)
+        """Sends the copy."""
+        credentials = self._credentials if origin(request.url) == self._origin else {}
+        sent = request.replace(headers={**request.headers, **credentials})
+        response = await super().download_request(sent)
+        # Scrapy writes the latency to the copy; the stats read it from the original.
+        request.meta.update(sent.meta)
+        return response

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from datasync_crawler import stats as stat
 from datasync_crawler.monitor.progress import SHORTEST_PAUSE_S
 
 if TYPE_CHECKING:
@@ -39,33 +40,33 @@ class LimiterReport:
         for message in messages:
             logger.info("%s", self._without_key(message))  # it quotes the API
         stats, budget = self._stats, limiter.budget(now)
-        stats.set_value("rate_limit/in_flight", limiter.in_flight)
+        stats.set_value(stat.IN_FLIGHT, limiter.in_flight)
         if budget is None:
             return
         reset_in_s = budget.reset_in_s
-        stats.set_value("rate_limit/limit", budget.limit)
-        stats.set_value("rate_limit/window_s", budget.window_s)
-        stats.set_value("rate_limit/remaining", budget.remaining)
+        stats.set_value(stat.LIMIT, budget.limit)
+        stats.set_value(stat.LIMIT_WINDOW_S, budget.window_s)
+        stats.set_value(stat.LIMIT_REMAINING, budget.remaining)
         stats.set_value("rate_limit/reset_in_s", reset_in_s)
         reset_at = None if reset_in_s is None else time.time() + reset_in_s
-        stats.set_value("rate_limit/reset_at", reset_at)
+        stats.set_value(stat.LIMIT_RESET_AT, reset_at)
 
     def decided(self, decision: "Decision", limiter: "Limiter", now: float) -> float:
         """Reports a decision; returns the pause in seconds, 0.0 for none."""
-        self._stats.set_value("rate_limit/in_flight", limiter.in_flight)
+        self._stats.set_value(stat.IN_FLIGHT, limiter.in_flight)
         if decision.reason not in {"pause", "limit"}:
             self._resumed(now)
             return 0.0
         is_pause = decision.delay_s >= SHORTEST_PAUSE_S
         if is_pause and self._paused_at is None:
             self._paused_at = now
-            self._stats.inc_value("rate_limit/pauses")
+            self._stats.inc_value(stat.PAUSES)
         if self._paused_at is not None:
             reason = "rate limit"
             if decision.reason == "pause" and limiter.pause_reason:
                 reason += f" ({self._without_key(limiter.pause_reason)})"
-            self._stats.set_value("rate_limit/paused_until", time.time() + decision.delay_s)
-            self._stats.set_value("rate_limit/pause_reason", reason)
+            self._stats.set_value(stat.PAUSED_UNTIL, time.time() + decision.delay_s)
+            self._stats.set_value(stat.PAUSE_REASON, reason)
             if decision.delay_s >= LOGGED_PAUSE_S and now >= self._logged_at + BETWEEN_LINES_S:
                 self._logged_at = now
                 wait_s, budget = decision.delay_s, limiter.budget(now)
@@ -78,9 +79,9 @@ class LimiterReport:
     def _resumed(self, now: float) -> None:
         if self._paused_at is None:
             return
-        paused_s = self._stats.get_value("rate_limit/paused_s", 0.0) + now - self._paused_at
-        self._stats.set_value("rate_limit/paused_s", round(paused_s, 3))
-        self._stats.set_value("rate_limit/paused_until", None)
+        paused_s = self._stats.get_value(stat.PAUSED_S, 0.0) + now - self._paused_at
+        self._stats.set_value(stat.PAUSED_S, round(paused_s, 3))
+        self._stats.set_value(stat.PAUSED_UNTIL, None)
         self._paused_at = None
 
 

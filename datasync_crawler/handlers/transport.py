@@ -10,10 +10,15 @@ from weakref import WeakSet
 
 from scrapy.core.downloader.handlers.http11 import (
     HTTP11DownloadHandler,
+    TunnelError,
     _LenientHTTP11ClientFactory,
     _LenientHTTP11ClientProtocol,
     _LenientHTTPClientParser,
+    _TunnelingTCP4ClientEndpoint,
 )
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.web.client import HTTPConnectionPool
 
 from datasync_crawler.handlers.tls import VerifyingPolicy
 
@@ -39,6 +44,7 @@ class BoundedHandler(HTTP11DownloadHandler):
         super().__init__(crawler)
         if crawler.settings.getbool("DOWNLOAD_VERIFY_CERTIFICATES"):
             self._contextFactory = VerifyingPolicy(self._contextFactory)  # type: ignore[assignment]
+        self._pool.__class__ = _Pool  # Scrapy gives no other way to its tunnels
         self._pool._factory = partial(_Factory, Room(crawler))  # type: ignore[assignment]
 
 
@@ -139,3 +145,51 @@ class _Factory(_LenientHTTP11ClientFactory):
         """Twisted's."""
         del addr
         return _Connection(self._room, self._quiescentCallback)
+
+
+class _Pool(HTTPConnectionPool):
+    """Twisted's, which opens tunnels through a proxy with a bound."""
+
+    def _newConnection(self, key: Any, endpoint: Any) -> Any:  # noqa: N802 - Twisted's
+        if isinstance(endpoint, _TunnelingTCP4ClientEndpoint):
+            endpoint.__class__ = _Tunnel
+        return super()._newConnection(key, endpoint)
+
+
+class _Tunnel(_TunnelingTCP4ClientEndpoint):
+    """A tunnel whose proxy's answer is bounded, and whose connection ends with the attempt.
+
+    Scrapy 2.19 keeps whatever the proxy sends, also after the download's timeout.
+    """
+
+    _protocol: Any = None
+
+    def connect(self, protocolFactory: Any) -> "Deferred[Any]":  # noqa: N803 - Twisted's
+        """Scrapy's, but what it returns can be cancelled."""
+        self._protocolFactory = protocolFactory
+        connecting = TCP4ClientEndpoint.connect(self, protocolFactory)
+
+        def hang_up(_: object) -> None:
+            if self._protocol is None:
+                connecting.cancel()
+            else:
+                self._protocol.transport.abortConnection()
+
+        self._tunnelReadyDeferred = Deferred(hang_up)
+        connecting.addCallback(self.requestTunnel).addErrback(self.connectFailed)
+        return self._tunnelReadyDeferred
+
+    def processProxyResponse(self, data: bytes) -> None:  # noqa: N802 - Scrapy's
+        """Scrapy's, with up to 64 kB a call."""
+        super().processProxyResponse(data)
+        answer = self._connectBuffer
+        if self._tunnelReadyDeferred.called:
+            found = self._responseMatcher.match(answer)
+            is_open = found is not None and found["status"] == b"200"
+        else:
+            is_open = len(answer) <= MOST_HEADER_BYTES
+        if not is_open and not self._tunnelReadyDeferred.called:
+            said = f"The proxy's answer is longer than {MOST_HEADER_BYTES:,} bytes"
+            self._tunnelReadyDeferred.errback(TunnelError(said))
+        if not is_open:
+            self._protocol.transport.abortConnection()

@@ -1,20 +1,19 @@
-"""The download handler: waits at the gate, adds the API key, sends.
+"""The download handler: waits at the gate, then sends, with the key (`keyed`).
 
-The key is added here, to a copy: a request that holds it would be pickled into JOBDIR and follow
-redirects. Must not pace, parse bodies or retry.
+Must not pace, parse bodies or retry.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
-from datasync_crawler.api.addresses import origin
-from datasync_crawler.app import App
+from datasync_crawler.app import App, Component
 from datasync_crawler.handlers.gate import CrawlStopping, Gate
+from datasync_crawler.handlers.keyed import KeyedHandler
 from datasync_crawler.handlers.reach import diagnose
-from datasync_crawler.handlers.transport import BoundedHandler
+from datasync_crawler.request_notes import mark_limited
 
 if TYPE_CHECKING:
     from scrapy import Request
@@ -25,29 +24,22 @@ if TYPE_CHECKING:
 STOP_GRACE_S: Final = 1.5
 
 
-class PacedDownloadHandler:
-    """Settings: API_BASE_URL, API_KEY or API_KEY_FILE, and the gate's.
+class PacedDownloadHandler(Component):
+    """Settings: those of `keyed` and of the gate.
 
-    Sets request.meta["limited"] for the retry middleware: whether the answer was the rate limit's.
+    Notes on each request whether its answer was the rate limit's, for the retry middleware.
     """
 
     lazy = True  # else each scheme would get a handler, and so a gate of its own
 
     def __init__(self, crawler: "Crawler") -> None:
         app = App.of(crawler)
-        self._inner = BoundedHandler(crawler)
+        self._inner = KeyedHandler(crawler)
         self._gate = Gate(crawler, app)
-        self._header = {app.config.api_key_header: app.config.api_key}
         self._base_url = app.config.api_base_url
-        self._origin = origin(self._base_url)
         self._has_answered = False
         self._downloads: set[asyncio.Task[Response]] = set()
         crawler.signals.connect(self._stopping, signals.stopping)
-
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
 
     async def download_request(self, request: "Request") -> "Response":
         """Sends when the gate allows it, and passes the answer to the gate.
@@ -56,8 +48,7 @@ class PacedDownloadHandler:
         and can't be reached, and whatever Scrapy's handler raises.
         """
         sent_at = await self._gate.acquire()
-        sent = request.replace(headers={**request.headers, **self._credentials(request)})
-        download = asyncio.ensure_future(self._inner.download_request(sent))
+        download = asyncio.ensure_future(self._inner.download_request(request))
         self._downloads.add(download)
         try:
             response = await download
@@ -74,19 +65,13 @@ class PacedDownloadHandler:
         finally:
             self._downloads.discard(download)
         self._has_answered = True
-        # Scrapy writes the latency to the copy; the stats read it from the original.
-        request.meta.update(sent.meta)
-        request.meta["limited"] = self._gate.answered(response, sent_at).kind == "limited"
+        outcome = self._gate.answered(response, sent_at)
+        mark_limited(request, is_limited=outcome.kind == "limited")
         return response
 
     async def close(self) -> None:
         """Scrapy's: closes the connections."""
         await self._inner.close()
-
-    def _credentials(self, request: "Request") -> dict[str, str]:
-        if origin(request.url) != self._origin:
-            return {}
-        return self._header
 
     def _stopping(self) -> None:
         asyncio.get_running_loop().call_later(STOP_GRACE_S, self._cancel_downloads)

@@ -224,7 +224,7 @@ def _start(home: Home, port: int, server_fd: int) -> None:
     finally:
         os.close(log_fd)
     answer, _ = process.communicate(json.dumps(spec).encode())
-    result = json.loads(answer) if answer else {"failed": "its keeper ended without a word"}
+    result = json.loads(answer) if answer else {"failed": "its keeper ended without an answer"}
     if not result.get("ready"):
         raise _start_error(home, port, str(result["failed"]))
 

@@ -85,6 +85,8 @@ def find_home(data_dir: Path) -> Home:
         local = data_dir / "postgres"
         for folder in (data_dir, local):
             _make_dir(folder, 0o700)
+        # Whoever can replace the folder of this code needs no database for it.
+        private.check_ancestors(local, trusted=Path(__file__).resolve().parents)
         if os.geteuid() == 0:
             _make_dir(STATE_DIR, 0o755)
             copy = copy_for_everybody(binaries, STATE_DIR)
@@ -150,9 +152,9 @@ def _root_home(location: Path) -> Path:
 def _account(home: Path) -> Account:
     """The account for the server under root: the cluster's owner, or for a new one a system user.
 
-    A user of its own is best: no other service's processes can read the files. Where none can be
-    made (no useradd, read-only /etc) an existing unprivileged one must do. A number without a name
-    won't: initdb looks its user up.
+    A user of its own is best, because no other service's processes can read the files. Where none
+    can be made (no useradd, read-only /etc), an existing unprivileged one is taken. It needs a
+    name: initdb looks its user up.
     """
     with suppress(FileNotFoundError):
         owner = (home / "data").lstat()

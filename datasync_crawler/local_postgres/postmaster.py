@@ -46,10 +46,10 @@ _WAKE = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 def postmaster_pid(data: Path) -> int | None:
     """The live postmaster of this data directory, or None.
 
-    ``postmaster.pid`` outlives a killed server, and its number may belong to another process by
-    now (in a container nearly always), or be written by whoever got hold of the server's account.
-    So the process is asked: a postmaster is that account's, runs a program named postgres, and
-    stands in its data directory.
+    ``postmaster.pid`` outlives a killed server. Its number may belong to another process by now (in
+    a container it nearly always does), or come from whoever took over the server's account. So the
+    process is checked: a postmaster belongs to that account, runs a program named postgres, and its
+    working directory is the data directory.
     """
     try:
         account = data.lstat().st_uid
@@ -201,11 +201,9 @@ class _Keeper:
             signal.pthread_sigmask(signal.SIG_BLOCK, _WAKE)
             server = self._spawn()
             self._serve(server)
-        except (
-            OSError
-        ) as error:  # no space or no right: reported, or logged when no process listens
-            said = f"{error.strerror}: {error.filename}" if error.errno else str(error)
-            self._report(failed=said)
+        except OSError as error:  # no space or no right: logged, too, if nobody reads the report
+            cause = f"{error.strerror}: {error.filename}" if error.errno else str(error)
+            self._report(failed=cause)
             raise
         finally:
             self._state.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
 _MAX_BYTES = 1_000_000
 
@@ -40,6 +40,47 @@ def check_directory(path: Path) -> None:
             f"Other users can write to {path} (mode {stat.S_IMODE(status.st_mode):o}) and could "
             f"put anything in it: `chmod go-w {path}`, or set DATA_DIR to another directory."
         )
+
+
+def check_ancestors(path: Path, *, trusted: Collection[Path] = ()) -> None:
+    """Raises :class:`ForeignError` for a folder above *path* whose owner or writers could put
+    another one in its place.
+
+    Its owner has to be root or this user; others may write where the sticky bit keeps them from
+    renaming what isn't theirs, and this user's own group where it has no other member. The owner of
+    ``/`` stands for root in a user namespace. Folders in *trusted* aren't checked.
+    """
+    owners = {0, os.geteuid(), Path("/").stat().st_uid}
+    for folder in {*Path(os.path.abspath(path)).parents, *path.resolve().parents} - {*trusted}:  # noqa: PTH100 - resolve() would follow links
+        for status in (folder.lstat(), folder.stat()):
+            if status.st_uid not in owners:
+                raise ForeignError(
+                    f"{folder} belongs to another user ({owner(status.st_uid)}), who could put "
+                    f"another folder in the place of {path}: set DATA_DIR to a directory that "
+                    "nobody else can move."
+                )
+        writers = status.st_mode & 0o022
+        if writers == 0o020 and _is_own_group(status.st_gid):
+            writers = 0
+        if writers and not status.st_mode & stat.S_ISVTX:
+            raise ForeignError(
+                f"Other users can write to {folder} (mode {stat.S_IMODE(status.st_mode):o}) and "
+                f"could put another folder in the place of {path}: `chmod go-w {folder}`, or set "
+                "DATA_DIR to a directory that nobody else can move."
+            )
+
+
+def _is_own_group(gid: int) -> bool:
+    """Whether the group is this user's private one, as Debian and Fedora make it."""
+    import grp  # noqa: PLC0415 - seldom
+    import pwd  # noqa: PLC0415
+
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    named = (user.pw_gid, user.pw_name) == (gid, group.gr_name)
+    return named and set(group.gr_mem) <= {user.pw_name}
 
 
 def open_file(path: Path, flags: int, *, owners: Collection[int] | None = None) -> int:

@@ -54,7 +54,8 @@ class MockApi:
         if total is None:
             total = DEFAULT_EVENTS if most is None else most
         self.sequence = EventSequence(total if most is None else min(total, most), options.order)
-        self.limiter = self.make_limiter()
+        self.limiters: dict[str, limits.Limiter] = {}
+        """The rate limiter of each key that has been used."""
         self.accepted = 0
         """Requests with the right key that the rate limit let through."""
 
@@ -62,12 +63,15 @@ class MockApi:
         """Builds the event source from the options and the faults."""
         return PageStore(self._source(), self.options.cache_mb * 1_000_000)
 
-    def make_limiter(self) -> limits.Limiter | None:
-        """Builds the rate limiter from the options."""
+    def _limiter(self, key: str) -> limits.Limiter | None:
         chosen = self.options
         if chosen.rate_limit is None:
             return None
-        return limits.make_limiter(chosen.limiter, chosen.rate_limit, chosen.rate_window)
+        if key not in self.limiters:
+            self.limiters[key] = limits.make_limiter(
+                chosen.limiter, chosen.rate_limit, chosen.rate_window
+            )
+        return self.limiters[key]
 
     def _source(self) -> EventSource:
         if self.options.replay is None:
@@ -84,14 +88,16 @@ class MockApi:
 
     def answer(self, request: ApiRequest, now_s: float) -> Reply:
         """Answers one request to an events endpoint; `now_s` is monotonic."""
-        if request.header_key != self.options.api_key:
+        key = request.header_key
+        if key is None or key not in (self.options.api_key, *self.options.other_key):
             return error_reply(401, "Unauthorized", "Invalid or missing API key", "UNAUTHORIZED")
         expires = self.options.key_expires_after
         if expires is not None and self.accepted >= expires:
             return error_reply(401, "Unauthorized", "API key has expired", "API_KEY_EXPIRED")
         headers: dict[str, str] = {}
-        if self.limiter is not None:
-            verdict, style = self.limiter.hit(now_s), self.options.rate_headers
+        limiter = self._limiter(key)
+        if limiter is not None:
+            verdict, style = limiter.hit(now_s), self.options.rate_headers
             headers = limits.rate_headers(verdict, style, self.options.rate_window)
             if not verdict.allowed:
                 wait_s = math.ceil(verdict.retry_after_s)

@@ -52,6 +52,9 @@ class Options:
     replay: str | None = _option(None, "serve the events of a recorded response, .json or .json.gz")
     cache_mb: int = _option(64, "memory for rendered events, in MB", kind=int, least=1)
     api_key: str = _option("demo-key", "the key that X-API-Key must hold")
+    other_key: tuple[str, ...] = _option(
+        (), "another key, with a rate limit of its own; may be given often"
+    )
     key_expires_after: int | None = _option(
         None, "answer 401 after this many requests", kind=int, least=0
     )
@@ -134,4 +137,5 @@ def from_arguments(arguments: argparse.Namespace) -> Options:
 
     """
     values = {item.name: getattr(arguments, item.name) for item in fields(Options)}
-    return Options(**values | {name: tuple(values[name]) for name in ("fault", "plugin")})
+    often = ("other_key", "fault", "plugin")
+    return Options(**values | {name: tuple(values[name]) for name in often})

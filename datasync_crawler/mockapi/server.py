@@ -180,6 +180,8 @@ def run(options: Options) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except BrokenPipeError:  # whoever started it has gone
+        return 1
     except OSError as error:
         if error.filename is not None:
             sys.stderr.write(f"{error.filename}: {error.strerror}.\n")

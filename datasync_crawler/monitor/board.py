@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
-from datasync_crawler.monitor import progress
+from datasync_crawler import stats as stat
+from datasync_crawler.monitor import progress, summary
 from datasync_crawler.store.reader import (
     SILENT_AFTER_S,
     Example,
@@ -32,8 +33,8 @@ MOST_TYPES: Final = 8
 #: Characters of a rejected event that are shown.
 EXAMPLE_CHARS: Final = 400
 #: Prefixes of the stats that make up the histograms.
-LATENCY: Final = "latency/bucket/"
-COMMIT: Final = "database/commit_bucket/"
+LATENCY: Final = stat.LATENCY_BUCKET
+COMMIT: Final = stat.COMMIT_BUCKET
 STATUS: Final = "downloader/response_status_count/"
 #: Figures of a running crawl and their defaults: of the run, and of its requests.
 _LIVE: Final = {"follows": "", "rate_now": 0, "left_s": None, "ends_at": None}
@@ -43,12 +44,12 @@ _TRAFFIC: Final = {
 }  # fmt: skip
 #: Counts of the run by the name of their stat.
 _COUNTS: Final = {
-    "received": "events/received",
-    "inserted": "events/inserted",
-    "rejected": "events/rejected",
-    "paused_s": "rate_limit/paused_s",
-    "pauses": "rate_limit/pauses",
-    "retries": "retry/count",
+    "received": stat.RECEIVED,
+    "inserted": stat.INSERTED,
+    "rejected": stat.REJECTED,
+    "paused_s": stat.PAUSED_S,
+    "pauses": stat.PAUSES,
+    "retries": stat.RETRIES,
     "failures": "downloader/exception_count",
 }
 MALFORMED: Final = (
@@ -61,7 +62,7 @@ def phase(run: Run | RunLine) -> str:
     """running, silent (crashed or cut off), complete, or stopped."""
     if run.finished_at is None:
         return "running" if run.silent_s < SILENT_AFTER_S else "silent"
-    complete = run.complete if isinstance(run, RunLine) else run.stats.get("crawl/complete")
+    complete = run.complete if isinstance(run, RunLine) else run.stats.get(stat.COMPLETE)
     is_whole = run.finish_reason in {"finished", "too_many_rejected"}  # as far as it can be stored
     return "complete" if complete and is_whole else "stopped"
 
@@ -83,7 +84,7 @@ def _words(run: Run) -> list[str]:
             f"No heartbeat for {silent}: the crawl has crashed or is cut off from the database.",
             "What was committed is safe. Run the same command again: it resumes where it stopped.",
         ]
-    said = progress.verdict(progress.outcome(str(run.finish_reason), run.lasted_s, run.stats))
+    said = summary.verdict(summary.outcome(str(run.finish_reason), run.lasted_s, run.stats))
     return [text[0].upper() + text[1:] for text in said]
 
 
@@ -93,7 +94,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
     running = phase(run) == "running"
     live = now if running else {}
     traffic = live.get("traffic", {})
-    total, done = stats.get("crawl/total"), now.get("done", 0)
+    total, done = stats.get(stat.TOTAL), now.get("done", 0)
     if ledger is not None:
         total = ledger.total if total is None else total
         # The heartbeat is newer than the ledger's reading; after a crash the ledger is right.
@@ -105,6 +106,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         "phase": phase(run),
         "reason": run.finish_reason,
         "words": words(run),
+        "malformed": run.malformed,
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "lasted_s": run.lasted_s,
@@ -116,7 +118,7 @@ def run_state(run: Run, ledger: LedgerView | None) -> dict[str, Any]:
         **{name: live.get(name, default) for name, default in _LIVE.items()},
         **{name: traffic.get(name, default) for name, default in _TRAFFIC.items()},
         **{name: stats.get(stat, 0) for name, stat in _COUNTS.items()},
-        "duplicates": stats.get("events/duplicates", 0) - stats.get("events/reread", 0),
+        "duplicates": stats.get(stat.DUPLICATES, 0) - stats.get(stat.REREAD, 0),
         "ranges": stats.get("ranges", {}) if running else {},
         "statuses": grouped(stats, STATUS),
         "latency": times(stats, LATENCY),

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from datasync_crawler import stats as stat
+from datasync_crawler.errors import DatabaseRefused
 from datasync_crawler.monitor import board
 from datasync_crawler.store.connection import STORE_ERRORS
 from datasync_crawler.store.reader import DashboardReader, LedgerView, Process, Run
@@ -72,6 +74,7 @@ class Feed:
         self._shared: Parts = {}
         self._costly: defaultdict[object, _Costly] = defaultdict(_Costly)
         self._away_since: float | None = None
+        self._closing = False
         self.ledger: LedgerView | None = None
         self.run: Run | None = None
         self.processes: list[Process] = []
@@ -91,7 +94,7 @@ class Feed:
         return {
             **self._shared,
             **self._parts.get(run_id, {}),
-            "health": _json({"away_s": self._away_s(reading), "read_at": time.time()}),
+            "health": _json(self._health(reading)),
         }
 
     @property
@@ -102,12 +105,20 @@ class Feed:
 
     async def close(self) -> None:
         """Closes the reader's connection. A reading that hangs then is cut off."""
+        self._closing = True
         closing = asyncio.ensure_future(self._in_thread(self._reader.close))
         await asyncio.wait({closing}, timeout=PATIENCE_S)
         if not closing.done():
             self._reader.cut()
         await closing
         self._thread.shutdown(wait=False)
+
+    def _health(self, reading: _Reading) -> dict[str, Any]:
+        """`refused`: the database has answered with an error, which the log holds: its text may
+        name the server.
+        """
+        refused = isinstance(self.problem, DatabaseRefused)
+        return {"away_s": self._away_s(reading), "refused": refused, "read_at": time.time()}
 
     def _away_s(self, reading: _Reading) -> float | None:
         now = time.monotonic()
@@ -120,10 +131,13 @@ class Feed:
         try:
             await self._in_thread(lambda: self._read_all(run_id))
         except STORE_ERRORS as error:
+            if self._closing:
+                return  # it was cut off
             self.problem = error
             if self._away_since is None:
                 self._away_since = time.monotonic()
-                logger.warning("The dashboard can't read the database (%s).", type(error).__name__)
+                said = str(error) if isinstance(error, DatabaseRefused) else type(error).__name__
+                logger.warning("The dashboard can't read the database (%s).", said)
         else:
             self._away_since, self.problem = None, None
         finally:
@@ -182,7 +196,7 @@ def _version(run: Run | None) -> object:
     """A value that changes when the ledger may have: a page committed, a run begun or ended."""
     if run is None:
         return "none"
-    pages = run.stats.get("pages/committed"), run.stats.get("crawl/total")
+    pages = run.stats.get(stat.PAGES_COMMITTED), run.stats.get(stat.TOTAL)
     return run.id, *pages, board.phase(run)
 
 

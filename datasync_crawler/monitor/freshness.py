@@ -1,28 +1,13 @@
 """Whether a table is up to date: ages, bounds, and problems in sentences. Pure."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.store.freshness import Freshness
 from datasync_crawler.store.reader import SILENT_AFTER_S
 
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """Times in epoch seconds by the database's clock; None: never. `run_id`, `finished_at`,
-    `finish_reason` and `silent_s` (since its last heartbeat) are the newest run's.
-    """
-
-    now: float = 0.0
-    last_complete_at: float | None = None
-    run_id: int | None = None
-    finished_at: float | None = None
-    finish_reason: str | None = None
-    silent_s: float | None = None
-    newest_event_at: float | None = None
 
 
 def parse_age(text: str) -> float:
@@ -56,7 +41,7 @@ def problems(
     if max_age_s is not None:
         if f.finish_reason == "unauthorized":
             found.append(
-                f"The API has refused the key in run {f.run_id}: set API_KEY to a valid key and "
+                f"The API has rejected the key in run {f.run_id}: set API_KEY to a valid key and "
                 "run the crawl again."
             )
         elif f.last_complete_at is None:

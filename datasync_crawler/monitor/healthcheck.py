@@ -12,9 +12,9 @@ from typing import Final
 from scrapy.settings import Settings
 
 from datasync_crawler.config import Config
-from datasync_crawler.errors import CrawlError
+from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.health import read_health
+from datasync_crawler.store.freshness import read_heartbeat
 from datasync_crawler.store.targets import EmbeddedTarget
 
 #: In seconds, for a heartbeat every second: a short outage of the database is no failure.
@@ -30,12 +30,30 @@ def main() -> int:
         if isinstance(config.database, EmbeddedTarget):
             print("No database is configured: set DATABASE_URL or DB_HOST.")
             return 1
-        health = read_health(Connector(config.database), config.schema, stale_after_s=STALE_AFTER_S)
+        alive, sentence = health(Connector(config.database), config.schema)
     except CrawlError as error:
-        print(error)
-        return 1
-    print(health.sentence)
-    return 0 if health.alive else 1
+        alive, sentence = False, str(error)
+    print(sentence)
+    return 0 if alive else 1
+
+
+def health(connector: Connector, schema: str) -> tuple[bool, str]:
+    """Whether this host's newest run has a recent heartbeat or has ended, and a sentence on it.
+
+    Raises CrawlError.
+    """
+    try:
+        beat = read_heartbeat(connector, schema)
+    except TablesMissing as error:
+        return False, f"The heartbeat can't be read. {error}"
+    if beat is None:
+        return False, "No crawl has begun on this host."
+    age_s, has_ended = beat
+    if has_ended:
+        return True, f"The crawl has ended, {age_s:.0f} s ago."
+    if age_s < -STALE_AFTER_S:
+        return False, "The newest heartbeat is in the future, where no crawl has written it."
+    return age_s <= STALE_AFTER_S, f"The last heartbeat is {age_s:.0f} s old."
 
 
 if __name__ == "__main__":

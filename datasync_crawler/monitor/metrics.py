@@ -16,28 +16,29 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from datasync_crawler import stats as stat
 from datasync_crawler.monitor import board, progress
-from datasync_crawler.monitor.freshness import Freshness
+from datasync_crawler.store.freshness import Freshness
 from datasync_crawler.store.reader import LedgerView, Process, Run
 
 #: name, stat, help.
 COUNTERS: Final = (
-    ("events_received", "events/received", "Events read from the API in this run."),
-    ("events_stored", "events/inserted", "New events of this run."),
+    ("events_received", stat.RECEIVED, "Events read from the API in this run."),
+    ("events_stored", stat.INSERTED, "New events of this run."),
     (
         "events_duplicate",
-        "events/duplicates",
+        stat.DUPLICATES,
         "Events of this run that were already stored, re-read ones included.",
     ),
-    ("events_reread", "events/reread", "Of these, events that this run re-read to check."),
-    ("events_rejected", "events/rejected", "Events that this run has rejected."),
-    ("pages_committed", "pages/committed", "Pages committed with their ledger row."),
-    ("commits", "database/transactions", "Transactions committed."),
-    ("database_reconnects", "database/reconnects", "Connections that were lost and made again."),
+    ("events_reread", stat.REREAD, "Of these, events that this run re-read to check."),
+    ("events_rejected", stat.REJECTED, "Events that this run has rejected."),
+    ("pages_committed", stat.PAGES_COMMITTED, "Pages committed with their ledger row."),
+    ("commits", stat.TRANSACTIONS, "Transactions committed."),
+    ("database_reconnects", stat.RECONNECTS, "Connections that were lost and made again."),
     ("request_failures", "downloader/exception_count", "Requests without a response."),
-    ("retries", "retry/count", "Requests sent again after a failure."),
-    ("pauses", "rate_limit/pauses", "Pauses for the API's rate limit."),
-    ("paused_seconds", "rate_limit/paused_s", "Time spent in pauses for the rate limit."),
+    ("retries", stat.RETRIES, "Requests sent again after a failure."),
+    ("pauses", stat.PAUSES, "Pauses for the API's rate limit."),
+    ("paused_seconds", stat.PAUSED_S, "Time spent in pauses for the rate limit."),
 )
 
 
@@ -93,8 +94,8 @@ def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("run_duration_seconds", "How long it has lasted.", run.lasted_s)
     if run.finished_at is None:
         yield _gauge("heartbeat_age_seconds", "Time since its last heartbeat.", run.silent_s)
-    for name, stat, text in COUNTERS:
-        yield CounterMetricFamily(f"datasync_{name}", text, value=run.stats.get(stat, 0))
+    for name, counted, text in COUNTERS:
+        yield CounterMetricFamily(f"datasync_{name}", text, value=run.stats.get(counted, 0))
     yield _gauge("offsets_done", "Offsets below the total that are committed.", state["done"])
     yield _gauge("gaps", "Uncommitted ranges that have to be requested again.", state["gaps"])
     yield _gauge("requests_in_flight", "Requests sent and not answered yet.", state["in_flight"])
@@ -110,11 +111,11 @@ def _run(run: Run, state: Mapping[str, Any]) -> Iterator[Metric]:
     yield _responses(state["statuses"])
     yield _histogram(
         "response_latency_seconds", "Time from a request to its answer's first byte.",
-        run.stats, board.LATENCY, run.stats.get("latency/sum_s", 0.0),
+        run.stats, board.LATENCY, run.stats.get(stat.LATENCY_SUM_S, 0.0),
     )  # fmt: skip
     yield _histogram(
         "commit_duration_seconds", "Time to write and commit a batch.",
-        run.stats, board.COMMIT, run.stats.get("database/write_s", 0.0),
+        run.stats, board.COMMIT, run.stats.get(stat.WRITE_S, 0.0),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A crawl's progress and outcome: figures and lines, from stats and times.
+"""A crawl's progress: figures and lines, from stats and times.
 
 Pure: counts in events, times in seconds (monotonic unless `wall` says otherwise: epoch seconds),
 rates in events per second.
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from datasync_crawler import stats as stat
+
 #: The span of the current rate, in seconds.
 RATE_WINDOW_S: Final = 10.0
 #: A longer time that is left, in seconds, has no date: totals may be anything.
 LONGEST_LEFT_S: Final = 10 * 365 * 86_400.0
-#: What is said of a known event that comes with other content.
-EDITED: Final = "other content than stored; ON_DUPLICATE=update overwrites it"
 #: Waits shorter than this are pacing, not a pause, in seconds.
 SHORTEST_PAUSE_S: Final = 1.0
 #: Upper bounds of the histograms of latency and commit times, in seconds; above the last: "inf".
@@ -71,9 +71,9 @@ class Meter:
 
     def read(self, now: float, wall: float, stats: Mapping[str, Any], *, gaps: int = 0) -> Figures:
         """The figures at *now*, from Scrapy's stats."""
-        received, pages = stats.get("events/received", 0), stats.get("pages/committed", 0)
-        others = stats.get("crawl/received_by_others", 0)
-        total, done = stats.get("crawl/total"), stats.get("crawl/covered", 0) + others
+        received, pages = stats.get(stat.RECEIVED, 0), stats.get(stat.PAGES_COMMITTED, 0)
+        others = stats.get(stat.RECEIVED_BY_OTHERS, 0)
+        total, done = stats.get(stat.TOTAL), stats.get(stat.COVERED, 0) + others
         rate_now, rate_mean = self._rates(now, received + others)
         api, left_s = traffic(wall, stats), None
         if total is not None:
@@ -82,21 +82,21 @@ class Meter:
             requests = math.ceil((total - done) * pages / received) if pages and received else 0
             limited_s = limited_left_s(requests, api)
             # After a first pause the limit decides: the mean rate rises and falls with its windows.
-            binds = stats.get("rate_limit/pauses", 0) > 0
+            binds = stats.get(stat.PAUSES, 0) > 0
             if limited_s is not None and (binds or limited_s > (left_s or 0.0)):
                 left_s = limited_s
         return Figures(
             total=total,
             done=done,
-            rejected=stats.get("events/rejected", 0),
+            rejected=stats.get(stat.REJECTED, 0),
             rate_now=rate_now,
             rate_mean=rate_mean,
             left_s=left_s,
             gaps=gaps,
             traffic=api,
             ends_at=None if left_s is None else wall + left_s,
-            retries=stats.get("retry/count", 0),
-            processes=stats.get("crawl/processes", 1),
+            retries=stats.get(stat.RETRIES, 0),
+            processes=stats.get(stat.PROCESSES, 1),
             page_size=round(received / pages) if pages else None,
             follows=follows(wall, stats),
             trouble=trouble(wall, stats),
@@ -114,36 +114,36 @@ class Meter:
 
 def traffic(wall: float, stats: Mapping[str, Any]) -> Traffic:
     """The traffic at *wall*, from the stats ``rate_limit/…``; times there are epoch seconds."""
-    reset_at, paused_until = stats.get("rate_limit/reset_at"), stats.get("rate_limit/paused_until")
+    reset_at, paused_until = stats.get(stat.LIMIT_RESET_AT), stats.get(stat.PAUSED_UNTIL)
     paused_for_s = 0.0 if paused_until is None else max(0.0, paused_until - wall)
     reset_in_s = None if reset_at is None else max(0.0, reset_at - wall)
     return Traffic(
-        in_flight=stats.get("rate_limit/in_flight", 0),
-        limit=stats.get("rate_limit/limit"),
+        in_flight=stats.get(stat.IN_FLIGHT, 0),
+        limit=stats.get(stat.LIMIT),
         # The rest of a window that is over isn't the next one's.
-        remaining=None if reset_in_s == 0 else stats.get("rate_limit/remaining"),
+        remaining=None if reset_in_s == 0 else stats.get(stat.LIMIT_REMAINING),
         reset_in_s=reset_in_s or None,
         paused_for_s=paused_for_s,
-        pause_reason=stats.get("rate_limit/pause_reason", "") if paused_for_s else "",
-        window_s=stats.get("rate_limit/window_s"),
+        pause_reason=stats.get(stat.PAUSE_REASON, "") if paused_for_s else "",
+        window_s=stats.get(stat.LIMIT_WINDOW_S),
     )
 
 
 def follows(wall: float, stats: Mapping[str, Any]) -> str:
     """When a run with FOLLOW looks again; "" while it looks, and for any other run."""
-    next_at = stats.get("crawl/next_look_at")
+    next_at = stats.get(stat.NEXT_LOOK_AT)
     if next_at is None:
         return ""
-    state = "up to date" if stats.get("crawl/complete") else "not up to date"
+    state = "up to date" if stats.get(stat.COMPLETE) else "not up to date"
     return f"{state}, next look in {duration(max(next_at - wall, 0.0))}"
 
 
 def trouble(wall: float, stats: Mapping[str, Any]) -> str:
     """What gets no answer, as in "can't reach api.example.com: try 2 of 4, next in 3 s"."""
-    said = stats.get("retry/trouble")
+    said = stats.get(stat.TROUBLE)
     if not said:
         return ""
-    left_s = stats.get("retry/next_at", 0.0) - wall
+    left_s = stats.get(stat.NEXT_TRY_AT, 0.0) - wall
     return f"{said}, next in {duration(left_s)}" if left_s >= 0.5 else str(said)
 
 
@@ -151,10 +151,10 @@ def ended(reason: str, stats: Mapping[str, Any]) -> str:
     """The finish reason of a run. One with FOLLOW has no end of its own: a signal after a complete
     look finishes it, as that look would have.
     """
-    stays = stats.get("crawl/follow_s") is not None and stats.get("crawl/complete") is True
+    stays = stats.get(stat.FOLLOW_S) is not None and stats.get(stat.COMPLETE) is True
     if not (stays and reason == "shutdown"):
         return reason
-    return "too_many_rejected" if stats.get("crawl/too_many_rejected") else "finished"
+    return "too_many_rejected" if stats.get(stat.TOO_MANY_REJECTED) else "finished"
 
 
 def limited_left_s(requests: int, api: Traffic) -> float | None:
@@ -219,7 +219,7 @@ def wait(api: Traffic) -> str:
     if is_trouble(api):
         return f"paused {_about(api.paused_for_s)}: {api.pause_reason}"
     if api.paused_for_s:
-        return f"next window in {_about(api.paused_for_s)}"
+        return f"next window in {_about(max(api.paused_for_s, 1.0))}"
     return f"{api.in_flight} in flight" if api.in_flight else ""
 
 
@@ -248,13 +248,15 @@ def _about(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time as text: 42 s, 3 min 5 s, 2 h 7 min."""
+    """A time as text: 42 s, 3 min 5 s, 2 h 7 min, 3 d 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
 def utc(at: float) -> str:
@@ -333,126 +335,3 @@ class Flight:
             now - since >= self.GRACE_S and (total is None or first < total)
             for first, (_, since) in self._left.items()
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended, for its summary. Counts in events; `seconds` of wall time.
-
-    `duplicates`: known events but for `reread`, those that were read again to check. `changed`:
-    known events with other content. `total_found`: the total is where the pages ended, not the
-    API's. `asides`: notes beside the proof. `rerun`: whether the same command may do better later.
-    """
-
-    reason: str
-    complete: bool
-    total: int | None
-    stored: int | None
-    received: int
-    inserted: int
-    duplicates: int
-    changed: int
-    reread: int
-    rejected_now: int | None
-    rejected: int
-    seconds: float
-    missing: str | None
-    asides: tuple[str, ...]
-    rerun: bool
-    total_found: bool
-    sentence: str | None
-
-
-def outcome(reason: str, seconds: float, stats: Mapping[str, Any]) -> Outcome:
-    """How a run ended, from Scrapy's stats."""
-    reread = stats.get("events/reread", 0)
-    return Outcome(
-        reason=reason,
-        complete=stats.get("crawl/complete", False),
-        total=stats.get("crawl/total"),
-        stored=stats.get("crawl/stored"),
-        received=stats.get("events/received", 0),
-        inserted=stats.get("events/inserted", 0),
-        duplicates=stats.get("events/duplicates", 0) - reread,
-        changed=stats.get("events/changed", 0),
-        reread=reread,
-        rejected_now=stats.get("crawl/rejected_now"),
-        rejected=stats.get("events/rejected", 0),
-        seconds=seconds,
-        missing=stats.get("crawl/missing"),
-        asides=tuple(stats.get("crawl/asides", "").splitlines()),
-        rerun=stats.get("crawl/rerun", True),
-        total_found=stats.get("crawl/total_found", False),
-        sentence=stats.get("crawl/stop_sentence"),
-    )
-
-
-def rows(outcome: Outcome) -> list[tuple[str, str]]:
-    """The summary's figures: their scope (table or run) with their name, and the value."""
-    if outcome.sentence and not outcome.received:
-        return []  # it never began: zeros would hide the sentence
-    rate = outcome.inserted / outcome.seconds if outcome.seconds > 0 else 0.0
-    return [
-        *_in_table(outcome),
-        ("run: new", f"{outcome.inserted:,}"),
-        ("run: already stored", f"{outcome.duplicates:,}"),
-        ("run: re-read to check", f"{outcome.reread:,}"),
-        *([("run: edited", f"{outcome.changed:,} ({EDITED})")] if outcome.changed else []),
-        ("run: rejected", f"{outcome.rejected:,}"),
-        ("run: seconds", f"{outcome.seconds:.1f}"),
-        ("run: new events/s", f"{rate:,.0f}"),
-    ]
-
-
-def _in_table(outcome: Outcome) -> list[tuple[str, str]]:
-    """What all runs have stored and rejected, where the proof has counted it."""
-    if outcome.stored is None:
-        return []
-    rejected = outcome.rejected_now or 0
-    where = " (table rejected_events: reason and raw bytes)" if rejected else ""
-    return [
-        ("table: events stored", f"{outcome.stored:,}"),
-        ("table: rejected", f"{rejected:,}{where}"),
-    ]
-
-
-def kept(stored: int, served: int) -> list[str]:
-    """Of a set that has become smaller: *stored*, with the rejected ones, against *served*."""
-    if stored <= served:
-        return []
-    sentence = (
-        f"The table holds {stored - served:,} events more than the API serves now: those that it "
-        "served before are kept."
-    )
-    return [sentence]
-
-
-def verdict(outcome: Outcome) -> list[str]:
-    """The summary's last lines. "complete" only for a run that is proved."""
-    if outcome.complete and outcome.reason in {"finished", "too_many_rejected"}:
-        proof = "proved against the API's total"
-        if outcome.total_found:
-            proof = "read to its end, as the API sends no reliable total"
-        rejected = f", with {outcome.rejected_now:,} rejected" if outcome.rejected_now else ""
-        stored = (outcome.stored or 0) + (outcome.rejected_now or 0)
-        more = kept(stored, outcome.total or 0)
-        return [f"complete{rejected}: {proof} ({outcome.total:,})", *outcome.asides, *more]
-    return [f"NOT complete: {_why(outcome)}"]
-
-
-def summary(outcome: Outcome) -> list[str]:
-    """The last lines of a run: its figures, and if it's incomplete, what is missing."""
-    return [f"{name:<23}{value}" for name, value in rows(outcome)] + verdict(outcome)
-
-
-def _why(outcome: Outcome) -> str:
-    again = "Run the same command again: it resumes where it stopped."
-    if outcome.sentence:
-        return outcome.sentence
-    if outcome.missing:
-        return f"{outcome.missing}. {again}" if outcome.rerun else f"{outcome.missing}."
-    if outcome.reason == "shutdown":
-        return f"stopped by a signal; everything fetched is committed. {again}"
-    if outcome.reason == "finished":
-        return f"it ended without the proof. {again}"
-    return f"ended with {outcome.reason}. {again}"

@@ -4,83 +4,24 @@ Pure: figures in. Owns what counts as complete while no crawl runs. Must not rea
 exit statuses.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 import msgspec
 
-from datasync_crawler.crawl.values import Range
+from datasync_crawler.api import shapes
 from datasync_crawler.monitor.board import phase
-from datasync_crawler.monitor.progress import EDITED, duration, kept, utc
+from datasync_crawler.monitor.progress import duration, utc
+from datasync_crawler.monitor.summary import EDITED, kept
 from datasync_crawler.store.reader import Process, RunLine
-
-#: Gaps and rejections that a report names.
-MOST_NAMED: Final = 5
+from datasync_crawler.store.verify import MOST_NAMED, LedgerFigures
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Ledger and tables at one instant, in events unless a name says otherwise.
-
-    `total` is compared with the ledger, None when it isn't known; `total_said_by` names its source.
-    `frontier`: all offsets below it are committed. `gaps`: their number, the first of them in
-    `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
-    and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
-    the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
-    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked
-    for, None when nothing is committed.
-    """
-
-    source: str
-    total: int | None
-    total_said_by: str
-    covered: int
-    frontier: int
-    gaps: int
-    first_gaps: tuple[Range, ...]
-    ranges: int
-    received: int
-    inserted: int
-    duplicates: int
-    changed: int
-    rejected: int
-    unbalanced: int
-    rows: int
-    distinct: int
-    rejected_now: int
-    rejections_astray: int
-    pass_no: int
-    seams: Mapping[str, int]
-    proof: "ProofLine | None"
-    running: bool
-    page_size: int | None = None
-
-    @property
-    def is_by_cursor(self) -> bool:
-        """Whether the set was proved by cursor: there is no page at an offset."""
-        return self.proof is not None and self.proof.method == "cursor"
-
-    @property
-    def is_proved(self) -> bool:
-        """Whether a run has proved the newest pass."""
-        return self.proof is not None and self.proof.pass_no == self.pass_no
-
-
-@dataclass(frozen=True, slots=True)
-class ProofLine:
-    """A proof: `count` events from head to tail. `short`: how many fewer than the API's total,
-    because it serves ids more than once. `proved_at`: text in UTC.
-    """
-
-    pass_no: int
-    head_id: str
-    tail_id: str
-    count: int
-    total: int | None
-    short: int
-    method: str
-    proved_at: str
+def too_many_rejected(figures: LedgerFigures, most: float) -> str:
+    """The sentence for more rejections than MAX_REJECTED, *most*; "" when there are no more."""
+    received = figures.distinct + figures.rejected_now
+    return shapes.too_many_rejected(figures.rejected_now, received, most)
 
 
 def run_outcome(run: RunLine) -> str:
@@ -100,7 +41,7 @@ def _rate(run: RunLine) -> float:
     return run.inserted / run.lasted_s if run.lasted_s > 0 else 0.0
 
 
-def problems(figures: Figures) -> list[str]:
+def problems(figures: LedgerFigures) -> list[str]:
     """What contradicts "complete", each a sentence with its remedy; none: it is proved."""
     found = [*_uncommitted(figures), *_inconsistent(figures)]
     if doubts := figures.seams.get("doubt"):
@@ -115,7 +56,7 @@ def problems(figures: Figures) -> list[str]:
     return found
 
 
-def _uncommitted(f: Figures) -> list[str]:
+def _uncommitted(f: LedgerFigures) -> list[str]:
     sentence = ""
     if f.total is None:
         sentence = (
@@ -130,7 +71,7 @@ def _uncommitted(f: Figures) -> list[str]:
     return [sentence] if sentence else []
 
 
-def _inconsistent(f: Figures) -> list[str]:
+def _inconsistent(f: LedgerFigures) -> list[str]:
     """Where ledger and tables contradict each other: something else has changed them."""
     found = []
     if f.unbalanced or f.received != f.inserted + f.duplicates + f.rejected:
@@ -159,7 +100,7 @@ def _inconsistent(f: Figures) -> list[str]:
     return found
 
 
-def proof_lines(figures: Figures) -> list[str]:
+def proof_lines(figures: LedgerFigures) -> list[str]:
     """The report of `scrapy verify`: figures first, the verdict last."""
     f = figures
     wrong = problems(f)
@@ -192,7 +133,7 @@ def proof_lines(figures: Figures) -> list[str]:
     return lines
 
 
-def _asides(f: Figures) -> list[str]:
+def _asides(f: LedgerFigures) -> list[str]:
     """Notes beside the proof."""
     said = []
     if f.rejected_now:
@@ -207,7 +148,7 @@ def _asides(f: Figures) -> list[str]:
     return said + kept(f.distinct + f.rejected_now, f.total)
 
 
-def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
+def proof_values(figures: LedgerFigures, excess: str = "") -> dict[str, Any]:
     """The report for `--json`. *excess*: the sentence on more than MAX_REJECTED; it is a problem
     like any other, so that `complete` is what the exit status says.
     """
@@ -216,7 +157,7 @@ def proof_values(figures: Figures, excess: str = "") -> dict[str, Any]:
 
 
 def status_lines(
-    figures: Figures,
+    figures: LedgerFigures,
     reasons: Sequence[tuple[str, int]],
     runs: Sequence[RunLine],
     processes: Sequence[Process] = (),
@@ -260,7 +201,7 @@ def _process(one: Process) -> str:
 
 
 def status_values(
-    figures: Figures,
+    figures: LedgerFigures,
     reasons: Sequence[tuple[str, int]],
     runs: Sequence[RunLine],
     processes: Sequence[Process] = (),
@@ -287,13 +228,13 @@ def status_values(
     }
 
 
-def _gaps(f: Figures) -> str:
+def _gaps(f: LedgerFigures) -> str:
     shown = ", ".join(f"{gap.first}–{gap.stop - 1}" for gap in f.first_gaps[:MOST_NAMED])
     more = ", …" if f.gaps > MOST_NAMED else ""
     return f"{f.gaps:,} {_plural(f.gaps, 'gap')}: {shown}{more}"
 
 
-def _seams(f: Figures) -> str:
+def _seams(f: LedgerFigures) -> str:
     """The seams of the newest pass: how many are exact, joined in another way, or in doubt."""
     names = {
         "exact": "exact",
@@ -309,7 +250,7 @@ def _seams(f: Figures) -> str:
     return ", ".join(said) or "none"
 
 
-def _proof(f: Figures) -> list[str]:
+def _proof(f: LedgerFigures) -> list[str]:
     if f.proof is None:
         return []
     return [

@@ -23,7 +23,8 @@ from datasync_crawler.monitor import connections
 from datasync_crawler.monitor.board import phase
 from datasync_crawler.monitor.connections import Connections
 from datasync_crawler.monitor.feed import INTERVAL_S, Feed, Parts
-from datasync_crawler.monitor.freshness import Freshness, parse_age, problems
+from datasync_crawler.monitor.freshness import parse_age, problems
+from datasync_crawler.store.freshness import Freshness
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

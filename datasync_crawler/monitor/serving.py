@@ -7,10 +7,9 @@ from typing import Final
 
 from datasync_crawler.config import Config
 from datasync_crawler.monitor.feed import MOST_SHARE, Feed
-from datasync_crawler.monitor.freshness import Freshness
 from datasync_crawler.monitor.server import Dashboard, explain
 from datasync_crawler.store.connection import STORE_ERRORS, Connector
-from datasync_crawler.store.freshness import read_freshness, read_newest_event
+from datasync_crawler.store.freshness import Freshness, read_freshness, read_newest_event
 from datasync_crawler.store.reader import DashboardReader
 
 #: The command's port when none is set.

@@ -8,13 +8,14 @@ SQL or change events.
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from scrapy.exceptions import CloseSpider, DropItem
 from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
-from datasync_crawler.app import App
+from datasync_crawler import stats as stat
+from datasync_crawler.app import App, Component
 from datasync_crawler.crawl.values import LeaseLost
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.monitor.progress import bucket
@@ -35,7 +36,7 @@ LONGEST_WAIT_S: Final = 0.2
 Waiting = tuple["EventPage", "asyncio.Future[None]"]
 
 
-class PostgresPipeline:
+class PostgresPipeline(Component):
     """Settings: the database's, DB_WRITERS, BATCH_ROWS, DB_MAX_WAIT, ON_DUPLICATE.
 
     Stats: events/…, database/…. Stops the crawl when the database is lost.
@@ -55,11 +56,6 @@ class PostgresPipeline:
         self._values_are_as_served = _only_ours(crawler.settings)
         crawler.signals.connect(self._stopping, signals.stopping)
 
-    @classmethod
-    def from_crawler(cls, crawler: "Crawler") -> Self:
-        """Scrapy's constructor."""
-        return cls(crawler)
-
     async def open_spider(self) -> None:
         """Opens the session. A database error ends the crawl with its sentence."""
         config = self._config
@@ -70,9 +66,9 @@ class PostgresPipeline:
                 pagination=config.pagination,
             )
         except CrawlError as error:
-            self._crawler.stats.set_value("crawl/stop_sentence", str(error))
+            self._crawler.stats.set_value(stat.STOP_SENTENCE, str(error))
             raise CloseSpider(error.reason) from None
-        self._crawler.stats.set_value("crawl/run_id", run_id)
+        self._crawler.stats.set_value(stat.RUN_ID, run_id)
         self._idle = [
             Writer(
                 self._session,
@@ -168,23 +164,23 @@ class PostgresPipeline:
         stats = self._crawler.stats
         for page in pages:
             if page.committed:
-                stats.inc_value("pages/committed")
-                stats.inc_value("events/received", page.received)
-                stats.inc_value("events/inserted", page.inserted)
-                stats.inc_value("events/duplicates", page.duplicates)
+                stats.inc_value(stat.PAGES_COMMITTED)
+                stats.inc_value(stat.RECEIVED, page.received)
+                stats.inc_value(stat.INSERTED, page.inserted)
+                stats.inc_value(stat.DUPLICATES, page.duplicates)
                 if page.pass_no > 0:  # else it is counted where it stands in the pass
-                    stats.inc_value("events/changed", page.changed)
-                stats.inc_value("events/rejected", page.rejected)
+                    stats.inc_value(stat.CHANGED, page.changed)
+                stats.inc_value(stat.REJECTED, page.rejected)
         done = writer.stats
-        stats.inc_value("database/transactions", done.transactions)
+        stats.inc_value(stat.TRANSACTIONS, done.transactions)
         stats.inc_value("database/merges", done.merges)
-        stats.inc_value("database/reconnects", done.reconnects)
+        stats.inc_value(stat.RECONNECTS, done.reconnects)
         stats.inc_value("database/refused_rows", done.refused_rows)
-        write_s = stats.get_value("database/write_s", 0.0) + done.seconds
-        stats.set_value("database/write_s", round(write_s, 3))
+        write_s = stats.get_value(stat.WRITE_S, 0.0) + done.seconds
+        stats.set_value(stat.WRITE_S, round(write_s, 3))
         if done.transactions:
             commit_s = done.seconds / done.transactions
-            stats.inc_value(f"database/commit_bucket/{bucket(commit_s)}", done.transactions)
+            stats.inc_value(f"{stat.COMMIT_BUCKET}{bucket(commit_s)}", done.transactions)
         writer.reset_stats()
 
     def _stopping(self) -> None:

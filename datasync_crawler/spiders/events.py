@@ -6,9 +6,6 @@ is fetched, write to the database, or pace.
 """
 
 import asyncio
-import contextlib
-import random
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,36 +15,33 @@ import scrapy
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.retry import get_retry_request
 from scrapy.exceptions import CloseSpider
+from scrapy.utils.asyncio import run_in_thread
 
 from datasync_crawler import signals
+from datasync_crawler import stats as stat
 from datasync_crawler.api import answers, shapes, statuses
 from datasync_crawler.api.addresses import Addresses, next_address
 from datasync_crawler.api.links import next_link
+from datasync_crawler.api.totals import read_total
 from datasync_crawler.app import App
-from datasync_crawler.crawl.cursor import read_by_cursor
-from datasync_crawler.crawl.extent import RepeatWatch
-from datasync_crawler.crawl.planner import Planner
-from datasync_crawler.crawl.ports import World
-from datasync_crawler.crawl.reader import Reader
-from datasync_crawler.crawl.sharing import share, under
 from datasync_crawler.crawl.values import (
     Ask,
     Empty,
     Failed,
     Fenced,
-    Lease,
     LimitRefused,
     Outcome,
     Page,
     Repeated,
     Verdict,
 )
-from datasync_crawler.errors import ConfigError, CrawlError
+from datasync_crawler.errors import CrawlError
 from datasync_crawler.events.decoding import PageDecoder, WireError, WirePage
 from datasync_crawler.events.scan import printable
 from datasync_crawler.items import EventPage
-from datasync_crawler.ratelimit.backoff import delay_s
-from datasync_crawler.spiders.following import Following, note
+from datasync_crawler.request_notes import ask_of, delay_retry
+from datasync_crawler.spiders.following import note
+from datasync_crawler.spiders.planning import Planning
 from datasync_crawler.spiders.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -59,7 +53,10 @@ if TYPE_CHECKING:
 MOST_CHAOS_RETRIES: Final = 3
 #: A page of more events than this, and than ten times what was asked for, isn't built.
 LEAST_BOUND: Final = 100_000
-#: A request that is nowhere for so long was dropped, in seconds.
+#: Bytes. A longer body is decoded on a thread: one of 60 MB takes up to three seconds, in which no
+#: lease would be renewed.
+MOST_IN_LOOP: Final = 8_000_000
+#: Seconds after which a request that Scrapy no longer holds counts as dropped.
 LOST_AFTER_S: Final = 0.5
 #: Log lines about a total that changes with each response.
 MOST_TOTALS_LOGGED: Final = 5
@@ -101,15 +98,10 @@ class EventsSpider(scrapy.Spider):
         self._decoder = PageDecoder(config.page_format)
         self._addresses = Addresses.of(config)
         self._waiting = Waiting()
-        self._repeats = RepeatWatch()
+        self._decoding = asyncio.Lock()  # one large body at a time: it takes several times its size
+        self._planning = Planning(app, self.crawler, self._waiting.fetch, self.redrive)
         self._has_page = False
         self._pass_no = 0  # the run's first pass
-        self._ledger, self._leases = app.ledger(), app.leases()
-        self._planning: asyncio.Future[Verdict] | None = None
-        self._renewing: asyncio.Future[None] | None = None
-        self._by_cursor = False  # offsets lead nowhere, as an earlier look has found out
-        self._has_begun = False
-        self._following: Following | None = None
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -120,21 +112,15 @@ class EventsSpider(scrapy.Spider):
         waits for the signal that the scheduler has nothing left and the downloader has room.
         """
         try:
-            self._check_arguments()
-            run_id = self.crawler.stats.get_value("crawl/run_id")
-            self._ledger.run_id = self._leases.run_id = run_id
-            self._renewing = asyncio.ensure_future(self._leases.keep(self._paused_s))
-            if self.config.follow_s is not None:
-                self._following = Following(self.crawler.stats, self.config.follow_s, self._excess)
-            self._planning = asyncio.ensure_future(self._plan())
+            verdict = self._planning.begin()
             while True:
-                number, ask = await self._waiting.next(self._planning)
+                number, ask = await self._waiting.next(verdict)
                 if ask is None:
                     break
                 yield self._request(number, ask)
-            self._conclude(await self._planning)
+            self._conclude(await verdict)
         except CrawlError as error:
-            self.crawler.stats.set_value("crawl/stop_sentence", str(error))
+            self.crawler.stats.set_value(stat.STOP_SENTENCE, str(error))
             raise CloseSpider(error.reason) from None
         except asyncio.CancelledError:
             if not self._app.stop.is_set():
@@ -144,106 +130,24 @@ class EventsSpider(scrapy.Spider):
         except Exception as error:
             self.logger.exception("The planner has failed")
             self.crawler.stats.set_value(
-                "crawl/stop_sentence",
+                stat.STOP_SENTENCE,
                 f"The crawler itself has failed ({type(error).__name__}: {error}): that is a "
                 "defect, please report it. What was committed is safe.",
             )
             raise CloseSpider("error") from None
         finally:
-            if self._planning is not None:
-                self._planning.cancel()
-
-    def _check_arguments(self) -> None:
-        if self.redrive not in {"", "0", "1", "all"}:
-            raise ConfigError(
-                f"redrive is {self.redrive!r}: pass -a redrive=1 or redrive=all, or leave it."
-            )
-        self._redrive = self.redrive
-
-    async def _plan(self) -> Verdict:
-        """One look at the set, or with FOLLOW one after another."""
-        if self._following is None:
-            return await self._look()
-        return await self._following.run(self._look, asyncio.sleep)
-
-    async def _look(self) -> Verdict:
-        """The verdict on the set, of this process or of one that it shares the crawl with."""
-        self._repeats = RepeatWatch()
-        world = World(
-            self._ledger, self._leases, self._waiting.fetch, asyncio.sleep, self._say_covered
-        )
-        reader = self._app.reader(world)
-        redrive, self._redrive = self._redrive, ""  # once, not at each look
-
-        async def plan(lease: Lease) -> Verdict:
-            self._ledger.lease = lease
-            reader.world = replace(world, fetch=under(lease, world.fetch))
-            try:
-                return await self._prove(reader, redrive)
-            finally:
-                self._ledger.lease, reader.world = None, world
-
-        fresh_s = 0.0 if self.config.follow_s is None else self.config.follow_s / 2
-        return await share(reader, plan, own=redrive not in {"", "0"}, fresh_s=fresh_s)
-
-    async def _prove(self, reader: Reader, redrive: str) -> Verdict:
-        """The verdict of the process that holds the proof."""
-        config = self.config
-        if config.pagination != "cursor" and not self._by_cursor:
-            planner = Planner(reader, redrive=redrive == "1", anew=redrive == "all")
-            verdict = await planner.run()
-            if isinstance(verdict, Verdict):
-                return verdict
-            if config.pagination != "auto":
-                said = (
-                    f"{verdict.why}: check API_BASE_URL (it ends in /api/v1), BULK_PATH and "
-                    "OFFSET_PARAM, or set PAGINATION=cursor"
-                )
-                return Verdict(complete=False, sentences=(said,))
-            self.logger.warning(
-                "%s: the crawl goes on by cursor, one page after another.", verdict.why
-            )
-            self._by_cursor = True
-        return await read_by_cursor(reader, redrive=redrive in {"1", "all"})
-
-    def _paused_s(self) -> float:
-        """Seconds until the API's rate limit lets a request through."""
-        until = self.crawler.stats.get_value("rate_limit/paused_until")
-        return 0.0 if until is None else until - time.time()
-
-    def _say_covered(self, offsets: int) -> None:
-        """What the ledger's chain holds before this look's pages."""
-        stats = self.crawler.stats
-        stats.set_value("crawl/covered", offsets)
-        if self._following is not None:
-            self._following.covered(offsets)
-        if offsets > stats.get_value("events/received", 0) and not self._has_begun:
-            total = stats.get_value("crawl/total")
-            of = "an unknown number of" if total is None else f"{total:,}"
-            self.logger.info(
-                "Going on where it was left off: %s of %s events are committed.",
-                f"{offsets:,}", of,
-            )  # fmt: skip
-        self._has_begun = True
+            self._planning.cancel()
 
     def _conclude(self, verdict: Verdict) -> None:
-        """Tells the stats. Raises CloseSpider unless everything is proved."""
-        note(self.crawler.stats, self._with_excess(verdict))
+        """Sets the stats. Raises CloseSpider unless everything is proved."""
+        excess = self._planning.excess(verdict) if verdict.complete else ""
+        if excess:
+            verdict = replace(verdict, sentences=(excess, *verdict.sentences))
+        note(self.crawler.stats, verdict)
         if not verdict.complete:
             raise CloseSpider("configuration" if verdict.setup else "incomplete")
-        if self._excess(verdict):
+        if excess:
             raise CloseSpider("too_many_rejected")
-
-    def _excess(self, verdict: Verdict) -> str:
-        """The sentence on more rejections than MAX_REJECTED; "" when it allows them."""
-        return shapes.too_many_rejected(
-            verdict.rejected, verdict.stored + verdict.rejected, self.config.max_rejected
-        )
-
-    def _with_excess(self, verdict: Verdict) -> Verdict:
-        """The verdict with that sentence first."""
-        excess = self._excess(verdict) if verdict.complete else ""
-        return replace(verdict, sentences=(excess, *verdict.sentences)) if excess else verdict
 
     def _request(self, number: int, ask: Ask) -> scrapy.Request:
         return scrapy.Request(
@@ -256,10 +160,9 @@ class EventsSpider(scrapy.Spider):
 
     # --- responses --------------------------------------------------------------------------------
 
-    def parse(  # noqa: PLR0911
-        self, response: "Response", number: int = 0, ask: Ask | None = None
-    ) -> Any:
-        """One response into one EventPage, a retry, or nothing but an outcome.
+    def parse(self, response: "Response", number: int = 0, ask: Ask | None = None) -> Any:
+        """One response into one EventPage, a retry, or nothing but an outcome; for a large body
+        a coroutine of that.
 
         Without *ask*: an address that somebody looks at with `scrapy parse`.
         """
@@ -267,26 +170,43 @@ class EventsSpider(scrapy.Spider):
         if response.status != 200:
             self._waiting.resolve(number, self._read_status(response, ask))
             return None
+        if len(response.body) > MOST_IN_LOOP:
+            return self._parse_on_thread(response, number, ask)
+        return self._parsed(response, number, ask, self._decode(response.body, ask))
+
+    async def _parse_on_thread(self, response: "Response", number: int, ask: Ask) -> Any:
+        async with self._decoding:
+            wire = await run_in_thread(self._decode, response.body, ask)
+        return self._parsed(response, number, ask, wire)
+
+    def _decode(self, body: bytes, ask: Ask) -> WirePage | WireError:
+        """From any thread."""
         try:
-            wire = self._decoder.decode(response.body, max(LEAST_BOUND, 10 * ask.limit))
+            return self._decoder.decode(body, max(LEAST_BOUND, 10 * ask.limit))
         except WireError as error:
+            return error.with_traceback(None)  # its frames hold the body
+
+    def _parsed(
+        self, response: "Response", number: int, ask: Ask, wire: WirePage | WireError
+    ) -> Any:
+        if isinstance(wire, WireError):
             elsewhere = [] if self._has_page else shapes.lists_elsewhere(response.body)
             if elsewhere:
                 return self._misfit(number, ask, shapes.no_list(self.config.events_key, elsewhere))
-            return self._again(response.request, error.reason, error.request_id)
+            return self._again(response.request, wire.reason, wire.request_id)
         total = self._read_total(response, wire)
         problem = self._problem(response, wire, ask, total)
         if problem:
             return self._again(response.request, problem, wire.request_id)
-        self._say_total(total)
+        self._report_total(total)
         if not self._has_page and wire.received:
             self._has_page = True
             if unusable := shapes.nothing_storable(wire, self.config.page_format):
                 return self._misfit(number, ask, unusable)
         page = self._page(response, wire, number, ask, total)
         is_range = ask.pass_no > 0 and ask.cursor is None
-        if is_range and self._repeats.repeats(ask.offset, page.ids):
-            self._waiting.resolve(number, Repeated(ask, total, self._repeats.is_ignored))
+        if is_range and self._planning.repeats.repeats(ask.offset, page.ids, ask.pass_no):
+            self._waiting.resolve(number, Repeated(ask, total, self._planning.repeats.is_ignored))
         elif page.received > 0:
             return page
         else:
@@ -294,7 +214,7 @@ class EventsSpider(scrapy.Spider):
         return None
 
     def _misfit(self, number: int, ask: Ask, sentence: str) -> None:
-        """The first answer has another shape than the settings say: trying again helps nobody."""
+        """The first answer has another shape than the settings say: trying again doesn't help."""
         self._request_stop("configuration", sentence)
         self._waiting.resolve(number, Failed(ask, sentence))
 
@@ -311,10 +231,7 @@ class EventsSpider(scrapy.Spider):
     ) -> EventPage:
         indexes = range(len(wire.events)) if wire.indexes is None else wire.indexes
         dropped = next((n for n, index in enumerate(indexes) if index >= ask.overlap), len(indexes))
-        headers = {
-            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
-            for name, values in response.headers.items()
-        }
+        headers = answers.header_texts(response.headers)
         return EventPage(
             ask=ask,
             ids=answers.known_by(wire, self.config.id_field),
@@ -354,7 +271,7 @@ class EventsSpider(scrapy.Spider):
         if isinstance(outcome, LimitRefused):
             said = " ".join(printable(response.body[:200].decode(errors="replace")).split())
             self.logger.warning(
-                "The API refuses %s=%d (HTTP %d: %s): trying a smaller one. Set BULK_PAGE_SIZE to "
+                "The API rejects %s=%d (HTTP %d: %s): trying a smaller one. Set BULK_PAGE_SIZE to "
                 "what it allows.",
                 self.config.limit_param, ask.limit, status, self.config.without_key(said),
             )  # fmt: skip
@@ -369,28 +286,23 @@ class EventsSpider(scrapy.Spider):
         return outcome
 
     def _read_total(self, response: "Response", wire: WirePage) -> int | None:
-        """The larger of header and body; what isn't a number is counted and left out."""
+        """The response's total; what isn't a number is counted and left out."""
         if self.config.total_key == "none":
             return None
-        said = [wire.total]
-        problems = [wire.total_problem]
-        try:
-            header = response.headers.get("X-Total-Count") or b""
-            said.append(answers.header_total(header.decode("latin-1")))
-        except ValueError as error:
-            problems.append(str(error))
-        for problem in filter(None, problems):
+        header = (response.headers.get("X-Total-Count") or b"").decode("latin-1")
+        total, problem = read_total(header, wire.total)
+        for said in filter(None, (wire.total_problem, problem)):
             if not self.crawler.stats.get_value("crawl/unreadable_totals"):
-                self.logger.warning("%s: it is left out (said once).", problem.capitalize())
+                self.logger.warning("%s: it is left out (logged once).", said.capitalize())
             self.crawler.stats.inc_value("crawl/unreadable_totals")
-        return answers.largest(said)
+        return total
 
-    def _say_total(self, total: int | None) -> None:
+    def _report_total(self, total: int | None) -> None:
         stats = self.crawler.stats
-        before = stats.get_value("crawl/total")
+        before = stats.get_value(stat.TOTAL)
         if total is None or total == before:
             return
-        stats.set_value("crawl/total", total)
+        stats.set_value(stat.TOTAL, total)
         if before is not None:
             stats.inc_value("crawl/total_changes")
             if stats.get_value("crawl/total_changes") <= MOST_TOTALS_LOGGED:
@@ -422,12 +334,7 @@ class EventsSpider(scrapy.Spider):
             self._waiting.resolve(number, Failed(ask, problem))
             return None
         self.logger.debug("Offset %d is tried again: %s%s.", ask.first, problem, named)
-        again.meta["delay_s"] = delay_s(
-            again.meta["retry_times"],
-            base_s=self.settings.getfloat("RETRY_BACKOFF_BASE"),
-            cap_s=self.settings.getfloat("RETRY_BACKOFF_CAP"),
-            random=random.random,
-        )
+        delay_retry(again, self.settings)
         return again
 
     def page_failed(self, failure: "Failure") -> Any:
@@ -453,9 +360,9 @@ class EventsSpider(scrapy.Spider):
     def _page_done(self, item: Any) -> None:
         if isinstance(item, EventPage):
             if item.pass_no > 0:
-                self.crawler.stats.inc_value("crawl/covered", item.received)
+                self.crawler.stats.inc_value(stat.COVERED, item.received)
             if self._is_reread(item):
-                self.crawler.stats.inc_value("events/reread", item.duplicates)
+                self.crawler.stats.inc_value(stat.REREAD, item.duplicates)
             self._waiting.resolve(item.request_no, _as_page(item))
 
     def _is_reread(self, page: EventPage) -> bool:
@@ -481,10 +388,9 @@ class EventsSpider(scrapy.Spider):
             self._dropped(response.request, f"the spider's callback has failed ({cause})")
 
     def _dropped(self, request: scrapy.Request, cause: str = "it was dropped on its way") -> None:
-        if "ask" in request.cb_kwargs:
-            self._waiting.resolve(
-                request.cb_kwargs["number"], Failed(request.cb_kwargs["ask"], cause)
-            )
+        ask = ask_of(request)
+        if ask is not None:
+            self._waiting.resolve(request.cb_kwargs["number"], Failed(ask, cause))
 
     def _room(self) -> None:
         """The scheduler is empty. A request that is nowhere was dropped by a middleware."""
@@ -504,21 +410,11 @@ class EventsSpider(scrapy.Spider):
 
     def _stop(self) -> None:
         self._app.stop.set()
-        if self._planning is not None:
-            self._planning.cancel()
+        self._planning.cancel()
 
     async def _close(self) -> None:
         self._app.stop.set()
-        if self._planning is not None:
-            self._planning.cancel()
-            # What it failed with was reported by start().
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await self._planning
-        if self._renewing is not None:
-            self._renewing.cancel()
-        await self._ledger.close()
-        with contextlib.suppress(CrawlError):  # they expire by themselves
-            await self._leases.close()
+        await self._planning.close()
 
 
 def _as_page(page: EventPage) -> Page:

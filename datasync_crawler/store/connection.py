@@ -74,7 +74,9 @@ _DURABLE: Final = "synchronous_commit = on"
 #: owner's functions as our role. The second one exists since 14.13, 15.8 and 16.4.
 _NO_POLICIES: Final = "row_security = off"
 _NO_VIEWS: Final = "restrict_nonsystem_relation_kind"
-_READ_ONLY: Final = "default_transaction_read_only = on"
+_READ_ONLY: Final = (
+    "default_transaction_read_only = on", "idle_in_transaction_session_timeout = 0",
+)  # fmt: skip
 
 #: Connections that this process has open, and whether `cut_all` was called.
 _opened: "WeakSet[Connection]" = WeakSet()
@@ -180,7 +182,7 @@ class Connector:
                 connection, "SELECT name FROM pg_settings WHERE name = %s", (_NO_VIEWS,)
             )
             settings = [_NO_POLICIES, *(f"{_NO_VIEWS} = 'view, foreign-table'" for _ in known)]
-            settings += pooling.READING if pooling.is_pooled(connection) else [_READ_ONLY]
+            settings += pooling.READING if pooling.is_pooled(connection) else _READ_ONLY
             if statement_timeout_ms:
                 settings.append(f"statement_timeout = {statement_timeout_ms}")
             _apply(connection, settings)
@@ -198,13 +200,12 @@ class Connector:
 
     def _set_up(self, connection: "Connection") -> None:
         """Applies the settings of every connection. Raises psycopg2.Error."""
-        settings = [_OWN_NAMES_ONLY, _DURABLE]
+        settings = [_OWN_NAMES_ONLY, _DURABLE, *pooling.WRITING]
         if isinstance(self.target, ServerTarget):
             # A pooler has sent a pid of its own. No search_path is set yet: the schema is named.
             pid = _run_once(connection, "SELECT pg_catalog.pg_backend_pid()")
             if pid != [(connection.info.backend_pid,)]:
                 pooling.share(connection)
-                settings += pooling.WRITING
             else:
                 settings += _SERVER_KEEPALIVES
             self._warn_of_cleartext(connection)
@@ -347,19 +348,26 @@ def cut_all() -> None:
 def is_connection_lost(error: psycopg2.Error) -> bool:
     """Whether *error* means that the connection (not the statement) has failed.
 
-    Without a SQLSTATE libpq noticed it. With one the server sent it: class 08, 57P01–57P05
-    (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction), 25006 (a standby
-    took over) and 53300 (too many connections).
+    Without a SQLSTATE libpq noticed it; of a connection that was reset behind a notice, psycopg2
+    raises DatabaseError itself and calls the connection open. With one the server sent it: class
+    08, 57P01–57P05 (shutdown, crash, starting up), 25P03 and 25P04 (idle or overlong transaction),
+    25006 (a standby took over) and 53300 (too many connections).
     """
     code = error.pgcode
     if code is None:
-        return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)
+        lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+        return isinstance(error, lost) or type(error) is psycopg2.DatabaseError
     return code.startswith((errorcodes.CLASS_CONNECTION_EXCEPTION, "57P")) or code in {
         "25006",
         "25P03",
         "25P04",
         "53300",
     }
+
+
+def is_out_of_resources(error: psycopg2.Error) -> bool:
+    """Whether the server lacks something: class 53, which is disk, memory or connections."""
+    return (error.pgcode or "").startswith(errorcodes.CLASS_INSUFFICIENT_RESOURCES)
 
 
 def describe(error: psycopg2.Error) -> str:

@@ -10,9 +10,9 @@ from typing import IO, Any, Final, Self
 
 from datasync_crawler.errors import CrawlError, TablesMissing
 from datasync_crawler.events.copyrows import COLUMNS
-from datasync_crawler.store import queries, schema
-from datasync_crawler.store.connection import Connector, close_quietly
-from datasync_crawler.store.statements import translating
+from datasync_crawler.store import queries
+from datasync_crawler.store.connection import Connector
+from datasync_crawler.store.statements import Statements, translating
 
 #: Rows of a Parquet row group, and fetched at once: 20 MB of events.
 GROUP_ROWS: Final = 50_000
@@ -32,13 +32,12 @@ class EventExport:
         self._connector, self._schema = connector, schema_name
         self._queries = queries.load("export", schema_name)
         self._params = {"since": since}
+        self._statements = Statements.read_only((), schema_name, connector, snapshot=True)
         self._connection: Any = None
 
     def __enter__(self) -> Self:
-        self._connection = self._connector.connect_to_read()
         try:
-            self._connection.set_session(isolation_level="REPEATABLE READ")
-            schema.refuse_strange_columns(self._connection, self._schema)
+            self._connection = self._statements.open()
             self._run(lambda cursor: cursor.execute("SET LOCAL TIME ZONE 'UTC'"))
         except BaseException:
             self.__exit__()
@@ -46,7 +45,7 @@ class EventExport:
         return self
 
     def __exit__(self, *_: object) -> None:
-        close_quietly(self._connection)
+        self._statements.close()
         self._connector.release()
 
     def count(self) -> int:

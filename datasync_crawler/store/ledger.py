@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from datasync_crawler.crawl.ports import FAR
 from datasync_crawler.crawl.values import (
     ChainEnd,
     Doubt,
@@ -75,9 +76,9 @@ class Ledger:
             lambda: find_gaps(self._statements, pass_no, total, after=after, most=most)
         )
 
-    async def end(self, pass_no: int) -> ChainEnd | None:
-        """Where the chain reaches farthest."""
-        rows = await self._fetch("chain_end", **{"pass": pass_no})
+    async def end(self, pass_no: int, *, before: int = FAR) -> ChainEnd | None:
+        """Where the chain reaches farthest, up to *before*."""
+        rows = await self._fetch("chain_end", **{"pass": pass_no, "before": before})
         return ChainEnd(*rows[0]) if rows else None
 
     async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
@@ -85,9 +86,13 @@ class Ledger:
         rows = await self._fetch("locate", **{"pass": pass_no, "ids": list(ids)})
         return [(position, one) for position, one in rows]
 
-    async def doubts(self, pass_no: int, *, after: int = -1, most: int) -> list[Doubt]:
+    async def doubts(
+        self, pass_no: int, *, after: int = -1, before: int = FAR, most: int
+    ) -> list[Doubt]:
         """Seams of the chain that are neither exact nor joined."""
-        rows = await self._fetch("doubts", **{"pass": pass_no, "after": after, "most": most})
+        rows = await self._fetch(
+            "doubts", **{"pass": pass_no, "after": after, "before": before, "most": most}
+        )
         return [
             Doubt(first, frozenset(filter(None, left)), frozenset(filter(None, right)), same)
             for first, left, right, same in rows
@@ -112,12 +117,12 @@ class Ledger:
         """Deletes the recorded seams of this kind."""
         await self._write(lambda: self._statements.run("unjoin", **{"pass": pass_no, "kind": kind}))
 
-    async def figures(self, pass_no: int) -> PassFigures:
+    async def figures(self, pass_no: int, *, before: int = FAR) -> PassFigures:
         """Sums over the pass and the tables."""
         (
             inexact, deep, inserted, unbalanced, distinct, rejected, least, most, first_id, based,
             covered, again_behind,
-        ) = (await self._fetch("figures", **{"pass": pass_no}))[0]  # fmt: skip
+        ) = (await self._fetch("figures", **{"pass": pass_no, "before": before}))[0]  # fmt: skip
         return PassFigures(
             inexact=inexact,
             deep=deep,

@@ -14,9 +14,11 @@ from psycopg2.sql import Composable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: A backend that waits longer for the next statement of a transaction is ended: it holds locks, and
-#: a pooler may not notice that its client is gone. About as long as `connection` waits for a peer.
-WRITING: Final = ("idle_in_transaction_session_timeout = 60000",)
+#: A backend that waits longer for the next statement of a transaction is ended: it holds locks and
+#: the keys of uncommitted rows, for which other processes wait. A pooler may not notice that its
+#: client is gone, and TCP goes on answering for a process that is stopped. As long as `connection`
+#: waits for a peer.
+WRITING: Final = ("idle_in_transaction_session_timeout = 20000",)
 #: A reader holds no locks that matter, and may keep its snapshot while it writes a file.
 READING: Final = ("transaction_read_only = on", "idle_in_transaction_session_timeout = 0")
 

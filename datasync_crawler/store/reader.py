@@ -3,27 +3,26 @@
 Reads only: its connection is read-only and can make nothing. Must not decide how it is shown.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import psycopg2
 
 from datasync_crawler.errors import DatabaseLost, DatabaseRefused, TablesMissing
-from datasync_crawler.store import runstats, schema
-from datasync_crawler.store.connection import Connector, close_quietly
+from datasync_crawler.events.scan import printable
+from datasync_crawler.store import runstats
+from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.statements import Rows, Statements
-
-if TYPE_CHECKING:
-    from psycopg2.extensions import connection as Connection  # noqa: N812
 
 #: A statement that takes longer is cancelled, in milliseconds: the page must not burden the server.
 STATEMENT_TIMEOUT_MS: Final = 20_000
 #: Rows of the table that are read for its history, about; of a larger one, a sample.
 MOST_ROWS: Final = 4_000_000
+#: Characters of a host or a finish reason; another role may have written them.
+MOST_TEXT: Final = 255
 #: Runs in the page's list.
 MOST_RUNS: Final = 50
-#: A run without a heartbeat for so long has crashed or is cut off from the database, in seconds.
-#: Ten beats.
+#: Seconds without a heartbeat after which a run has crashed or lost the database. Ten beats.
 SILENT_AFTER_S: Final = 10.0
 
 
@@ -112,7 +111,8 @@ class Example(msgspec.Struct, frozen=True):
 class TableView(msgspec.Struct, frozen=True):
     """The table events: bytes, rows by day (UTC) and by type, its newest five events.
 
-    `percent`: the share of its blocks that the counts and the events are of.
+    `percent`: the share of its blocks that the counts and the events are of. `unread`: why neither
+    could be read; "" when they were.
     """
 
     heap: int
@@ -121,18 +121,40 @@ class TableView(msgspec.Struct, frozen=True):
     days: list[tuple[str, int]]
     types: list[tuple[str, int]]
     newest: list[tuple[float, str, str | None, str | None, str | None]]
+    unread: str = ""
 
 
 def run_lines(rows: Rows) -> list[RunLine]:
     """Rows of the statement `runs`."""
-    read = [(*row[:8], row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
+    read = [(*_run_row(row), row[8] == "true", *map(runstats.read_count, row[9:])) for row in rows]
     return [RunLine(*values) for values in read]
+
+
+def _run_row(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of a RunRow. Where a planted table has NULL, they are 0 and empty."""
+    number, host, pid, started_at, finished_at, lasted_s, silent_s, reason = row[:8]
+    return (
+        number,
+        _printable(host or ""),
+        pid or 0,
+        runstats.read_seconds(started_at) or 0.0,
+        runstats.read_seconds(finished_at),
+        runstats.read_seconds(lasted_s) or 0.0,
+        runstats.read_seconds(silent_s) or 0.0,
+        None if reason is None else _printable(reason),
+    )
+
+
+def _printable(text: str) -> str:
+    """Another role's text on a line of its own length at most."""
+    return printable(text[:MOST_TEXT])
 
 
 def process_rows(rows: Rows) -> list[Process]:
     """Rows of the statement `processes`."""
     return [
-        Process(run, host, pid, silent_s, runstats.read_count(received), plans,
+        Process(run, _printable(host or ""), pid or 0, runstats.read_seconds(silent_s) or 0.0,
+                runstats.read_count(received), plans,
                 [(first, stop) for first, stop in holds])
         for run, host, pid, silent_s, received, plans, holds in rows
     ]  # fmt: skip
@@ -141,14 +163,16 @@ def process_rows(rows: Rows) -> list[Process]:
 class DashboardReader:
     """Reads on a connection of its own, from one thread at a time.
 
-    Each call raises psycopg2.Error or CrawlError when the database is away; the next one opens a
-    new connection. Before the first crawl there are no tables: then results are empty.
+    Each call raises CrawlError when the database is away; the next one opens a new connection.
+    Before the first crawl there are no tables: then results are empty.
     """
 
     def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
         self._schema = schema_name
-        self._statements = Statements(("runlist", "dashboard"), schema_name, self._connect)
+        self._statements = Statements.read_only(
+            ("runlist", "dashboard"), schema_name, connector, timeout_ms=STATEMENT_TIMEOUT_MS
+        )
 
     def runs(self) -> list[RunLine]:
         """The newest runs, newest first."""
@@ -159,20 +183,23 @@ class DashboardReader:
         return process_rows(self._fetch("processes"))
 
     def run(self, run_id: int | None) -> Run | None:
-        """One run; for None the newest one that is alive, else the newest."""
+        """One run; for None the newest one that is alive, else the one that ended last."""
         rows = self._fetch("run", run_id=run_id, silent_after_s=SILENT_AFTER_S)
         if not rows:
             return None
-        *first, text = rows[0]
-        stats = runstats.read_stats(text)
-        values = (*first, stats or {}, stats is None)
+        stats = runstats.read_stats(rows[0][8])
+        values = (*_run_row(rows[0]), stats or {}, stats is None)
         return Run(*values)
 
     def series(self, run_id: int, points: int) -> list[tuple[float, dict[str, Any]]]:
         """About *points* samples of a run at most: seconds since its start, and figures."""
         rows = self._fetch("series", run_id=run_id, points=points)
         read = [(at_s, runstats.read_sample(text)) for at_s, text in rows]
-        return [(at_s, figures) for at_s, figures in read if figures is not None]
+        return [
+            (at_s, figures)
+            for at_s, figures in read
+            if figures is not None and runstats.read_seconds(at_s) == at_s
+        ]
 
     def ledger(self, most_cells: int) -> LedgerView | None:
         """The ledger in at most *most_cells* cells; None before the first crawl."""
@@ -204,21 +231,21 @@ class DashboardReader:
         )
 
     def table(self) -> TableView | None:
-        """What is stored, of a sample if the table is large; None if it can't be read in time."""
+        """What is stored, of a sample if the table is large; None before the first crawl."""
         heap, indexes, rows = self._fetch("sizes", schema=self._schema)[0]
         percent = min(100.0, 100.0 * MOST_ROWS / max(rows, 1))
         try:
             counts = self._fetch("rows_by", percent=percent)
             newest = self._fetch("newest_events", percent=percent)
-        except (DatabaseRefused, _TooSlow):
-            return None
+        except (DatabaseRefused, _TooSlow) as error:
+            return TableView(heap, indexes, percent, [], [], [], unread=str(error))
         return TableView(
             heap=heap,
             indexes=indexes,
             percent=percent,
             days=[(name, count) for is_day, name, count in counts if is_day],
             types=[(name, count) for is_day, name, count in counts if not is_day],
-            newest=[(*event,) for event in newest],
+            newest=[(runstats.read_seconds(at) or 0.0, *event) for at, *event in newest],
         )
 
     def rejections(self, most: int) -> list[Example]:
@@ -236,16 +263,6 @@ class DashboardReader:
     def cut(self) -> None:
         """From another thread: ends a call that a hanging server would never end."""
         self._statements.cut()
-
-    def _connect(self) -> "Connection":
-        connection = self._connector.connect_to_read(statement_timeout_ms=STATEMENT_TIMEOUT_MS)
-        try:
-            connection.autocommit = True
-            schema.refuse_strange_columns(connection, self._schema)
-        except BaseException:
-            close_quietly(connection)
-            raise
-        return connection
 
     def _fetch(self, name: str, /, **params: Any) -> Rows:
         try:

@@ -29,12 +29,12 @@ def copy_in(cursor: "Cursor", statement: str, rows: bytes) -> None:
     cursor.copy_expert(statement, io.BytesIO(rows), COPY_BUFFER_BYTES)
 
 
-def is_refusal(error: psycopg2.Error) -> bool:
+def is_caused_by_row(error: psycopg2.Error) -> bool:
     """Whether a row caused it: class 22 (data exception) or 54 (program limit exceeded)."""
     return (error.pgcode or "")[:2] in {"22", "54"}
 
 
-def find_refused(
+def find_unstorable(
     connection: "Connection", statements: Mapping[str, str], events: Sequence[Event]
 ) -> list[tuple[int, str]]:
     """Places in *events* that PostgreSQL refuses, each with the reason.
@@ -83,7 +83,7 @@ def _try(
         copy_in(cursor, statements["copy_incoming"], b"".join(rows))
         cursor.execute(statements["merge_keep"])
     except psycopg2.Error as error:
-        if not is_refusal(error):
+        if not is_caused_by_row(error):
             raise
         refusal = error
     cursor.execute("ROLLBACK TO SAVEPOINT probe")

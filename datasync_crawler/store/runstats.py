@@ -3,19 +3,26 @@
 Pure. Stats with one wrong value are left out as a whole.
 """
 
+import math
 from typing import Any, Final
 
 import msgspec
+
+from datasync_crawler import stats as stat
 
 #: Groups whose values are all numbers; ``crawl/`` also holds text.
 NUMBERS: Final = frozenset(
     {"database", "downloader", "events", "latency", "pages", "rate_limit", "retry", "scheduler",
      "throttle"}
 )  # fmt: skip
-#: The one text among the numbers of its group.
-PAUSE_REASON: Final = "rate_limit/pause_reason"
+#: The texts among the numbers of their groups.
+TEXTS: Final = frozenset({stat.PAUSE_REASON, stat.TROUBLE})
 #: Above every figure of a run. JSON has no bound; a bigint and a float have.
 _MOST: Final = 2**63
+
+#: The first and the last second that Python's datetime holds, in UTC, since 1970.
+_FIRST_S: Final = -62_135_596_800.0
+_LAST_S: Final = 253_402_300_799.0
 
 
 class _Traffic(msgspec.Struct):
@@ -37,6 +44,7 @@ class _Now(msgspec.Struct):
     left_s: float | None = None
     ends_at: float | None = None
     follows: str = ""
+    trouble: str = ""
     traffic: _Traffic | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -69,6 +77,15 @@ def read_count(text: str | None) -> int:
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else 0
 
 
+def read_seconds(value: float | None) -> float | None:
+    """A time or a span in seconds, moved into the years 1 to 9999: `infinity` and the year 294276
+    are dates to PostgreSQL, and neither JSON nor Python has them.
+    """
+    if value is None or math.isnan(value):  # infinity - infinity
+        return None
+    return min(max(value, _FIRST_S), _LAST_S)
+
+
 def _decoded(text: str | None) -> dict[str, Any] | None:
     try:
         return msgspec.json.decode(text or "null", type=dict[str, Any])
@@ -84,9 +101,9 @@ def _is_fit(name: str, value: object) -> bool:
         return _converts(value, _Ranges)
     if name == "under_way":  # of version 0.1.0
         return _converts(value, list[tuple[int, int]])
-    if name == "crawl/complete":
+    if name == stat.COMPLETE:
         return isinstance(value, bool)
-    if name != PAUSE_REASON and (group in NUMBERS or name == "crawl/total"):
+    if name not in TEXTS and (group in NUMBERS or name == stat.TOTAL):
         return _is_number(value)
     return value is None or isinstance(value, str | bool) or _is_number(value)
 

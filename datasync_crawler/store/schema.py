@@ -68,7 +68,7 @@ def _migrate(connection: "Connection", schema: str) -> None:
             if cursor.fetchone() == (None,):
                 cursor.execute(f"CREATE SCHEMA {queries.quote_identifier(schema)}")
             for table, statement in queries.load("schema", schema).items():
-                _refuse_foreign(cursor, schema, table)
+                _check_owner(cursor, schema, table)
                 found = _columns(cursor, schema, table)
                 if not found:
                     cursor.execute(statement)
@@ -103,7 +103,7 @@ def _migrate(connection: "Connection", schema: str) -> None:
         ) from None
 
 
-def _refuse_foreign(cursor: "Cursor", schema: str, table: str) -> None:
+def _check_owner(cursor: "Cursor", schema: str, table: str) -> None:
     """Raises SchemaConflict for another role's table: its triggers and policies would run as us."""
     cursor.execute(
         "SELECT pg_get_userbyid(relowner), current_user FROM pg_class "
@@ -120,7 +120,7 @@ def _refuse_foreign(cursor: "Cursor", schema: str, table: str) -> None:
         )
 
 
-def refuse_strange_columns(connection: "Connection", schema: str) -> None:
+def check_column_types(connection: "Connection", schema: str) -> None:
     """Raises SchemaConflict for a column of another type: reading it could run its owner's cast.
 
     For connections that only read. Missing tables and columns are ignored.

@@ -4,20 +4,78 @@ The transaction is read-only and REPEATABLE READ, so that figures agree while a 
 judge them: `monitor.report` does.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from datasync_crawler.crawl.values import Range
+from datasync_crawler.crawl.values import Proof, Range
 from datasync_crawler.errors import CrawlError, TablesMissing
-from datasync_crawler.monitor.report import MOST_NAMED, Figures, ProofLine
-from datasync_crawler.store import schema
+from datasync_crawler.events.scan import printable
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.gaps import find_gaps
 from datasync_crawler.store.reader import SILENT_AFTER_S, Process, RunLine, process_rows, run_lines
-from datasync_crawler.store.statements import Statements, translating
+from datasync_crawler.store.statements import Statements
 
 #: Reasons and runs that the status lists.
 MOST_REASONS: Final = 10
 MOST_RUNS: Final = 5
+#: Gaps and rejections that a report names.
+MOST_NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ProofLine(Proof):
+    """A proof and when it was stored, as text in UTC."""
+
+    proved_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFigures:
+    """Ledger and tables at one instant, in events unless a name says otherwise.
+
+    `total` is compared with the ledger, None when it isn't known; `total_said_by` names its source.
+    `frontier`: all offsets below it are committed. `gaps`: their number, the first of them in
+    `first_gaps`. `unbalanced`: ranges whose received isn't inserted + duplicates + rejected. `rows`
+    and `distinct` count `events`; `rejected_now` counts `rejected_events`, and `rejections_astray`
+    the ranges whose rejections aren't all there. `seams`: those of the newest pass, by what joins
+    them; "doubt": nothing does. `proof`: the newest one. `page_size`: what the newest pass asked
+    for, None when nothing is committed.
+    """
+
+    source: str
+    total: int | None
+    total_said_by: str
+    covered: int
+    frontier: int
+    gaps: int
+    first_gaps: tuple[Range, ...]
+    ranges: int
+    received: int
+    inserted: int
+    duplicates: int
+    changed: int
+    rejected: int
+    unbalanced: int
+    rows: int
+    distinct: int
+    rejected_now: int
+    rejections_astray: int
+    pass_no: int
+    seams: Mapping[str, int]
+    proof: ProofLine | None
+    running: bool
+    page_size: int | None = None
+
+    @property
+    def is_by_cursor(self) -> bool:
+        """Whether the set was proved by cursor: there is no page at an offset."""
+        return self.proof is not None and self.proof.method == "cursor"
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether a run has proved the newest pass."""
+        return self.proof is not None and self.proof.pass_no == self.pass_no
 
 
 class ProofReader:
@@ -29,18 +87,15 @@ class ProofReader:
     def __init__(self, connector: Connector, schema_name: str) -> None:
         self._connector = connector
         self._schema = schema_name
-        self._statements = Statements(
-            ("verify", "gaps", "runlist"), schema_name, connector.connect_to_read, reconnects=False
+        self._statements = Statements.read_only(
+            ("verify", "gaps", "runlist"), schema_name, connector, snapshot=True
         )
 
     def __enter__(self) -> Self:
         try:
-            connection = self._statements.open()
-            with translating(self._schema):
-                connection.set_session(isolation_level="REPEATABLE READ")
-                schema.refuse_strange_columns(connection, self._schema)
+            self._statements.open()
         except BaseException:
-            self.__exit__()
+            self._connector.release()
             raise
         return self
 
@@ -56,9 +111,9 @@ class ProofReader:
             rows = []
         if not rows:
             raise CrawlError(f"Nothing has been crawled into schema {self._schema} yet.")
-        return rows[0][0], rows[0][1]
+        return printable(rows[0][0] or ""), rows[0][1]
 
-    def figures(self, source: str, total: int | None, said_by: str) -> Figures:
+    def figures(self, source: str, total: int | None, said_by: str) -> LedgerFigures:
         """All figures, compared with *total* (in events)."""
         newest = self._statements.run("newest_pass")[0][0]
         whole = {"pass": newest, "total": 2**62}
@@ -69,7 +124,7 @@ class ProofReader:
         sums = self._statements.run("sums")[0]
         rows, distinct = self._statements.run("stored")[0]
         proofs = self._statements.run("proofs")
-        return Figures(
+        return LedgerFigures(
             source=source,
             total=total,
             total_said_by=said_by,
@@ -101,7 +156,9 @@ class ProofReader:
 
     def reasons(self) -> list[tuple[str, int]]:
         """The commonest reasons of rejections, with their numbers; the rest as one."""
-        rows = [(row[0], row[1]) for row in self._statements.run("rejection_reasons")]
+        rows = [
+            (printable(row[0] or ""), row[1]) for row in self._statements.run("rejection_reasons")
+        ]
         shown, rest = rows[:MOST_REASONS], rows[MOST_REASONS:]
         events = sum(number for _, number in rest)
         return [*shown, *([(f"… more in {len(rest):,} reasons", events)] if rest else [])]

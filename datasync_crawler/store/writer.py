@@ -16,7 +16,7 @@ import psycopg2
 from psycopg2.extras import execute_values
 
 from datasync_crawler.crawl.values import Lease
-from datasync_crawler.errors import DatabaseLost, DatabaseUnreachable
+from datasync_crawler.errors import DatabaseUnreachable
 from datasync_crawler.events import copyrows
 from datasync_crawler.items import EventPage
 from datasync_crawler.store import queries
@@ -26,14 +26,13 @@ from datasync_crawler.store.connection import (
     describe,
     is_connection_lost,
 )
-from datasync_crawler.store.rejected_rows import copy_in, find_refused, is_refusal
+from datasync_crawler.store.rejected_rows import copy_in, find_unstorable, is_caused_by_row
 from datasync_crawler.store.session import Session
+from datasync_crawler.store.statements import Outage
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
     from psycopg2.extensions import cursor as Cursor  # noqa: N812
-
-logger = logging.getLogger(__name__)
 
 #: Of one page: events inserted, and events whose stored content differs.
 Counts = tuple[int, int]
@@ -113,7 +112,7 @@ class Writer:
 
     def _write(self, pages: Sequence[EventPage]) -> None:
         conflicts = 0
-        lost_at: float | None = None
+        outage = Outage(self._max_wait_s, self._stop, grace_s=STOP_GRACE_S, level=logging.WARNING)
         attempt = self._transaction
         while pending := [page for page in pages if not page.committed and not page.fenced]:
             try:
@@ -123,19 +122,19 @@ class Writer:
                     attempt(pending)
                 attempt = self._transaction
             except DatabaseUnreachable as error:
-                lost_at = self._wait(lost_at, str(error))
+                outage.wait(error)
             except UnicodeEncodeError:
                 self._rollback()
-                attempt = self._reject_refused
+                attempt = self._reject_unstorable
             except psycopg2.Error as error:
                 self._rollback()
-                if is_refusal(error):
-                    if attempt == self._reject_refused:
+                if is_caused_by_row(error):
+                    if attempt == self._reject_unstorable:
                         raise
-                    attempt = self._reject_refused
+                    attempt = self._reject_unstorable
                 elif self._is_lost(error):
                     self.close()
-                    lost_at = self._wait(lost_at, describe(error))
+                    outage.wait(describe(error))
                 elif _is_conflict(error) and conflicts < CONFLICT_RETRIES:
                     conflicts += 1
                     self._merge_first = MERGE_FIRST
@@ -166,27 +165,6 @@ class Writer:
         for page in pages:
             if page.key in found:
                 _fill(page, *found[page.key])
-
-    def _wait(self, lost_at: float | None, cause: str) -> float:
-        """Waits before the next attempt to connect. Raises DatabaseLost after DB_MAX_WAIT."""
-        now = time.monotonic()
-        if lost_at is None:
-            lost_at = now
-            logger.warning(
-                "The database is away (%s): waiting up to %.0f s for it.", cause, self._max_wait_s
-            )
-        away_s = now - lost_at
-        if away_s >= self._max_wait_s or (self._stop.is_set() and away_s >= STOP_GRACE_S):
-            raise DatabaseLost(
-                f"The database has been away for {away_s:.0f} s ({cause}). What was committed is "
-                "safe: run the crawl again when it is back. DB_MAX_WAIT sets how long it waits."
-            )
-        delay_s = min(0.05 + away_s / 4, 2.0)
-        if self._stop.is_set():
-            time.sleep(min(delay_s, 0.1))
-        else:
-            self._stop.wait(delay_s)
-        return lost_at
 
     def _is_lost(self, error: psycopg2.Error) -> bool:
         broken = self._connection is not None and self._connection.closed
@@ -330,8 +308,7 @@ class Writer:
             for page in ranges
             for rejection in page.rejections
         ]
-        if rejected:
-            execute_values(cursor, self._events["insert_rejections"], rejected)
+        execute_values(cursor, self._events["insert_rejections"], rejected)
         return checking
 
     def _add_rejections(self, cursor: "Cursor", page: EventPage) -> int:
@@ -353,8 +330,7 @@ class Writer:
             if place in taken:
                 position, behind = behind, behind + 1
             rows.append((position, page.first_offset, one.reason, one.raw))
-        if rows:
-            execute_values(cursor, self._events["insert_rejections"], rows)
+        execute_values(cursor, self._events["insert_rejections"], rows)
         return len(page.rejections) - len(new)
 
     def _store_ledger(
@@ -400,7 +376,7 @@ class Writer:
 
     # --- rows that PostgreSQL refuses -------------------------------------------------------------
 
-    def _reject_refused(self, pages: Sequence[EventPage]) -> None:
+    def _reject_unstorable(self, pages: Sequence[EventPage]) -> None:
         """Finds and rejects the rows that PostgreSQL refuses, one page at a time."""
         if len(pages) > 1:
             for page in pages:
@@ -408,7 +384,7 @@ class Writer:
             return
         page = pages[0]
         assert self._connection is not None  # _reconnect
-        refused = find_refused(self._connection, self._events, page.events)
+        refused = find_unstorable(self._connection, self._events, page.events)
         if not refused:
             raise psycopg2.ProgrammingError(
                 f"PostgreSQL refuses {page!r}, but none of its rows by itself."

@@ -34,6 +34,24 @@ def test_nothing_is_published_beyond_this_machine(services: dict[str, Any]) -> N
     assert ports["crawler"] == ports["demo"] == ports["mockapi"] == []
 
 
+def test_the_crawler_can_be_scaled(services: dict[str, Any]) -> None:
+    """`docker compose up --scale crawler=4`: no name and no port that two can't have."""
+    crawler = services["crawler"]
+    assert not crawler.keys() & {"container_name", "hostname", "ports", "network_mode", "restart"}
+    assert "scale" not in crawler.get("deploy", {})
+
+
+def test_a_kubernetes_job_runs_several_pods() -> None:
+    """No number of completions, so that it ends with the first; nothing that two can't have."""
+    text = (PROJECT / "deploy" / "kubernetes" / "job.yaml").read_text()
+    spec = yaml.safe_load(text)["spec"]
+    assert spec["parallelism"] > 1
+    assert "completions" not in spec
+    pod = spec["template"]["spec"]
+    assert all("emptyDir" in volume for volume in pod["volumes"])
+    assert not any("ports" in container for container in pod["containers"])
+
+
 def test_only_postgres_and_crawler_start_without_a_profile(services: dict[str, Any]) -> None:
     """The issue's profiles, and nothing that a person has not asked for."""
     profiles = {name: service.get("profiles", []) for name, service in services.items()}

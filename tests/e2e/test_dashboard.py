@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 from browser import Browser
-from conftest import free_port
 from crawling import crawl, start_crawl
 from dashboards import DashboardServer
 from databases import Database
 from mockserver import MockServer
+from ports import free_port
 
 from datasync_crawler.local_postgres.embedded import ensure_running
 from datasync_crawler.store import local
@@ -121,7 +121,7 @@ def test_a_killed_crawl_is_called_crashed_and_its_successor_followed(
     with DashboardServer(database) as dashboard, MockServer(*LIMITED) as mock:
         browser.open(dashboard.url)
         browser.wait_text("phase", "Nothing here yet")
-        assert "scrapy crawl events" in browser.text("invitation")
+        assert "sh run-ingestion.sh" in browser.text("invitation")
         with Running(mock, database, "-s", "BULK_PAGE_SIZE=250") as running:
             browser.wait(lambda: browser.text("done") not in {"–", "0"}, "no progress was shown")
             running.process.send_signal(signal.SIGKILL)
@@ -140,6 +140,25 @@ def test_a_killed_crawl_is_called_crashed_and_its_successor_followed(
         marked = "return document.querySelector('tr[aria-current]')?.textContent"
         browser.wait(lambda: "crashed" in (browser.script(marked) or ""), "run 1 isn't marked")
         assert browser.complaints() == []
+
+
+def test_of_several_processes_each_is_told(database: Database, browser: Browser) -> None:
+    """What one of them has leased is no gap; one that dies doesn't make the crawl a crashed one."""
+    few = ("-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2")
+    with (
+        MockServer("--events", "60000", "--latency-ms", "500") as mock,
+        DashboardServer(database) as dashboard,
+        Running(mock, database, *few),
+        Running(mock, database, *few) as other,
+    ):
+        browser.open(dashboard.url)
+        browser.wait_text("processes", "2")
+        browser.wait(lambda: "leased by a process" in browser.text("legend"), "no lease is shown")
+        assert "gap" not in browser.text("legend")
+        other.process.kill()
+        browser.wait(lambda: "1 without a heartbeat" in browser.text("hosts"), "nobody died")
+        assert "dead for" in browser.text("processes-table")
+        browser.wait(lambda: browser.text("phase").startswith("Filling"), "it isn't going on")
 
 
 def test_a_stopped_database_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
@@ -164,6 +183,50 @@ def test_a_stopped_database_is_said_and_waited_for(browser: Browser, tmp_path: P
             browser.wait_text("done", "1,200")
     finally:
         server.release()
+
+
+def test_an_api_that_cant_be_reached_is_waited_for(database: Database, browser: Browser) -> None:
+    """While it is tried again the page says so, in its head, in the tab and by its icon."""
+    url = f"http://127.0.0.1:{free_port()}/api/v1"
+    env = {"API_BASE_URL": url, "API_KEY": "k"}
+    process = start_crawl(None, database, "-s", "RETRY_BACKOFF_BASE=30", env=env)
+    try:
+        with DashboardServer(database) as dashboard:
+            browser.open(dashboard.url)
+            browser.wait_text("phase", "Waiting for the API")
+            assert "Can't reach 127.0.0.1" in browser.text("notice")
+            assert "Waiting for the API" in browser.driver.title
+            icon = browser.script("return document.getElementById('icon').getAttribute('href')")
+            assert icon == "icon-wait.svg"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_a_role_without_the_events_sees_all_else(database: Database, browser: Browser) -> None:
+    """What it may not read is named where it would stand; without the ledger the head says so."""
+    name = f"watcher_{os.getpid()}"
+    with MockServer("--events", "900") as mock:
+        assert crawl(mock, database).status == 0
+    database.execute(
+        f"CREATE ROLE {name} LOGIN PASSWORD 'w'; GRANT USAGE ON SCHEMA public TO {name}; "
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}; "
+        f"REVOKE SELECT ON events FROM {name}"
+    )
+    watched = Database({**database.params, "user": name, "password": "w"})
+    try:
+        with DashboardServer(watched) as dashboard:
+            browser.open(dashboard.url)
+            browser.wait_text("phase", "Up to date, just now")
+            assert browser.text("done") == "900"
+            browser.wait(
+                lambda: "permission denied for table events" in browser.text("sizes"),
+                "it isn't said that events can't be read",
+            )
+            database.execute(f"REVOKE SELECT ON crawl_runs FROM {name}")
+            browser.wait_text("phase", "Needs you: the database refused")
+    finally:
+        database.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 HOSTILE = '<script>window.pwned = 1</script><img src="x" onerror="window.pwned = 1">'
@@ -265,7 +328,7 @@ def test_the_command_ends_at_once_when_told(database: Database, browser: Browser
     with DashboardServer(database) as dashboard:
         browser.open(dashboard.url)
         browser.wait_text("phase", "Nothing here yet")
-        assert "scrapy crawl events" in browser.text("invitation")
+        assert "sh run-ingestion.sh" in browser.text("invitation")
         dashboard.process.terminate()
         assert dashboard.process.wait(10) == 0
         browser.wait_text("phase", "Not connected")

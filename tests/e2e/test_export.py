@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import EPOCH, PROJECT, crawl, environment
+from databases import own_database
 from mockserver import MockServer
 from test_verify import SETTINGS, scrapy
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from databases import Database
+    from databases import Database, Server
 
 EVENTS = 3000
 COLUMNS = ["id", "session_id", "user_id", "type", "name", "properties", "timestamp", "session",
@@ -32,17 +33,26 @@ COLUMNS = ["id", "session_id", "user_id", "type", "name", "properties", "timesta
 ODD = 'a "quoted", comma; back\\slash\ttab\nnew line \x02 \x1b ü 漢 \u2028 \\.'
 
 
+@pytest.fixture(scope="module")
+def crawled(server: Server) -> Iterator[str]:
+    """The database of a crawl, to be copied: a crawled table, with an event of odd text."""
+    with own_database(server) as database:
+        with MockServer("--events", str(EVENTS)) as mock:
+            assert crawl(mock, database, *SETTINGS).status == 0
+        database.execute(
+            "UPDATE events SET name = %(odd)s, properties = %(json)s, extra = '{\"n\": 1.50}', "
+            "user_id = NULL, session_id = '' WHERE id = (SELECT min(id) FROM events)",
+            {"odd": ODD, "json": json.dumps({"odd": ODD, "n": [1, None, True]})},
+        )
+        database.close()  # a database that is copied has no connections
+        yield database.params["dbname"]
+
+
 @pytest.fixture
-def filled(database: Database) -> Iterator[Database]:
-    """A crawled table, with an event of odd text."""
-    with MockServer("--events", str(EVENTS)) as mock:
-        assert crawl(mock, database, *SETTINGS).status == 0
-    database.execute(
-        "UPDATE events SET name = %(odd)s, properties = %(json)s, extra = '{\"n\": 1.50}', "
-        "user_id = NULL, session_id = '' WHERE id = (SELECT min(id) FROM events)",
-        {"odd": ODD, "json": json.dumps({"odd": ODD, "n": [1, None, True]})},
-    )
-    return database
+def filled(server: Server, crawled: str) -> Iterator[Database]:
+    """A copy of the test's own of what was crawled."""
+    with own_database(server, crawled) as database:
+        yield database
 
 
 def stored(database: Database, where: str = "true") -> dict[str, list[Any]]:

@@ -12,9 +12,9 @@ from mockserver import MockServer
 if TYPE_CHECKING:
     from databases import Database
 
-EVENTS = 6000
+EVENTS = 3000
 SETTINGS = (
-    "-s", "BULK_PAGE_SIZE=200", "-s", "WORKERS=4", "-s", "RETRY_BACKOFF_BASE=0.02",
+    "-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=4", "-s", "RETRY_BACKOFF_BASE=0.02",
     "-s", "RETRY_BACKOFF_CAP=0.1", "-s", "DOWNLOAD_TIMEOUT=2",
 )  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import certificates
 import pytest
 from certificates import Authority
-from conftest import free_port
-from crawling import PROJECT, crawl, environment
+from crawling import PROJECT, crawl, environment, run_scrapy, start_crawl
 from mockserver import MockServer
+from ports import free_port
 from support_servers import Answer, serving
+
+from datasync_crawler.errors import STOPPED_EARLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -331,11 +335,10 @@ def test_own_columns_and_views_survive(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slip", "meant"),
-    [("WORKRS", "WORKERS"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE"), ("DATABSE_URL", "DATABASE_URL"),
-     ("PAGE_SIZE", "BULK_PAGE_SIZE")],
+    ("slip", "meant", "command"),
+    [("WORKRS", "WORKERS", "crawl"), ("BULK_PAGESIZE", "BULK_PAGE_SIZE", "crawl"),
+     ("DATABSE_URL", "DATABASE_URL", "status"), ("PAGE_SIZE", "BULK_PAGE_SIZE", "shell")],
 )  # fmt: skip
-@pytest.mark.parametrize("command", ["crawl", "status", "shell"])
 def test_a_misspelt_setting_is_refused(slip: str, meant: str, command: str) -> None:
     """With -s, by every kind of command: exit 2, one line, nothing is done."""
     args = ["crawl", "events"] if command == "crawl" else [command]
@@ -398,6 +401,36 @@ def test_an_sqlalchemy_url_says_what_to_drop(scheme: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [(("crawl", "events", "--workers", "3"), "--workers"),
+     (("crawl", "events", "WORKERS=3"), "WORKERS=3"),
+     (("redrive", "everything"), "everything")],
+)  # fmt: skip
+def test_an_unknown_option_of_a_crawl_is_named(words: tuple[str, ...], wrong: str) -> None:
+    """Which word it is, and how a setting is given."""
+    done = scrapy(*words)
+    said = done.stderr.partition("error: ")[2]
+    assert (done.returncode, said) == (
+        2,
+        f"{wrong!r} isn't an option: a setting is given as -s NAME=value, such as -s WORKERS=4.\n",
+    )
+
+
+def test_ctrl_c_before_the_crawl_has_begun_is_a_sentence(database: Database) -> None:
+    """While it still connects to the database: no traceback, exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        host, port = silent.getsockname()
+        env = {**database.environment, "API_BASE_URL": "http://127.0.0.1:1/api/v1", "API_KEY": "k",
+               "DB_HOST": host, "DB_PORT": str(port)}  # fmt: skip
+        process = start_crawl(None, None, env=env)
+        with silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            log, _ = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in log) == (1, False), log
+    assert log.splitlines()[-1] == f"datasync-crawler: {STOPPED_EARLY}"
+
+
 def test_docker_is_in_the_help() -> None:
     """`sh run-ingestion.sh --help` names the option that the script itself takes."""
     assert "run-ingestion.sh --docker" in " ".join(scrapy("ingest", "--help").stdout.split())
@@ -419,9 +452,5 @@ def scrapy(
     *args: str, env: Mapping[str, str] | None = None, folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     """`scrapy` as somebody types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "scrapy", *args],
-        cwd=folder,
-        env={**environment(None, None), "PYTHONPATH": str(PROJECT), **(env or {})},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    path = {} if folder == PROJECT else {"PYTHONPATH": str(PROJECT)}
+    return run_scrapy(*args, env={**environment(None, None), **path, **(env or {})}, folder=folder)

@@ -196,7 +196,7 @@ def test_a_refused_key_ends_it(database: Database) -> None:
         mock.config(key_expires_after=0)
         log, _ = follower.process.communicate(timeout=30)
     assert follower.process.returncode == 1, log
-    assert "NOT complete: The API refuses the key (HTTP 401)" in log
+    assert "NOT complete: The API rejects the key (HTTP 401)" in log
     assert database.value("SELECT finish_reason FROM crawl_runs") == "unauthorized"
 
 

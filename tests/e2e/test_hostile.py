@@ -53,7 +53,7 @@ def test_a_limit_that_is_refused_is_lowered_and_remembered(database: Database, p
     with MockServer("--events", str(EVENTS), *limit) as mock:
         done = crawl(mock, database, *settings)
         assert done.status == 0, done.log
-        assert "The API refuses limit=5000 (HTTP 400: " in done.log
+        assert "The API rejects limit=5000 (HTTP 400: " in done.log
         assert "limit must be at most 250" in done.log
         assert mock.stats()["requests"] <= 4 + EVENTS / 250 + 2
         again = crawl(mock, database, *settings)
@@ -143,7 +143,7 @@ def test_a_total_that_is_never_reached_is_not_complete(database: Database) -> No
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("401:start=8", "The API refuses the key"), ("403:start=8", "The API refuses the key")],
+    [("401:start=8", "The API rejects the key"), ("403:start=8", "The API rejects the key")],
 )
 def test_a_withdrawn_key_stops_the_crawl(database: Database, fault: str, reason: str) -> None:
     """In the middle, too: no storm of refused requests, what was fetched is committed, exit 1."""
@@ -160,7 +160,7 @@ def test_a_key_withdrawn_at_the_last_page_ends_without_a_traceback(database: Dat
     with MockServer("--events", "1400", "--fault", "401:start=7") as mock:
         done = crawl(mock, database, *SETTINGS)
     assert done.status == 1
-    assert "The API refuses the key" in done.log
+    assert "The API rejects the key" in done.log
     assert "Traceback" not in done.log, done.log
 
 

@@ -53,6 +53,7 @@ def bodies(attack: str) -> tuple[str, Callable[[int], bytes]]:
         "brotli-bomb": (b"", b" " * 1000, b""),
         "long-page": (b'{"data":[', b"{},", b"{}]}"),
         "long-meta": (b'{"data":[],"meta":[', b"[],", b"1]}"),
+        "depth": (b'{"data":[{"id":"a","properties":', b"[", b""),
     }[attack.removesuffix("-packed")]
     times = (500 if "bomb" in attack else 60) * 1_000_000 // len(piece)
     if attack.startswith("brotli") or attack.endswith("-packed"):
@@ -63,7 +64,7 @@ def bodies(attack: str) -> tuple[str, Callable[[int], bytes]]:
 
 
 BODIES = ("brotli-bomb", "brotli-page", "plain-page", "long-page", "long-page-packed",
-          "long-meta-packed")  # fmt: skip
+          "long-meta-packed", "depth-packed")  # fmt: skip
 HEAD = b"HTTP/1.1 200 OK\r\n"
 #: What is sent first, and then over and over, before there is a body or in it.
 STREAMS = {
@@ -134,7 +135,7 @@ def hostile(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 
 def measured(hostile: Hostile, database: Database, *args: str) -> tuple[Crawled, int]:
     """A crawl, and the most memory that its process had, in bytes."""
-    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=8", "-s", "RETRY_TIMES=1",
+    settings = ["-s", f"BULK_PAGE_SIZE={PAGE}", "-s", "WORKERS=8", "-s", "RETRY_TIMES=0",
                 "-s", "RETRY_BACKOFF_BASE=0.01", "-s", "PAGINATION=offset", *args]  # fmt: skip
     env = {"API_BASE_URL": f"http://127.0.0.1:{hostile.server_port}", "API_KEY": API_KEY}
     with start_crawl(None, database, *settings, env=env) as process:

@@ -47,7 +47,7 @@ def test_a_crawl_moves_to_another_machine_and_goes_on(
         with MockServer("--events", str(EVENTS), "--key-expires-after", "8") as mock:
             stopped = crawl(mock, database, *SIZE)
             assert stopped.status == 1, stopped.log
-            assert "The API refuses the key (HTTP 401)" in stopped.log
+            assert "The API rejects the key (HTTP 401)" in stopped.log
             saved = backup(database, "save", str(file))
             assert saved.returncode == 0, saved.stdout + saved.stderr
             assert saved.stdout == (

@@ -153,33 +153,35 @@ def test_a_killed_job_and_jobs_scheduled_twice_end_complete(
     assert mock.stats()["by_status"].keys() == {"200"}
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "API_KEY=canary-in-a-setting",
-        "DB_PASSWORD=canary-in-a-setting",
-        "DATABASE_URL=postgresql://somebody:canary-in-a-setting@127.0.0.1/datasync",
-    ],
-)
-def test_a_secret_in_a_setting_is_refused(
-    scrapyd: Scrapyd, mock: MockServer, database: Database, setting: str
+def test_a_secret_is_refused_and_nobody_comes_in_without_the_password(
+    scrapyd: Scrapyd, mock: MockServer, database: Database, tmp_path: Path
 ) -> None:
-    """The job ends before its first request, with exit status 2 and a sentence in its log."""
-    job = scrapyd.schedule(setting)
-    log = scrapyd.finish(job)
-    assert f"{setting.partition('=')[0]} was passed through Scrapyd's schedule.json" in log
-    assert "Traceback" not in log
-    assert "canary-in-a-setting" not in log
-    assert re.search(rf"Process died: exitstatus=2 .*{job}", scrapyd.output())
+    """A secret in a setting or in an argument, which are equally public: the job ends before its
+    first request, with exit status 2 and a sentence in its log. A wrong password gets 401; without
+    one set, Scrapyd isn't even started.
+    """
+    canary = "canary-in-public"
+    settings = (
+        f"API_KEY={canary}", f"DB_PASSWORD={canary}",
+        f"DATABASE_URL=postgresql://somebody:{canary}@127.0.0.1/datasync",
+    )  # fmt: skip
+    jobs = {setting: scrapyd.schedule(setting) for setting in settings}
+    jobs |= {"API_KEY=": scrapyd.schedule(API_KEY=canary)}
+    for setting, job in jobs.items():
+        log = scrapyd.finish(job)
+        assert f"{setting.partition('=')[0]} was passed through Scrapyd's schedule.json" in log
+        assert "Traceback" not in log
+        assert canary not in log
+        assert re.search(rf"Process died: exitstatus=2 .*{job}", scrapyd.output())
     assert mock.stats()["requests"] == 0
     assert database.value("SELECT to_regclass('events')") is None
 
-
-def test_a_secret_as_argument_is_refused(scrapyd: Scrapyd, mock: MockServer) -> None:
-    """What schedule.json takes for an argument of the spider is as public as a setting."""
-    log = scrapyd.finish(scrapyd.schedule(API_KEY="canary-in-an-argument"))
-    assert "API_KEY was passed through Scrapyd's schedule.json" in log
-    assert mock.stats()["requests"] == 0
+    assert scrapyd.refuses("wrong") == 401
+    env = {**scrapyd.environment, "SCRAPYD_PASSWORD": ""}
+    script = ["sh", str(PROJECT / "deploy" / "scrapyd.sh")]
+    done = subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"datasync-crawler: SCRAPYD_PASSWORD isn't set.")
 
 
 def test_the_key_is_nowhere_in_scrapyds_folder(scrapyd: Scrapyd, database: Database) -> None:
@@ -190,13 +192,3 @@ def test_the_key_is_nowhere_in_scrapyds_folder(scrapyd: Scrapyd, database: Datab
         if file.is_file():
             content = file.read_bytes()
             assert not [secret for secret in secrets if secret.encode() in content], file
-
-
-def test_scrapyd_lets_nobody_in_without_the_password(scrapyd: Scrapyd, tmp_path: Path) -> None:
-    """A wrong password gets 401; without one set, Scrapyd isn't even started."""
-    assert scrapyd.refuses("wrong") == 401
-    env = {**scrapyd.environment, "SCRAPYD_PASSWORD": ""}
-    script = ["sh", str(PROJECT / "deploy" / "scrapyd.sh")]
-    done = subprocess.run(script, cwd=tmp_path, env=env, capture_output=True, check=False)
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr.startswith(b"datasync-crawler: SCRAPYD_PASSWORD isn't set.")

@@ -97,3 +97,15 @@ def test_with_headers_nothing_is_refused_over_all_processes(
     with mock(limiter, 10, 2, "--rate-headers", headers) as server:
         seen = crawl(server, [start(server, database, 40) for _ in range(number)])
     assert seen.statuses == [200] * 40
+
+
+def test_the_quotas_of_two_keys_add_up(database: Database) -> None:
+    """60 requests, 10 in 2 s for each key: one alone needs 10 s, both 4; no 429."""
+    prepare(database)
+    with mock("fixed", 10, 2, "--rate-headers", "ietf", "--other-key", "second") as server:
+        seen = crawl(
+            server, [start(server, database, 60, key=key) for key in (server.key, "second")]
+        )
+    assert seen.statuses == [200] * 60
+    assert seen.seconds < 7.5
+    assert database.value("SELECT count(*) FROM rate_limits") == 2

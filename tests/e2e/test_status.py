@@ -45,7 +45,7 @@ def test_a_refused_key_is_an_alarm_at_once(database: Database) -> None:
         mock.config(key_expires_after=0)
         assert crawl(mock, database, *SETTINGS).status == 1
     refused = scrapy(mock, database, "status", "--max-age", "1h")
-    assert (refused.status, "The API has refused the key in run 2" in refused.log) == (1, True)
+    assert (refused.status, "The API has rejected the key in run 2" in refused.log) == (1, True)
     assert scrapy(mock, database, "status").status == 0
     wrong = scrapy(mock, database, "status", "--max-age", "15")
     assert wrong.status == 2

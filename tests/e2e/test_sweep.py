@@ -65,7 +65,9 @@ def test_the_key_stands_nowhere(database: Database, tmp_path: Path) -> None:
         for number in range(2):
             log_file = tmp_path / f"log {number}"
             with log_file.open("w") as log:
-                process = start_crawl(mock, database, *SETTINGS, *files, log=log)
+                process = start_crawl(
+                    mock, database, *SETTINGS, *files, log=log, own_interpreter=True
+                )
                 said.append(Path(f"/proc/{process.pid}/cmdline").read_bytes())
                 deadline = time.monotonic() + 60
                 goal = mock.stats()["requests"] + 8

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from crawling import PROJECT, Crawled, assert_equals_truth, crawl, environment
+from crawling import Crawled, assert_equals_truth, crawl, environment, run_scrapy
+from databases import own_database
 from faults.truth import truths
 from mockserver import MockServer
 
 if TYPE_CHECKING:
-    from databases import Database
+    from collections.abc import Iterator
+
+    from databases import Database, Server
 
 EVENTS = 3000
 SETTINGS = (
@@ -30,16 +31,7 @@ def scrapy(
     mock: MockServer | None, database: Database | None, command: str, *args: str, **env: str
 ) -> Crawled:
     """Runs a command of ours to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scrapy", command, *args],
-        cwd=PROJECT,
-        env={**environment(mock, database), **env},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_scrapy(command, *args, env={**environment(mock, database), **env})
     return Crawled(done.returncode, done.stdout + done.stderr)
 
 
@@ -66,6 +58,19 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
     assert (values["rows"], values["distinct"], values["problems"]) == (EVENTS, EVENTS, [])
 
 
+@pytest.fixture(scope="module")
+def crawled(server: Server) -> Iterator[tuple[MockServer, str]]:
+    """The API of a complete crawl with rejections, and the name of its database, to be copied."""
+    with (
+        own_database(server) as database,
+        MockServer("--events", str(EVENTS), "--fault", "bad-events:kind=no-id,each=100") as mock,
+    ):
+        assert crawl(mock, database, *SETTINGS).status == 0
+        assert scrapy(mock, database, "verify", "--offline").status == 0
+        database.close()  # a database that is copied has no connections
+        yield mock, database.params["dbname"]
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -84,12 +89,12 @@ def test_a_complete_crawl_is_proved(database: Database) -> None:
     ids=["deleted", "alien", "gap", "end", "rejection", "total", "unbalanced", "doubt",
          "proof"],
 )  # fmt: skip
-def test_what_somebody_has_harmed_is_found(database: Database, harm: str, said: str) -> None:
+def test_what_somebody_has_harmed_is_found(
+    server: Server, crawled: tuple[MockServer, str], harm: str, said: str
+) -> None:
     """Exit 1, and the sentence that says what is wrong."""
-    fault = "bad-events:kind=no-id,each=100"
-    with MockServer("--events", str(EVENTS), "--fault", fault) as mock:
-        assert crawl(mock, database, *SETTINGS).status == 0
-        assert scrapy(mock, database, "verify", "--offline").status == 0
+    mock, template = crawled
+    with own_database(server, template) as database:
         database.execute(harm)
         done = scrapy(mock, database, "verify", "--offline")
     assert done.status == 1
@@ -255,3 +260,32 @@ def test_redrive_all_finds_what_is_late_or_edited(database: Database, update: bo
     assert done.line("run: edited").startswith("1 (other content than stored")
     name = database.value("SELECT name FROM events WHERE id = %s", [edited])
     assert (name == "before") is not update
+
+
+def test_an_answer_that_is_no_page_costs_the_audit_a_sentence(database: Database) -> None:
+    """No traceback, whatever the API sends by then."""
+    with MockServer("--events", "400") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        total = ("--fault", "html:start=2,every=1")  # the first request is for the total
+        with MockServer("--events", "400", *total, port=0) as broken:
+            database.execute("UPDATE source SET api_base_url = %s", (broken.url,))
+            done = scrapy(broken, database, "verify", "--audit", "2")
+    assert done.status == 1
+    assert "Traceback" not in done.log, done.log
+    assert "The API's answer is no page (the body is HTML or XML, not JSON): try later." in done.log
+
+
+def test_ids_are_shown_without_control_characters(database: Database) -> None:
+    """An id is text as the API served it: on a terminal it would be carried out."""
+    with MockServer("--events", "20") as mock:
+        assert crawl(mock, database, *SETTINGS).status == 0
+        database.execute("UPDATE proofs SET head_id = %s, tail_id = %s", ("\x1b[2J", "a\nforged"))
+        done = scrapy(mock, database, "verify", "--offline")
+        moved = scrapy(
+            mock, database, "source", "--move-to", mock.url.replace("127.0.0.1", "localhost")
+        )
+    assert done.status == 0, done.log
+    assert "  head             [2J\n" in done.log
+    assert "  tail            a forged\n" in done.log
+    assert moved.status == 2
+    assert "\x1b" not in moved.log, moved.log

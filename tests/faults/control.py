@@ -106,13 +106,13 @@ class Control:
         self._sequence.order = now.order
         if now.key_expires_after != before.key_expires_after:
             api.accepted = 0
-        if (now.limiter, now.rate_window) != (before.limiter, before.rate_window):
-            api.limiter = api.make_limiter()
-        elif now.rate_limit != before.rate_limit:
-            if api.limiter is None or now.rate_limit is None:
-                api.limiter = api.make_limiter()
-            else:
-                api.limiter.limit = now.rate_limit
+        if now.rate_limit is None or (now.limiter, now.rate_window) != (
+            before.limiter, before.rate_window
+        ):  # fmt: skip
+            api.limiters.clear()
+        else:
+            for limiter in api.limiters.values():
+                limiter.limit = now.rate_limit
 
 
 def _guarded(

@@ -11,21 +11,34 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg2
 from databases import Database
 
 from datasync_crawler.local_postgres.home import find_home
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 class Cluster:
-    """Runs from `start` to `stop`; *room_mb*: on a file system of that size, which needs root."""
+    """Runs from `start` to `stop`; *room_mb*: on a file system of that size, which needs root.
+    *programs*: the folder of another PostgreSQL's; *settings*: of the server, as `NAME=value`.
+    """
 
-    def __init__(self, *, room_mb: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        room_mb: int | None = None,
+        programs: Path | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:
         self._home = find_home(PROJECT / ".datasync" / "tests")
+        self._programs = programs or self._home.server.bin
+        self._settings = [word for setting in settings for word in ("-c", setting)]
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
         self._mounted = False
         if room_mb is not None:
@@ -42,7 +55,14 @@ class Cluster:
         )
 
     def __enter__(self) -> Self:
-        self._run("initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C")
+        self._run(
+            "initdb",
+            "--no-sync",
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
         return self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +75,7 @@ class Cluster:
 
     def _run(self, program: str, *args: str) -> None:
         subprocess.run(
-            [str(self._home.server.bin / program), f"--pgdata={self.folder / 'data'}", *args],
+            [str(self._programs / program), f"--pgdata={self.folder / 'data'}", *args],
             check=True, capture_output=True, cwd="/", env={"PATH": os.environ["PATH"]},
             **self._switch,
         )  # fmt: skip
@@ -67,9 +87,10 @@ class Cluster:
     def start(self) -> Self:
         """Starts it and waits until it answers."""
         self._process = subprocess.Popen(
-            [str(self._home.server.bin / "postgres"), "-D", str(self.folder / "data"),
+            [str(self._programs / "postgres"), "-D", str(self.folder / "data"),
              "-p", str(self.port), "-c", "listen_addresses=127.0.0.1",
-             "-c", "unix_socket_directories=", "-c", "max_wal_size=32MB"],
+             "-c", "unix_socket_directories=", "-c", "max_wal_size=32MB",
+             *self._settings],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd="/", env={"PATH": os.environ["PATH"]}, **self._switch,
         )  # fmt: skip
@@ -89,6 +110,11 @@ class Cluster:
         assert self._process is not None
         self._process.send_signal(how)
         self._process.wait(60)
+
+    def restart(self) -> None:
+        """What `pg_ctl restart -m immediate` does: as after a crash, without a checkpoint."""
+        self.stop()
+        self.start()
 
     def stall(self, how: signal.Signals) -> None:
         """SIGSTOP or SIGCONT for the server and each of its children."""

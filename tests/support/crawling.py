@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from faults.truth import Truth
+from launcher import Launched, can_launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -61,12 +62,18 @@ def start_crawl(
     *args: str,
     env: Mapping[str, str] | None = None,
     log: Any = subprocess.PIPE,
+    own_interpreter: bool = False,
 ) -> subprocess.Popen[str]:
-    """Starts `scrapy crawl events` with *args*; *env* is laid over the environment."""
-    return subprocess.Popen(
+    """Starts `scrapy crawl events` with *args*; *env* is laid over the environment.
+
+    *own_interpreter*: not by way of the launcher, for tests that look at its command line.
+    """
+    whole = {**environment(mock, database), **(env or {})}
+    start = Launched if can_launch(whole) and not own_interpreter else subprocess.Popen
+    return start(
         [sys.executable, "-m", "scrapy", "crawl", "events", *args],
         cwd=PROJECT,
-        env={**environment(mock, database), **(env or {})},
+        env=whole,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -104,11 +111,25 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None =
 
 def command(mock: MockServer, database: Database, *args: str) -> tuple[int, str]:
     """Runs `scrapy` with *args*: its exit status and what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scrapy", *args], cwd=PROJECT, env=environment(mock, database),
-        check=False, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_scrapy(*args, env=environment(mock, database))
     return done.returncode, done.stdout + done.stderr
+
+
+def run_scrapy(
+    *args: str, env: Mapping[str, str], folder: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """Runs `scrapy` with *args* in *folder*, with the whole environment *env*."""
+    start = Launched if can_launch(dict(env)) else subprocess.Popen
+    with start(
+        [sys.executable, "-m", "scrapy", *args], cwd=folder, env=dict(env),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            output, errors = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(args, process.returncode, output, errors)
 
 
 def stored_events(database: Database) -> dict[str, Truth]:

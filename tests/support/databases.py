@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import uuid
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -10,7 +11,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class Server:
@@ -18,6 +19,7 @@ class Server:
 
     def __init__(self, params: Mapping[str, str]) -> None:
         self.params = dict(params)
+        self._kept: Connection | None = None
 
     @classmethod
     def from_url(cls, url: str) -> Server:
@@ -31,7 +33,24 @@ class Server:
 
     def execute(self, statement: str, params: Any = None) -> list[tuple[Any, ...]]:
         """Runs one statement and gives its rows, if it has any."""
-        with closing(self.connect()) as connection, connection.cursor() as cursor:
+        try:
+            return self._run(statement, params)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            if self._kept is None or not self._kept.closed:
+                raise
+        return self._run(statement, params)  # the server was stopped since the last statement
+
+    def close(self) -> None:
+        """Closes the connection that `execute` keeps."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _run(self, statement: str, params: Any) -> list[tuple[Any, ...]]:
+        # Kept: tests poll, and a connection for each look costs more than the look.
+        if self._kept is None or self._kept.closed:
+            self._kept = self.connect()
+        with self._kept.cursor() as cursor:
             cursor.execute(statement, params)
             return cursor.fetchall() if cursor.description else []
 
@@ -53,3 +72,13 @@ class Database(Server):
             "password": "DB_PASSWORD",
         }
         return {names[key]: value for key, value in self.params.items() if key in names}
+
+
+@contextmanager
+def own_database(server: Server, template: str = "template1") -> Iterator[Database]:
+    """A database of one's own, a copy of *template*; dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    with closing(Database({**server.params, "dbname": name})) as made:
+        yield made
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from typing import Self
@@ -27,7 +28,7 @@ class CuttingProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.cuts = 0
-        self._hangs = False
+        self._hangs = self._is_apart = False
         self._before: Watch | None = None
         self._after: Watch | None = None
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -58,6 +59,25 @@ class CuttingProxy:
             self._kept.append(upstream)
             _hang_up(client)
 
+    def reset_client_sides(self, last: bytes) -> None:
+        """Resets what is open now, behind *last* from the server: a minute after it has crashed,
+        TCP's keepalive finds nobody at its end.
+        """
+        for client, _ in self._pairs:
+            with contextlib.suppress(OSError):
+                client.sendall(last)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _hang_up(client)
+
+    def part(self) -> None:
+        """No network from now until `join`: the client is told, the server isn't."""
+        self._is_apart = True
+        self.cut_client_sides()
+
+    def join(self) -> None:
+        """The network is back; what the server still keeps of the time before, it keeps."""
+        self._is_apart = False
+
     def hang(self) -> None:
         """From now on nothing is passed on, and nothing closed: a server that doesn't answer."""
         self._hangs = True
@@ -66,7 +86,14 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                pair = (client, socket.create_connection(self._upstream))
+                try:
+                    if self._is_apart:
+                        raise ConnectionError
+                    upstream = socket.create_connection(self._upstream)
+                except OSError:
+                    _hang_up(client)
+                    continue
+                pair = (client, upstream)
                 self._pairs.append(pair)
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
 

@@ -117,6 +117,20 @@ def test_the_settings_that_a_document_sets_exist(document: str) -> None:
     assert named <= theirs | set(ours)
 
 
+def test_the_tests_that_documents_name_exist() -> None:
+    """`test_…` is a file of tests or a function in one; `FILE::FUNCTION` is in that file."""
+    files = {path.relative_to(PROJECT / "tests"): path.read_text(encoding="utf-8")
+             for path in (PROJECT / "tests").rglob("test_*.py")}  # fmt: skip
+    functions = {path: set(re.findall(r"def (test_\w+)", source)) for path, source in files.items()}
+    known = {path.stem for path in files}.union(*functions.values())
+    for document in (PROJECT / "docs").rglob("*.md"):
+        content = document.read_text(encoding="utf-8")
+        assert set(re.findall(r"\btest_\w+", content)) <= known, document.name
+        for file, function in re.findall(r"([\w/]+\.py)::(\w+)", content):
+            found = functions.get(Path(file.removeprefix("tests/")), set())
+            assert function in found, f"{document.name}: {file}::{function}"
+
+
 def test_no_file_names_a_developers_machine() -> None:
     """No path of the machine that it was written on in any file that is kept."""
     # Put together here, so that this file isn't one of them.

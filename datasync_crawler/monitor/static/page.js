@@ -14,7 +14,7 @@ const NEEDS = {
 const SAFE = ["What is committed is safe: the crawl can be stopped and started again at any time."];
 const STATES = {
   done: "committed", part: "committed in part", flight: "in flight", fetched: "fetched, not committed yet",
-  queued: "queued", gap: "gap", ahead: "still to come", rejected: "rejected events", doubt: "seam in doubt",
+  queued: "queued", leased: "leased by a process", gap: "gap", ahead: "still to come", rejected: "rejected events", doubt: "seam in doubt",
 };
 
 const known = { run: undefined, ledger: null, series: null, runs: [], processes: [], rejections: [], health: null, table: null };
@@ -117,6 +117,7 @@ function ofRun(run) {
   }
   if (run.phase === "running") {
     const end = run.ends_at || (run.left_s === null ? null : Date.now() / 1000 + run.left_s);
+    if (run.malformed) return ["bad", "Needs you: the figures are malformed", run.words];
     if (run.words.length) return ["wait", "Waiting for the API", run.words];
     if (run.total !== null && run.done >= run.total) return ["run", "Checking what is new", SAFE];
     return ["run", end === null ? "Filling" : `Filling: done about ${time(end, false)}`, SAFE];
@@ -142,6 +143,7 @@ function verdict() {
     }
     return ["bad", "Not connected", ["This page’s server doesn’t answer: it has ended, or the network is away. The figures are from before; the page goes on by itself as soon as it answers."], true];
   }
+  if (health && health.refused) return ["bad", "Needs you: the database refused", ["The database refuses what this page reads: the log of this page’s server says why. It needs the right to read all tables of the schema."], true];
   if (health && health.away_s !== null) {
     return ["wait", "Database away", ["The database is away. The figures are from before; the page goes on by itself when it is back."], true];
   }
@@ -149,7 +151,7 @@ function verdict() {
   if (run === null && chosen) return ["none", `There is no run ${chosen}`, [`There is no run ${chosen} in this database. Leave “?run=${chosen}” out of the address to see the newest.`]];
   if (run === null) return ["none", "Nothing here yet", ["No crawl has written into this database yet."]];
   const [kind, title, lines] = ofRun(run);
-  return [kind, known.runs.length && run.id !== known.runs[0].id ? `Run ${run.id}. ${title}` : title, lines];
+  return [kind, chosen && known.runs.length && run.id !== known.runs[0].id ? `Run ${run.id}. ${title}` : title, lines];
 }
 
 function drawState() {
@@ -227,16 +229,20 @@ function drawProcesses(all) {
   const dead = all.length - live.length;
   put("processes", String(live.length));
   mark("processes", "alert", live.length > 0 && dead > 0);
+  $("who").hidden = all.length < 2;
   if (all.length < 2) {
     const [one] = all;
-    const said = !one ? "no crawl is running" : one.alive ? one.host : `${one.host}: no heartbeat for ${duration(one.silent_s)}`;
+    const over = known.run && known.run.phase !== "running" && known.run.phase !== "silent";
+    const said = !one || (over && !one.alive) ? "no crawl is running" : one.alive ? one.host : `${one.host}: no heartbeat for ${duration(one.silent_s)}`;
     renew("hosts", said, () => [said]);
     return;
   }
-  renew("hosts", all, () => all.map((each) => element("span", "process",
-    `${each.pid} on ${each.host}: ${each.alive ? `${number(100 * each.share)} %` : `dead for ${duration(each.silent_s)}`}`
-    + (each.holds.length ? `, holds ${each.holds.map(([first, stop]) => `${whole.format(first)}–${whole.format(stop - 1)}`).join(", ")}` : "")
-    + (each.plans ? ", plans" : ""))));
+  const hosts = new Set(live.map((each) => each.host));
+  const said = [`on ${hosts.size === 1 ? [...hosts][0] : plural(hosts.size, "host")}`, dead ? `${whole.format(dead)} without a heartbeat: others take over` : ""].filter(Boolean);
+  renew("hosts", said, () => said.map((line) => element("span", "process", line)));
+  const rows = all.map((each) => [String(each.pid), each.host, each.alive ? (each.plans ? "alive, plans" : "alive") : `dead for ${duration(each.silent_s)}`, `${number(100 * each.share)} %`,
+    each.holds.map(([first, stop]) => `${whole.format(first)}–${whole.format(stop - 1)}`).join(", ") || "–"]);
+  renew("processes-table", rows, () => [table("", ["Process", "Host", "State", "Share", "Leased offsets"], rows, [3])]);
 }
 
 function mark(id, name, on) {
@@ -285,12 +291,15 @@ function rangesAtWork(run) {
 function committed(ledger, atWork) {
   const found = [];
   const last = ledger.cells.length - 1;
+  const leases = known.processes.filter((each) => each.alive).flatMap((each) => each.holds);
   ledger.cells.forEach((count, i) => {
     const first = i * ledger.width;
     const stop = i === last ? ledger.whole : first + ledger.width;
     const asked = atWork.some(([from, to]) => from < stop && to > first);
     const behind = first < ledger.reach && count < Math.min(stop, ledger.reach) - first;
-    const state = count >= stop - first ? "done" : behind && !asked ? "gap" : count > 0 ? "part" : "ahead";
+    const leased = !asked && leases.some(([from, to]) => from < stop && to > first);
+    const open = leased ? "leased" : behind && !asked ? "gap" : "ahead";
+    const state = count >= stop - first ? "done" : count > 0 && open !== "gap" ? "part" : open;
     const before = found[found.length - 1];
     if (before && before[2] === state) before[1] = stop;
     else found.push([first, stop, state]);
@@ -306,7 +315,7 @@ function drawStrip() {
   const ground = committed(ledger, atWork);
   const scale = 1000 / ledger.whole;
   const box = ([first, stop, state]) => rect(state, first * scale, Math.max(Math.min(stop, ledger.whole) * scale - first * scale, 1.5));
-  const order = ["done", "part", "gap"];  // the small over the large
+  const order = ["leased", "done", "part", "gap"];  // the small over the large
   const rects = ground.filter(([, , state]) => state !== "ahead").sort((a, b) => order.indexOf(a[2]) - order.indexOf(b[2]));
   $("strip-cells").replaceChildren(...[...rects, ...atWork.filter(([first]) => first < ledger.whole)].map(box));
   const marks = [];
@@ -318,8 +327,9 @@ function drawStrip() {
   for (const at of run.phase === "running" ? [] : ledger.doubts) marks.push(rect("doubt", at * scale - 1, 2));
   if (cursor !== null) marks.push(rect("cursor", cursor * scale, 1.2));
   $("strip-marks").replaceChildren(...marks);
-  put("axis-middle", whole.format(Math.round(ledger.whole / 2)));
-  put("axis-end", whole.format(ledger.whole));
+  const hasEnd = ledger.whole > 1;  // nothing is known of the set before its first page
+  put("axis-middle", hasEnd ? whole.format(Math.round(ledger.whole / 2)) : "");
+  put("axis-end", hasEnd ? whole.format(ledger.whole) : "?");
   segments = [...atWork, ...ground];
   const states = new Set(segments.map(([, , state]) => (state === "part" ? "done" : state)));
   if (ledger.rejected.length) states.add("rejected");
@@ -490,6 +500,10 @@ function drawTable() {
   if (!view) return;
   const sample = view.percent < 100 ? ` Rows and events below are of a sample of ${number(view.percent)} % of its blocks.` : "";
   const rows = view.types.reduce((sum, [, n]) => sum + n, 0);
+  if (view.unread) {
+    put("sizes", `${bytes(view.heap)}, and ${bytes(view.indexes)} of indexes. Its rows can’t be read. ${view.unread}`);
+    return;
+  }
   put("sizes", `events: ${view.percent < 100 ? "" : `${plural(view.days.length, "day")} of events, `}${bytes(view.heap)}, and ${bytes(view.indexes)} of indexes.${sample}`);
   renew("days", view.days, () => [element("figcaption", "", "Rows by day of the event (UTC)"),
     bars(view.days.map(([day, n]) => [n, "", `${day}: ${plural(n, "row")}`]), Math.max(view.days.length, 10)),
@@ -546,7 +560,10 @@ function listen() {
   });
   on("ledger", drawStrip);
   on("rejections", drawRejections);
-  on("processes", () => drawProcesses(known.processes));
+  on("processes", () => {
+    drawProcesses(known.processes);
+    drawStrip();
+  });
   on("series", drawPlots);
   on("runs", drawRuns);
   on("table", drawTable);
@@ -558,7 +575,7 @@ function listen() {
     if (runShown !== known.run?.id) drawRuns();
   });
   on("health", () => {
-    put("read-at", known.health.away_s === null ? `Read at ${time(known.health.read_at)}` : "");
+    put("read-at", known.health.away_s === null ? `· Read at ${time(known.health.read_at)}` : "");
     drawState();
   });
   source.addEventListener("end", () => {
@@ -568,7 +585,7 @@ function listen() {
   source.addEventListener("error", () => drawState());
 }
 
-$("first-command").append(command("scrapy crawl events"));
+$("first-command").append(command("sh run-ingestion.sh"));
 for (const details of document.querySelectorAll("details[data-fold]")) {
   details.querySelector("summary").addEventListener("click", () => { details.touched = true; });
 }

@@ -2,26 +2,32 @@
 -- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
 
 -- name: run
--- One run with its stats as text. When none is named, the newest one that is alive, else the
--- newest. A crawl writes some 10 kB.
+-- One run with its stats as text. When none is named, the newest one that is alive, else the one
+-- that ended last: of several processes one may have died, and the others have gone on. A crawl
+-- writes some 10 kB.
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
-       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
-       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at))::float8
+           - extract(epoch FROM started_at)::float8 AS lasted_s,
+       extract(epoch FROM now())::float8 - extract(epoch FROM heartbeat_at)::float8 AS silent_s,
        finish_reason, CASE WHEN octet_length(stats::text) < 1000000 THEN stats::text END AS stats
 FROM {schema}.crawl_runs
 WHERE id = coalesce(%(run_id)s, (
-    SELECT id FROM {schema}.crawl_runs
-    ORDER BY finished_at IS NULL
-             AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second' DESC, id DESC
+    SELECT id FROM {schema}.crawl_runs, LATERAL (
+        SELECT finished_at IS NULL
+               AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second' AS is_alive
+    ) AS state
+    ORDER BY is_alive DESC, CASE WHEN is_alive THEN id END DESC,
+             coalesce(finished_at, heartbeat_at) DESC, id DESC
     LIMIT 1));
 
 -- name: series
 -- A run's samples in order, the last of each of about %(points)s equal spans, with their time
 -- since the run's start.
 WITH own AS (
-    SELECT extract(epoch FROM s.sampled_at - r.started_at)::float8 AS at_s, s.figures
+    SELECT extract(epoch FROM s.sampled_at)::float8
+           - extract(epoch FROM r.started_at)::float8 AS at_s, s.figures
     FROM {schema}.crawl_samples AS s JOIN {schema}.crawl_runs AS r ON r.id = s.run_id
     WHERE s.run_id = %(run_id)s
 ), span AS (

@@ -7,9 +7,15 @@
 SELECT extract(epoch FROM now())::float8,
        (SELECT extract(epoch FROM max(proved_at))::float8 FROM {schema}.proofs),
        r.id, extract(epoch FROM r.finished_at)::float8, r.finish_reason,
-       extract(epoch FROM now() - r.heartbeat_at)::float8
+       extract(epoch FROM now())::float8 - extract(epoch FROM r.heartbeat_at)::float8
 FROM (VALUES (1)) AS one
 LEFT JOIN (SELECT * FROM {schema}.crawl_runs ORDER BY id DESC LIMIT 1) AS r ON true;
+
+-- name: last_heartbeat
+-- Seconds since the last heartbeat of this host's newest run, and whether that run has ended.
+SELECT extract(epoch FROM now())::float8 - extract(epoch FROM heartbeat_at)::float8,
+    finished_at IS NOT NULL
+FROM {schema}.crawl_runs WHERE host = %(host)s ORDER BY id DESC LIMIT 1;
 
 -- name: newest_event
 -- Reads the whole table unless there is an index on "timestamp".

@@ -189,31 +189,31 @@ BEGIN
             quota.answered := quota.granted;  -- what a dead process had is spent until now
         END IF;
         quota.granted := quota.granted + granted;
-        SELECT greatest(60, max((l->>1)::float8)) INTO longest_s
-        FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')
-            || coalesce(jsonb_build_array(quota.advertised), '[]')) AS l;
+        quota.grants := quota.grants
+            || jsonb_build_array(jsonb_build_array(now_s, late_s, granted));
         -- Beyond 64 entries, those in the same fiftieth of a window become one.
-        SELECT jsonb_agg(jsonb_build_array(m.at, m.late_s, m.number) ORDER BY m.at)
-        INTO quota.grants
-        FROM (
-            SELECT max(e.at) AS at, max(e.late_s) AS late_s, sum(e.number) AS number
+        IF jsonb_array_length(quota.grants) > 64 THEN
+            SELECT greatest(60, max((l->>1)::float8)) INTO longest_s
+            FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')
+                || coalesce(jsonb_build_array(quota.advertised), '[]')) AS l;
+            SELECT jsonb_agg(jsonb_build_array(m.at, m.late_s, m.number) ORDER BY m.at)
+            INTO quota.grants
             FROM (
-                SELECT least((g->>0)::float8, now_s) AS at, (g->>1)::float8 AS late_s,
-                    (g->>2)::bigint AS number, place,
-                    count(*) OVER () > 64 AS is_long
-                FROM jsonb_array_elements(
-                    quota.grants || jsonb_build_array(jsonb_build_array(now_s, late_s, granted))
-                ) WITH ORDINALITY AS t(g, place)
-                WHERE (g->>0)::float8 + (g->>1)::float8 > now_s - longest_s
-            ) AS e
-            CROSS JOIN LATERAL (
-                SELECT coalesce(min((l->>1)::float8), longest_s) / 50 AS cell_s
-                FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')) AS l
-                WHERE (l->>1)::float8 > now_s - e.at
-            ) AS c
-            GROUP BY CASE WHEN e.is_long THEN c.cell_s ELSE 0 END,
-                CASE WHEN e.is_long THEN floor(e.at / c.cell_s) ELSE e.place END
-        ) AS m;
+                SELECT max(e.at) AS at, max(e.late_s) AS late_s, sum(e.number) AS number
+                FROM (
+                    SELECT least((g->>0)::float8, now_s) AS at, (g->>1)::float8 AS late_s,
+                        (g->>2)::bigint AS number
+                    FROM jsonb_array_elements(quota.grants) AS g
+                    WHERE (g->>0)::float8 + (g->>1)::float8 > now_s - longest_s
+                ) AS e
+                CROSS JOIN LATERAL (
+                    SELECT coalesce(min((l->>1)::float8), longest_s) / 50 AS cell_s
+                    FROM jsonb_array_elements(in_force || coalesce(quota.limits, '[]')) AS l
+                    WHERE (l->>1)::float8 > now_s - e.at
+                ) AS c
+                GROUP BY c.cell_s, floor(e.at / c.cell_s)
+            ) AS m;
+        END IF;
     END IF;
     accepted := quota.accepted;
     learned := quota.learned;

@@ -34,7 +34,7 @@ SELECT (SELECT count(*) FROM {schema}.events) + (SELECT count(*) FROM {schema}.r
 
 -- name: chain_end
 {chain}
-SELECT stop, last_id FROM chain ORDER BY stop DESC LIMIT 1;
+SELECT stop, last_id FROM chain WHERE stop <= %(before)s ORDER BY stop DESC LIMIT 1;
 
 -- name: locate
 -- Which of %(ids)s are at an edge of a piece, with their offsets.
@@ -46,12 +46,12 @@ WHERE id = ANY (%(ids)s)
 ORDER BY 1, 2;
 
 -- name: doubts
--- Seams after %(after)s that are neither exact nor joined, with the ids on either side.
+-- Seams between %(after)s and %(before)s that are neither exact nor joined, with the ids on either side.
 {chain}
 SELECT first, ARRAY[left_before_id, left_first_id, left_last_id],
        ARRAY[before_id, first_id, last_id], coalesce(same, false)
 FROM joints AS j
-WHERE NOT exact AND first > %(after)s
+WHERE NOT exact AND first > %(after)s AND first < %(before)s
   AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
                   WHERE s.pass = %(pass)s AND s.first_offset = j.first AND s.kind <> 'base')
 ORDER BY first
@@ -69,14 +69,15 @@ SET depth = excluded.depth, readings = excluded.readings, run_id = excluded.run_
 DELETE FROM {schema}.seams WHERE pass = %(pass)s AND kind = %(kind)s;
 
 -- name: figures
--- Sums over a pass and over the tables.
+-- Sums over a pass and over the tables; of seams, those before %(before)s.
 {chain}, own AS (SELECT * FROM {schema}.checkpoint WHERE pass = %(pass)s)
 SELECT (SELECT count(*) FROM joints AS j
-        WHERE NOT exact AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
+        WHERE NOT exact AND first < %(before)s
+          AND NOT EXISTS (SELECT 1 FROM {schema}.seams AS s
                                         WHERE s.pass = %(pass)s AND s.first_offset = j.first
                                           AND s.kind = 'anchor')),
        (SELECT coalesce(sum(depth), 0)::bigint FROM {schema}.seams
-        WHERE pass = %(pass)s AND kind = 'deep'),
+        WHERE pass = %(pass)s AND kind = 'deep' AND first_offset < %(before)s),
        (SELECT coalesce(sum(inserted), 0)::bigint FROM own),
        (SELECT count(*) FROM {schema}.checkpoint
         WHERE received <> inserted + duplicates + rejected),

@@ -4,7 +4,8 @@
 -- name: processes
 -- Processes that have no end yet and have been alive in the last ten minutes, with the chunks that
 -- they hold and whether they hold the proof.
-SELECT r.id, r.host, r.pid, extract(epoch FROM now() - r.heartbeat_at)::float8,
+SELECT r.id, r.host, r.pid,
+       extract(epoch FROM now())::float8 - extract(epoch FROM r.heartbeat_at)::float8,
        left(r.stats->>'events/received', 40), coalesce(bool_or(l.kind = 'proof'), false),
        coalesce(json_agg(json_build_array(l.first, l.stop) ORDER BY l.first)
                 FILTER (WHERE l.kind = 'chunk'), '[]')
@@ -21,8 +22,9 @@ LIMIT 100;
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
-       extract(epoch FROM coalesce(finished_at, heartbeat_at) - started_at)::float8 AS lasted_s,
-       extract(epoch FROM now() - heartbeat_at)::float8 AS silent_s,
+       extract(epoch FROM coalesce(finished_at, heartbeat_at))::float8
+           - extract(epoch FROM started_at)::float8 AS lasted_s,
+       extract(epoch FROM now())::float8 - extract(epoch FROM heartbeat_at)::float8 AS silent_s,
        finish_reason,
        stats->>'crawl/complete' AS complete,
        left(stats->>'events/inserted', 40) AS inserted,

@@ -49,17 +49,6 @@ def test_how_old_an_answer_may_be(headers: dict[str, str], age_s: float) -> None
     assert answers.cached_s(headers) == age_s
 
 
-def test_a_total_in_a_header_is_a_whole_number() -> None:
-    """Nothing is nothing; anything else is a problem."""
-    assert answers.header_total(" 42 ") == 42
-    assert answers.header_total("") is None
-    for text in ("-1", "1.5", "many", "9" * 16):
-        with pytest.raises(ValueError, match="X-Total-Count"):
-            answers.header_total(text)
-    assert answers.largest([None, 3, 5]) == 5
-    assert answers.largest([None]) is None
-
-
 def test_each_kind_of_pagination_has_its_address() -> None:
     """Offsets less the overlap and moved by the shift; numbers from 0 or 1; cursors; addresses."""
     assert PLAIN.url(Ask(1, 500, 99, 1, 7)) == "http://a/bulk?offset=506&limit=100"

@@ -68,3 +68,26 @@ def test_a_secret_at_the_very_end_is_taken_out() -> None:
     """Whole or cut."""
     assert secrets._without_beginning("abcdefgh", "key abcdefgh", "*") == "key *"
     assert secrets.without("abcdefgh", "key abcdef", "*") == "key *"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "k%2Fey%26%22%20abc+1234",
+        "k/ey%26%22%20abc%2B1234",
+        "k%2Fey%26%22+abc%2B1234",
+        'k/ey&\\" abc+1234',
+        "k/ey&amp;&quot; abc+1234",
+        "ay9leSYiIGFiYysxMjM0",
+        "ay9leSYiIGFi",
+        "k%2Fey%26%22",
+    ],
+)
+def test_a_quoted_secret_is_replaced(quoted: str) -> None:
+    """In an address, in JSON, in HTML or in base64, whole or cut short."""
+    secret = 'k/ey&" abc+1234'
+    said = without(secret, f"before {quoted}; behind", "***")
+    assert said.startswith("before ***")
+    assert said.endswith("; behind")
+    assert "abc" not in said
+    assert "GFi" not in said

@@ -1,7 +1,8 @@
 """Virtual servers whose sets move while they are read, and a ledger in memory.
 
-The ledger follows the rules of `store/sql/ledger.sql`; tests/integration/test_ledger_rules.py holds
-the two against each other. `python tests/unit/crawl/table.py` prints what comes of all servers.
+The ledger follows the rules of `store/sql/ledger.sql`, and
+tests/integration/store/test_ledger.py holds the two against each other.
+`python tests/unit/crawl/table.py` prints what comes of all servers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from datasync_crawler.crawl import ranges
 from datasync_crawler.crawl.extent import RepeatWatch
 from datasync_crawler.crawl.planner import Planner
-from datasync_crawler.crawl.ports import World
+from datasync_crawler.crawl.ports import FAR, World
 from datasync_crawler.crawl.reader import Reader
 from datasync_crawler.crawl.sharing import share, under
 from datasync_crawler.crawl.values import (
@@ -49,11 +50,14 @@ if TYPE_CHECKING:
 MOVING = ("still", "head", "tail", "middle", "delete", "mix", "roll", "burst", "one-in", "one-out")
 #: How servers answer.
 ANSWERING = (
-    "plain", "ties", "random", "replica", "short", "capped", "capped-once", "twice", "far-twice",
-    "ignores", "rounded", "inclusive", "exclusive", "last-page", "window",
+    "plain", "ties", "random", "replica", "short", "capped", "capped-late", "capped-once", "twice",
+    "far-twice", "ignores", "rounded", "pages", "inclusive", "exclusive", "last-page", "window",
 )  # fmt: skip
 #: What they say of their total.
-SAYING = ("right", "none", "stale", "half", "more", "capped", "estimate", "behind", "flips")
+SAYING = (
+    "right", "none", "stale", "half", "more", "capped", "estimate", "behind", "ahead", "rising",
+    "late", "first", "flips",
+)  # fmt: skip
 #: (moves, answers, says): each habit by itself, and some together.
 KINDS = (
     *((moving, "plain", "right") for moving in MOVING),
@@ -64,7 +68,23 @@ KINDS = (
     ("still", "ties", "none"), ("still", "random", "none"), ("roll", "ties", "stale"),
     ("delete", "ties", "half"), ("roll", "replica", "stale"), ("tail", "last-page", "behind"),
     ("burst", "capped", "none"), ("middle", "twice", "right"), ("one-out", "far-twice", "flips"),
+    ("tail", "plain", "none"), ("tail", "last-page", "none"), ("still", "last-page", "behind"),
+    ("tail", "plain", "behind"), ("still", "capped", "ahead"), ("head", "capped-late", "rising"),
+    ("still", "rounded+short", "none"), ("still", "pages", "none"), ("roll", "rounded", "right"),
+    ("one-in", "ties+last-page", "late"), ("still", "twice+capped", "stale"),
+    ("still", "ties+twice", "right"),
 )  # fmt: skip
+
+
+def mixed(random: Random) -> tuple[str, str, str]:
+    """Two to four habits at once."""
+    number = random.randrange(2, 5)
+    moving = random.choice(MOVING[1:]) if number > 3 or random.random() < 0.6 else "still"
+    number -= moving != "still"
+    saying = random.choice(SAYING[1:]) if number > 2 or random.random() < 0.5 else "right"
+    number -= saying != "right"
+    answering = random.sample([one for one in ANSWERING[1:] if one != "ignores"], min(number, 2))
+    return moving, "+".join(answering) or "plain", saying
 
 
 class Crash(Exception):
@@ -79,7 +99,7 @@ class Server:
         answering: str = "plain", saying: str = "right",
     ) -> None:  # fmt: skip
         self.random, self.cap = random, cap
-        self.moving, self.answering, self.saying = moving, answering, saying
+        self.moving, self.answering, self.saying = moving, set(answering.split("+")), saying
         self.ids = [f"e{number}" for number in range(size)]
         self.next = size
         self.persistent = set(self.ids)
@@ -88,6 +108,7 @@ class Server:
         self.snapshot = list(self.ids)
         self.said = size
         self.once_at = random.randrange(1, max(2, size // cap))
+        self.grain = random.choice([grain for grain in (10, 50, 100) if grain <= cap] or [cap])
         self.seen: set[str] = set()
 
     def insert(self, place: int, number: int = 1) -> None:
@@ -127,47 +148,57 @@ class Server:
     def view(self) -> list[str]:
         """The set as this response sees it."""
         ids, random = self.ids, self.random
-        if self.answering == "random":
-            return random.sample(ids, len(ids))
-        if self.answering == "replica":
+        if "replica" in self.answering:
             if random.random() < 0.1:
                 self.snapshot = list(ids)
                 self.insert(0)
-            return self.snapshot if random.random() < 0.5 else ids
-        if self.answering == "ties":
+            ids = self.snapshot if random.random() < 0.5 else ids
+        if "random" in self.answering:
+            ids = random.sample(ids, len(ids))
+        if "ties" in self.answering:
             shown: list[str] = []
             for _, group in itertools.groupby(ids, lambda one: int(one[1:]) // 7):
                 tied = list(group)
                 shown += random.sample(tied, len(tied))
-            return shown
-        if self.answering == "twice":
-            return [one for one in ids for _ in range(2)]
-        if self.answering == "far-twice":
-            return ids + ids[:5]
+            ids = shown
+        if "twice" in self.answering:
+            ids = [one for one in ids for _ in range(2)]
+        if "far-twice" in self.answering:
+            ids = ids + ids[:5]
         return ids
+
+    def place(self, offset: int, limit: int, size: int) -> int:
+        """Where the page begins that comes for an offset."""
+        kinds = self.answering
+        if "rounded" in kinds:
+            offset -= offset % self.grain
+        if "pages" in kinds:
+            offset -= offset % min(limit, self.cap)
+        if "inclusive" in kinds:
+            offset = max(offset - 1, 0)
+        if "exclusive" in kinds:
+            offset += 1
+        if "ignores" in kinds:
+            offset = 0
+        if "last-page" in kinds and offset >= size:
+            offset = max(0, (size - 1) // self.cap * self.cap)
+        return offset
 
     def get(self, offset: int, limit: int) -> tuple[list[str], int | None]:
         self.requests += 1
         self.move()
-        ids, cap, random, kind = self.view(), self.cap, self.random, self.answering
-        if kind == "rounded":
-            offset -= offset % 10
-        if kind == "inclusive":
-            offset = max(offset - 1, 0)
-        if kind == "exclusive":
-            offset += 1
-        if kind == "ignores":
-            offset = 0
-        if kind == "last-page" and offset >= len(ids):
-            offset = max(0, (len(ids) - 1) // cap * cap)
-        if kind == "capped" and offset > len(ids) // 2:
-            cap = max(3, cap // 3)
-        if kind == "capped-once" and self.requests == self.once_at:
+        ids, cap, random, kinds = self.view(), self.cap, self.random, self.answering
+        offset = self.place(offset, limit, len(ids))
+        if ("capped" in kinds and offset > len(ids) // 2) or (
+            "capped-late" in kinds and self.requests > self.once_at
+        ):
+            cap = max(min(3, cap), cap // 3)
+        if "capped-once" in kinds and self.requests == self.once_at:
             cap = max(1, cap // 5)
         page = ids[offset : offset + min(limit, cap)]
-        if kind == "short" and len(page) > 2 and random.random() < 0.2:
+        if "short" in kinds and len(page) > 2 and random.random() < 0.2:
             page = page[: random.randrange(1, len(page))]
-        if kind == "window":
+        if "window" in kinds:
             page = page[: max(0, len(ids) // 2 - offset)]
         self.served += len(page)
         self.seen.update(page)
@@ -186,15 +217,17 @@ class Server:
             "capped": min(size, 5 * self.cap),
             "estimate": int(size * random.uniform(0.9, 1.1)),
             "behind": offset + came,
+            "ahead": offset + came + (offset + came < size),
+            "rising": offset + came + self.cap,
+            "late": size if self.requests > self.once_at else None,
+            "first": size if self.requests == 1 else None,
             "flips": random.choice([size, size - 1, size + 1, None]),
         }[self.saying]
 
     @property
     def wanted(self) -> set[str]:
         """What a complete crawl must have: what was there all the time and can be reached."""
-        if self.answering == "exclusive":
-            return self.persistent & self.seen
-        if self.answering == "window":
+        if self.answering & {"exclusive", "window", "ignores"}:
             return self.persistent & self.seen
         return self.persistent
 
@@ -281,8 +314,7 @@ class MemoryLedger:
         return [(a, b) for a, b in itertools.pairwise(chain) if b.first <= a.stop]
 
     def is_exact(self, a: Row, b: Row) -> bool:
-        first_pass = a.pass_no == min(row.pass_no for row in self.rows if row.pass_no > 0)
-        odd = any(row.again and (first_pass or row.inserted) for row in (a, b))
+        odd = any(row.again and row.inserted for row in (a, b))
         return self.is_same(a, b) and not odd and self.overlap == 1
 
     def is_same(self, a: Row, b: Row) -> bool:
@@ -307,8 +339,8 @@ class MemoryLedger:
         rows = [Range(row.first, row.received) for row in self.of(pass_no)]
         return ranges.gaps(rows, total, after=after)[:most]
 
-    async def end(self, pass_no: int) -> ChainEnd | None:
-        chain = self.chain(pass_no)
+    async def end(self, pass_no: int, *, before: int = FAR) -> ChainEnd | None:
+        chain = [row for row in self.chain(pass_no) if row.stop <= before]
         return ChainEnd(chain[-1].stop, chain[-1].last_id) if chain else None
 
     async def locate(self, pass_no: int, ids: Sequence[str]) -> list[tuple[int, str]]:
@@ -324,14 +356,17 @@ class MemoryLedger:
                     found.add((position, one))
         return sorted(found)
 
-    async def doubts(self, pass_no: int, *, after: int = -1, most: int) -> list[Doubt]:
+    async def doubts(
+        self, pass_no: int, *, after: int = -1, before: int = FAR, most: int
+    ) -> list[Doubt]:
         found = [
             Doubt(b.first,
                   frozenset(filter(None, (a.before_id, a.first_id, a.last_id))),
                   frozenset(filter(None, (b.before_id, b.first_id, b.last_id))),
                   self.is_same(a, b))
             for a, b in self.seams(pass_no)
-            if b.first > after and not self.is_exact(a, b) and (pass_no, b.first) not in self.joined
+            if after < b.first < before and not self.is_exact(a, b)
+            and (pass_no, b.first) not in self.joined
         ]  # fmt: skip
         return found[:most]
 
@@ -349,7 +384,7 @@ class MemoryLedger:
             key: one for key, one in self.joined.items() if key[0] != pass_no or one.kind != kind
         }
 
-    async def figures(self, pass_no: int) -> PassFigures:
+    async def figures(self, pass_no: int, *, before: int = FAR) -> PassFigures:
         rows = [row for row in self.rows if row.pass_no == pass_no]
         totals = [row.total for row in rows if row.total is not None]
         front = [row.first_id for row in rows if row.first == 0]
@@ -358,8 +393,13 @@ class MemoryLedger:
                 not self.is_exact(a, b)
                 and self.joined.get((pass_no, b.first), Joined(0, "")).kind != "anchor"
                 for a, b in self.seams(pass_no)
+                if b.first < before
             ),
-            deep=sum(one.depth for key, one in self.joined.items() if key[0] == pass_no),
+            deep=sum(
+                one.depth
+                for (number, first), one in self.joined.items()
+                if number == pass_no and first < before
+            ),
             inserted=sum(row.inserted for row in rows),
             distinct=len(self.ids),
             totals=(min(totals), max(totals)) if totals else None,
@@ -535,7 +575,7 @@ class Run:
             return Failed(ask, "HTTP 503")
         if not ids:
             return Empty(ask, total)
-        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             return Repeated(ask, total, self.repeats.is_ignored)
         return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
 
@@ -606,7 +646,7 @@ class Process:
         assert ask.lease is not None
         if not ids:
             answered.set_result(Empty(ask, total))
-        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             answered.set_result(Repeated(ask, total, self.repeats.is_ignored))
         elif not self.crowd.table.holds(ask.lease):
             answered.set_result(Fenced(ask))
@@ -639,7 +679,7 @@ class Crowd:
         """Something happens to one of them."""
         self.troubles -= 1
         one = self.random.choice(self.processes)
-        kind = self.random.choice(["kill", "sleep", "join", "slow"])
+        kind = self.random.choice(["kill", "sleep", "join", "slow", "proof"])
         if kind == "kill":
             one.task.cancel()
             self.processes.remove(one)
@@ -652,6 +692,8 @@ class Crowd:
             self.start()
         elif kind == "slow":  # its leases expire, and it doesn't notice
             self.table.expire(one.leases.owner)
+        elif kind == "proof":  # its holder is late to renew it: chunks were claimed later
+            self.table.rows[0].owner = None
         else:
             self.start()
 
@@ -695,19 +737,22 @@ class Story:
     @classmethod
     def tell(
         cls, seed: str, kind: tuple[str, str, str], *, crashes: bool = False,
-        numbered: bool = False, runs: int = 1,
+        numbered: bool = False, runs: int = 1, wide: bool = False, quiet: bool = False,
     ) -> Story:  # fmt: skip
         """*runs* crawls of a server that *seed* makes up, the last of which is judged; *crashes*:
-        killed and resumed on the way.
+        killed and resumed on the way; *wide*: of more page sizes; *quiet*: nothing moves in the
+        last run.
         """
         random = Random(f"{seed}{crashes}")
-        cap = random.choice([10, 30, 100])
+        cap = random.choice([1, 2, 5, 10, 30, 100, 300, 1000] if wide else [10, 30, 100])
         size = random.randrange(3 * cap, 25 * cap)
         moving, answering, saying = kind
         server = Server(random, size, cap, moving=moving, answering=answering, saying=saying)
         ledger = MemoryLedger()
-        page_size = cap if random.random() < 0.7 else random.choice([cap // 2, 3 * cap])
-        in_flight = random.choice([1, 4, 8, 16])
+        page_size = cap if random.random() < 0.7 else random.choice([cap // 2 or 1, 3 * cap])
+        if wide:
+            page_size = random.choice([page_size, 100_000])
+        in_flight = random.choice([1, 4, 16, 64] if wide else [1, 4, 8, 16])
         pages = len(server.view()) / min(page_size, cap)
         while True:
             crash_after = None
@@ -720,6 +765,8 @@ class Story:
             except Crash:
                 continue
             runs -= 1
+            if runs == 1 and quiet:
+                server.moving = "still"
             if runs > 0:
                 continue
             complete = isinstance(verdict, Verdict) and verdict.complete

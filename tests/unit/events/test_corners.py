@@ -32,3 +32,4 @@ def test_an_object_without_the_list_has_nothing_to_count() -> None:
     """Whatever else stands in it."""
     assert scan._count(b'{"other":[1,2]}', 0, ("data",), 5) is None
     assert scan._count(b"[1,2]", 0, ("data",), 5) is None
+    assert scan.count(b"[1,2,3,4]", (), 2) == 3  # one more than asked about, however many there are

@@ -224,7 +224,7 @@ def test_a_refused_key_ends_the_crawl(api: Api, status: int) -> None:
     ) as process:
         _, stats, log = report(process)
     assert stats["finish_reason"] == "unauthorized"
-    assert f"The API refuses the key (HTTP {status})" in stats["crawl/stop_sentence"]
+    assert f"The API rejects the key (HTTP {status})" in stats["crawl/stop_sentence"]
     assert "Set API_KEY" in log
 
 

@@ -117,6 +117,15 @@ def test_key_is_asked_for_and_expires(mock: Start) -> None:
     assert api.get(headers={"X-API-Key": "new"}, limit=1).status == 200
 
 
+def test_each_key_has_a_rate_limit_of_its_own(mock: Start) -> None:
+    """What one key has used up, the other one still has."""
+    api = mock(other_key=("second",), rate_limit=2, rate_window=60.0)
+    for key in ("demo-key", "second"):
+        answers = [api.get(headers={"X-API-Key": key}, limit=1).status for _ in range(3)]
+        assert answers == [200, 200, 429], key
+    assert api.get(headers={"X-API-Key": "third"}, limit=1).status == 401
+
+
 def test_key_in_the_query_is_none(mock: Start) -> None:
     """A crawler that puts the key into the URL gets no page."""
     assert mock().get(headers={}, api_key="demo-key", limit=1).status == 401

@@ -13,7 +13,7 @@ import pytest
 from faults.truth import truth
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
-from mockserver import PROJECT, MockServer
+from mockserver import PROJECT, MockProcess
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -35,7 +35,7 @@ def mockapi(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Co
 
 def test_helper_serves_and_ends() -> None:
     """The helper gives an address that answers, changes the mock while it runs, ends with 0."""
-    mock = MockServer("--events", "2000").start()
+    mock = MockProcess("--events", "2000").start()
     try:
         assert mock.url == f"http://127.0.0.1:{mock.port}/api/v1"
         status, body = mock.get("/events/bulk", limit=1)
@@ -53,21 +53,23 @@ def test_helper_serves_and_ends() -> None:
 def test_helper_says_why_it_does_not_start() -> None:
     """A mock that ends before it listens is an error, not a wait."""
     with pytest.raises(RuntimeError, match="status 2"):
-        MockServer("--fault", "nope").start()
+        MockProcess("--fault", "nope").start()
 
 
 def test_an_unknown_option_is_refused() -> None:
     """Scrapy passes over what it doesn't know; a misspelt --rate-limit mustn't mean none."""
     done = run("-m", "scrapy", "mockapi", "--port", "0", "--ratelimit", "10")
     assert done.returncode == 2
-    assert done.stderr == "scrapy mockapi doesn't know '--ratelimit': see --help.\n"
+    assert (
+        done.stderr == "datasync-crawler: scrapy mockapi doesn't know '--ratelimit': see --help.\n"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_at_once(number: signal.Signals) -> None:
     """A signal ends it with status 0, though a response hangs."""
     with (
-        MockServer("--fault", "hang:start=1,mid=true") as mock,
+        MockProcess("--fault", "hang:start=1,mid=true") as mock,
         socket.create_connection(("127.0.0.1", mock.port), timeout=30) as client,
     ):
         client.sendall(

@@ -47,11 +47,12 @@ def test_what_differs_is_shown_with_both_values(
     assert not audit.is_clean
 
 
-@pytest.mark.parametrize(("pages", "one_in"), [(1, 1), (30, 10), (60, 20), (300, 100)])
+@pytest.mark.parametrize(("pages", "one_in"), [(5, 2), (30, 10), (60, 20), (300, 100)])
 def test_what_no_difference_means(pages: int, one_in: int) -> None:
     """The rule of three: with 95 % confidence fewer than 3 pages in so many differ."""
     audit = Audit(pages=pages, events=5000 * pages)
     assert f"fewer than 1 page in {one_in} does" in meaning(audit)
+    assert "too few pages" in meaning(Audit(pages=4, events=20))
 
 
 def test_an_event_that_isnt_stored_is_named() -> None:
@@ -62,3 +63,11 @@ def test_an_event_that_isnt_stored_is_named() -> None:
     assert "  a  isn't stored" in lines(audit)
     assert "1 of 1 pages differ" in lines(audit)[-1]
     assert "nothing is known" in meaning(Audit())
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000 + "]" * 100_000])
+def test_json_that_python_cannot_read_is_compared(value: str) -> None:
+    """A number of 5,000 digits, a hundred thousand levels: no traceback of the audit."""
+    audit = Audit()
+    audit.add([served(properties=msgspec.Raw(value.encode()))], rows_by_id([ROW]), 0)
+    assert audit.differing == 1

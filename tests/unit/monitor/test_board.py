@@ -52,11 +52,11 @@ def run(finished: str | None = None, silent_s: float = 0.5, **stats: Any) -> Run
         (
             run(
                 "unauthorized",
-                crawl__stop_sentence="The API refuses the key.",
+                crawl__stop_sentence="The API rejects the key.",
                 crawl__complete=True,
             ),
             "stopped",
-            "NOT complete: The API refuses the key.",
+            "NOT complete: The API rejects the key.",
         ),
         (
             run("incomplete", crawl__missing="offsets 3–7 couldn't be fetched"),

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from datasync_crawler.monitor.freshness import Freshness, lines, parse_age, problems
+from datasync_crawler.monitor.freshness import lines, parse_age, problems
+from datasync_crawler.store.freshness import Freshness
 
 NOW = 1_795_000_000.0
 
@@ -45,7 +46,7 @@ def test_no_other_age_is_guessed_at(text: str) -> None:
          [("The last complete run ended 1 h 0 min ago, more than 15 min 0 s: run 4 has sent no "
           "heartbeat for 30 min 0 s: it has crashed; run the crawl again.")]),
         (Freshness(NOW, NOW - 60, 4, NOW - 9, "unauthorized", 9),
-         [("The API has refused the key in run 4: set API_KEY to a valid key and run the crawl "
+         [("The API has rejected the key in run 4: set API_KEY to a valid key and run the crawl "
           "again.")]),
         (Freshness(),
          ["No run has ever been complete: nothing has been crawled into this schema yet."]),

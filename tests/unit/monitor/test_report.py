@@ -8,10 +8,10 @@ import pytest
 
 from datasync_crawler.crawl.values import Range
 from datasync_crawler.monitor import report
-from datasync_crawler.monitor.report import Figures, ProofLine
 from datasync_crawler.store.reader import RunLine
+from datasync_crawler.store.verify import LedgerFigures, ProofLine
 
-GOOD = Figures(
+GOOD = LedgerFigures(
     source="https://api.example.com/api/v1", total=1000, total_said_by="as the API says now",
     covered=1000, frontier=1000, gaps=0, first_gaps=(), ranges=10, received=1000, inserted=990,
     duplicates=6, changed=2, rejected=4, unbalanced=0, rows=990, distinct=990, rejected_now=4,

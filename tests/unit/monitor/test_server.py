@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from typing import TYPE_CHECKING, Any
 
-from datasync_crawler.monitor import connections, server
+from datasync_crawler.errors import DatabaseLost
+from datasync_crawler.monitor import connections, feed, server
 from datasync_crawler.monitor.server import Dashboard
 from datasync_crawler.store.reader import Run
 
@@ -162,3 +164,35 @@ def test_health_says_that_figures_are_malformed() -> None:
         assert b"malformed figures in crawl_runs" in answer
 
     serve(act, KnownFeed(run))
+
+
+class HangingReader:
+    """A database that answers nothing until it is cut off."""
+
+    def __init__(self) -> None:
+        self.is_cut = threading.Event()
+
+    def run(self, run_id: int | None) -> Run | None:
+        self.is_cut.wait()
+        raise DatabaseLost("cut off")
+
+    def cut(self) -> None:
+        self.is_cut.set()
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_reading_that_the_end_cuts_off_is_no_lost_database(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the database is slow: nothing is logged, since nothing is wrong."""
+    monkeypatch.setattr(feed, "PATIENCE_S", 0.01)
+
+    async def end() -> None:
+        reading = feed.Feed(HangingReader())  # type: ignore[arg-type]
+        await reading.parts(None)
+        await reading.close()
+
+    asyncio.run(end())
+    assert caplog.messages == []

@@ -292,8 +292,8 @@ def test_where_bursts_dont_pay_they_shrink(taken: bool) -> None:
         limiter = Counter(10, 10.0, 1.7 * seed)
         result = crawl(limiter, "none", pages=30, foreign=foreign(3.0) if taken else (), seed=seed)
         shares.append(result.seconds / (limiter.ideal_s(30) * (1.5 if taken else 1)))
-    assert sum(shares) / len(shares) <= 1.6
-    assert max(shares) <= 1.9
+    assert sum(shares) / len(shares) <= (1.7 if taken else 1.6)
+    assert max(shares) <= 2.1
 
 
 def test_a_pause_by_one_limit_isnt_learned_as_slowness_of_another() -> None:

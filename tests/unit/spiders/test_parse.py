@@ -6,9 +6,10 @@ cassette is there.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import scrapy
@@ -18,8 +19,11 @@ from scrapy.http import TextResponse
 from scrapy.settings import Settings
 
 from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
+from datasync_crawler.events.decoding import WireError
 from datasync_crawler.items import EventPage
+from datasync_crawler.monitor.progress import Meter
 from datasync_crawler.pipelines.normalize import NormalizePipeline
+from datasync_crawler.spiders import events as spider_module
 from datasync_crawler.spiders.events import EventsSpider
 
 if TYPE_CHECKING:
@@ -174,3 +178,42 @@ def test_a_key_that_the_api_repeats_is_kept_nowhere(
     assert spider.crawler.stats is not None
     said = f"{caplog.text} {spider.crawler.stats.get_stats()} {again.to_dict(spider=spider)}"
     assert "kanarienvogel" not in said
+
+
+@pytest.mark.parametrize("body", [b'{"data":[{"id":"a","timestamp":1769541612}]}', b"[" * 40])
+def test_a_large_body_is_decoded_beside_the_loop(
+    spider: EventsSpider, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a thread, so that leases and heartbeats go on; what follows is as for a short one."""
+    threads: list[object] = []
+
+    async def run_in_thread(work: Any, *args: Any) -> Any:
+        threads.append(work)
+        return await asyncio.to_thread(work, *args)
+
+    monkeypatch.setattr(spider_module, "MOST_IN_LOOP", 30)
+    monkeypatch.setattr(spider_module, "run_in_thread", run_in_thread)
+    request = scrapy.Request(f"{RECORDED}/large")
+    parsed: Any = parse(spider, TextResponse(request.url, body=body, request=request))
+    got = asyncio.run(parsed)
+    assert len(threads) == 1
+    if body.startswith(b"["):
+        assert isinstance(got, scrapy.Request)  # tried again
+    else:
+        assert isinstance(got, EventPage)
+        assert got.ids == ["a"]
+
+
+def test_a_refusal_holds_no_body(spider: EventsSpider) -> None:
+    """Its traceback would: eight answers of 60 MB took 670 MB until they were collected."""
+    refusal = spider._decode(b"[", ASK)
+    assert isinstance(refusal, WireError)
+    assert refusal.__traceback__ is None
+
+
+def test_what_others_received_is_counted_once(spider: EventsSpider) -> None:
+    """The ledger is read again when another process has taken the plan over: it holds theirs."""
+    spider.crawler.stats.set_value("crawl/total", 1000)
+    spider.crawler.stats.set_value("crawl/received_by_others", 500)
+    spider._planning._report_covered(700)
+    assert Meter(0.0).read(1.0, 0.0, spider.crawler.stats.get_stats()).done == 700

@@ -10,7 +10,7 @@ def test_quote_identifier_doubles_quotes():
     assert queries.quote_identifier('My "odd" schema%') == '"My ""odd"" schema%"'
 
 
-@pytest.mark.parametrize("file", ["events", "gaps", "health", "ledger", "runs", "schema", "verify"])
+@pytest.mark.parametrize("file", ["events", "gaps", "ledger", "runs", "schema", "verify"])
 def test_every_statement_has_a_name_and_one_schema(file):
     """No placeholder of ours is left, and no statement is empty."""
     statements = queries.load(file, "crawl")

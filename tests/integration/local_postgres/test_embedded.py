@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import grp
 import json
 import os
 import pwd
@@ -22,12 +23,12 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from datasync_crawler.local_postgres import binaries, postmaster
+from datasync_crawler.local_postgres import binaries, postmaster, private
 from datasync_crawler.local_postgres import home as homes
 from datasync_crawler.local_postgres.embedded import EmbeddedError, ensure_running
 from datasync_crawler.store import local
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 DEADLINE_S = 30.0
 AS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="switches users, which only root may")
@@ -436,6 +437,52 @@ def test_a_directory_that_others_can_write_is_refused(make_dir, part, port):
     with pytest.raises(EmbeddedError, match=r"Other users can write .*mode 757.*chmod go-w"):
         ensure_running(data_dir, port=port)
     assert list((data_dir / "postgres").iterdir()) == []
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o757, "Other users can write"), (0o1777, "")])
+def test_a_folder_above_that_others_can_write_is_refused(make_dir, tmp_path, mode, said):
+    """Whoever may rename DATA_DIR can put another in its place; under a sticky bit nobody may."""
+    data_dir = make_dir("above/data")
+    data_dir.parent.mkdir()
+    data_dir.parent.chmod(mode)
+    if said:
+        with pytest.raises(EmbeddedError, match=rf"{said}.*/above .*chmod go-w .*/above"):
+            homes.find_home(data_dir)
+    else:
+        homes.find_home(data_dir)
+
+
+@needs_root
+def test_a_folder_above_of_another_user_is_refused(make_dir, tmp_path):
+    """Also where a link leads through it."""
+    (tmp_path / "above").mkdir()
+    os.chown(tmp_path / "above", pwd.getpwnam("nobody").pw_uid, -1)
+    (tmp_path / "link").symlink_to(tmp_path / "above")
+    for name in ("above/data", "link/data"):
+        with pytest.raises(EmbeddedError, match=r"/above belongs to another user \(nobody\)"):
+            homes.find_home(make_dir(name))
+
+
+def test_whoever_owns_the_code_is_trusted(tmp_path):
+    """A folder that the code stands in isn't checked: its owner could change the code."""
+    tmp_path.chmod(0o777)
+    with pytest.raises(private.ForeignError):
+        private.check_ancestors(tmp_path / "data")
+    private.check_ancestors(tmp_path / "data", trusted=[tmp_path])
+
+
+def test_the_users_own_group_may_write(tmp_path, monkeypatch):
+    """As Debian and Fedora make folders (umask 002); a group with another member may not."""
+    tmp_path.chmod(0o775)
+    user = pwd.getpwuid(os.geteuid())
+    os.chown(tmp_path, -1, user.pw_gid)
+    members = []
+    entry = grp.struct_group((user.pw_name, "x", user.pw_gid, members))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: entry)
+    private.check_ancestors(tmp_path / "data")
+    members.append("mallory")
+    with pytest.raises(private.ForeignError, match="Other users can write"):
+        private.check_ancestors(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["start.lock", "users.lock", "server.lock", "server.log",

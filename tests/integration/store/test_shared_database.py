@@ -14,10 +14,12 @@ from datasync_crawler.errors import DatabaseRefused, SchemaConflict
 from datasync_crawler.store import connection as connections
 from datasync_crawler.store import queries, schema
 from datasync_crawler.store.connection import Connector, is_remote
+from datasync_crawler.store.freshness import read_freshness
 from datasync_crawler.store.rate_limits import LimitMemory
 from datasync_crawler.store.reader import DashboardReader
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.targets import ServerTarget
+from datasync_crawler.store.verify import ProofReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,6 +202,45 @@ def test_malformed_stats_are_said_and_harm_nothing(database: Database, stats: st
     plots = board.series(0.0, reader.series(run.id, 10))
     json.dumps([state, board.run_lines(reader.runs()), plots], allow_nan=False)
     metrics.exposition(run, None, up=True)
+    reader.close()
+    room.close()
+
+
+TIMES = ("'-infinity'", "'infinity'", "'4713-01-01 BC'", "'294276-01-01'", "NULL")
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_times_and_texts_of_another_role_cost_no_traceback(database: Database, time: str) -> None:
+    """Status, page and alarms have lines for a run that no crawl has written, without escapes."""
+    from datasync_crawler.monitor import board, freshness, report  # noqa: PLC0415
+
+    room = Room(database)
+    for column in ("host", "started_at", "heartbeat_at", "pid"):
+        room.query(f"ALTER TABLE crawl_runs ALTER {column} DROP NOT NULL")
+    evil = "evil\n\x1b[2J" + "x" * 1_000_000
+    room.query(
+        f"UPDATE crawl_runs SET started_at = {time}, heartbeat_at = {time}, finished_at = {time}, "
+        "host = %s, finish_reason = %s, pid = NULL",
+        (evil, evil),
+    )
+    room.query("INSERT INTO proofs (pass, head_id, tail_id, count, method, proved_at) "
+               f"VALUES (1, 'a', 'b', 1, 'x', coalesce({time}, now()))")  # fmt: skip
+    room.query("UPDATE source SET api_base_url = %s", (evil[:1000],))
+    room.query("INSERT INTO rejected_events VALUES (1, 1, %s, '', now())", (evil[:200],))
+    with ProofReader(connector(database), "public") as proof:
+        figures = proof.figures(*proof.source(), "the last known")
+        seen = figures, proof.reasons(), proof.runs(), proof.processes()
+    fresh = read_freshness(connector(database), "public")
+    stale = freshness.problems(fresh, max_age_s=60.0)
+    said = [*report.status_lines(*seen), *freshness.lines(fresh), *stale]
+    assert max(map(len, said)) < 2_000
+    assert all(line.isprintable() for line in said)
+    reader = DashboardReader(connector(database), "public")
+    run = reader.run(None)
+    assert run is not None
+    state = board.run_state(run, None)
+    json.dumps([report.status_values(*seen), state, board.run_lines(reader.runs())],
+               allow_nan=False)  # fmt: skip
     reader.close()
     room.close()
 

@@ -12,8 +12,8 @@ import pytest
 from crawling import PROJECT, crawl, environment
 from mockserver import MockServer
 
+from datasync_crawler.monitor.healthcheck import health
 from datasync_crawler.store.connection import Connector
-from datasync_crawler.store.health import read_health
 from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def test_before_the_first_crawl_it_says_so(database: Database) -> None:
 def test_without_a_run_of_this_host_nothing_lives(crawled: Database) -> None:
     """The row is there for others to see, but it isn't ours."""
     crawled.execute("UPDATE crawl_runs SET host = 'another host'")
-    health = read_health(Connector(ServerTarget(crawled.params)), "public", stale_after_s=60.0)
-    assert (health.alive, health.sentence) == (False, "No crawl has begun on this host.")
+    found = health(Connector(ServerTarget(crawled.params)), "public")
+    assert found == (False, "No crawl has begun on this host.")
 
 
 def test_no_database_is_named(database: Database) -> None:
@@ -77,3 +77,21 @@ def test_no_database_is_named(database: Database) -> None:
     done = check(wrong)
     assert done.returncode == 1
     assert done.stdout.startswith("The database can't be used")
+
+
+@pytest.mark.parametrize("beat", ["infinity", "-infinity", "294276-01-01", "4713-01-01 BC"])
+def test_a_heartbeat_that_no_crawl_writes_is_said(crawled: Database, beat: str) -> None:
+    """Another role's, without an end or in the future: unhealthy, with a sentence."""
+    crawled.execute("UPDATE crawl_runs SET finished_at = NULL, heartbeat_at = %s", (beat,))
+    done = check(crawled)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "heartbeat is" in done.stdout
+
+
+def test_a_planted_table_is_not_evaluated(database: Database) -> None:
+    """A column of another type has its owner's cast: refused before anything is read."""
+    database.execute("CREATE TYPE kind AS ENUM ('now')")
+    database.execute("CREATE TABLE crawl_runs (id bigint, host kind, heartbeat_at timestamptz)")
+    done = check(database)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "has a table crawl_runs of another shape (host)" in done.stdout

@@ -7,6 +7,8 @@ import random
 import signal
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -22,6 +24,7 @@ from rooms import Room, event, page
 from datasync_crawler.crawl.values import Ask
 from datasync_crawler.errors import DatabaseLost
 from datasync_crawler.events.event import Rejection
+from datasync_crawler.store import rejected_rows
 from datasync_crawler.store import writer as writer_module
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.ledger import Ledger
@@ -123,12 +126,16 @@ def test_writer_updates_when_told_to(room):
     same = page(["a", event("b", name="new")], first=19)
     updating.write([same])
     assert (same.inserted, same.duplicates, same.changed) == (0, 2, 0)
+    fresh = page(["d", "e", "f"], first=29), page(["f", "g"], first=39), page(["a"], first=49)
+    updating.write(fresh)
+    assert [one.inserted for one in fresh] == [2, 2, 0]  # "f" is the last one's
 
 
 def test_writer_copies_again_when_duplicates_have_ended(room):
     """After a swarm of duplicates, clean pages go straight into the table again."""
     writer = room.writer()
     writer.write([page(["a"])])
+    assert writer.stats.merges == 0
     writer.write([page(["a"], first=1)])
     for number in range(writer_module.MERGE_FIRST):
         writer.write([page([f"clean {number}"], first=10 + number)])
@@ -172,6 +179,16 @@ def test_writer_rejects_only_the_row_that_postgres_refuses(room, kind, merging):
     assert (position, raw) == (12, b"raw 2")
     assert reason in said
     assert other.inserted == 1
+
+
+def test_writer_finds_refused_rows_where_the_message_names_no_line(room, monkeypatch):
+    """The server's messages may be in another language: then the rows are halved."""
+    monkeypatch.setattr(rejected_rows, "_line", lambda _: None)
+    bad = {3, 4, 11}
+    one = page([event(f"{n}", name="a\0b" if n in bad else "good") for n in range(13)])
+    room.write(one)
+    assert (one.inserted, one.rejected) == (10, 3)
+    assert {rejection.index for rejection in one.rejections} == bad
 
 
 def test_writer_finds_many_refused_rows(room):
@@ -449,10 +466,15 @@ def test_a_reading_that_checks_replaces_no_rejection(room):
     assert room.query('SELECT "position", raw FROM rejected_events ORDER BY 1') == [
         (11, b"first"), (12, b"second"), (14, b"third")
     ]  # fmt: skip
-    more = page([None], first=11, pass_no=-2)
-    more.rejections = [Rejection(0, "no id", b"fourth")]
+    more = page([None, None], first=11, pass_no=-2)
+    more.rejections = [Rejection(0, "no id", b"fourth"), Rejection(1, "no id", b"fifth")]
     room.write(more)
-    assert room.query("SELECT \"position\" FROM rejected_events WHERE raw = 'fourth'") == [(15,)]
+    assert room.query('SELECT "position", raw FROM rejected_events WHERE "position" > 14') == [
+        (15, b"fourth"), (16, b"fifth")
+    ]  # fmt: skip
+    clean = page(["a"], first=10, pass_no=-3)
+    room.write(clean)
+    assert (clean.duplicates, clean.rejected) == (1, 0)
 
 
 def test_rejections_that_are_fetched_again_are_said_anew(room):
@@ -463,3 +485,31 @@ def test_rejections_that_are_fetched_again_are_said_anew(room):
     room.write(good)
     assert room.query("SELECT count(*) FROM rejected_events") == [(0,)]
     assert room.ids() == ["a", "b"]
+
+
+def test_a_process_stopped_in_mid_transaction_holds_nobody_up_for_ever(room: Room) -> None:
+    """SIGSTOP between COPY and COMMIT: TCP goes on answering, and another process waits for the
+    keys. The server ends such a transaction after a time; the stopped one finds its page stored.
+    """
+    woken = threading.Event()
+
+    def stop(where: str) -> None:
+        assert stopped._connection is not None
+        with stopped._connection.cursor() as cursor:
+            if where == "before_copy":
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 300")  # not 20 s
+            elif where == "before_commit" and not woken.wait(30):
+                raise TimeoutError
+
+    stopped, other = room.writer(crash_point=stop), room.writer()
+    first, again = page(["a", "b"]), page(["a", "b"])
+    with ThreadPoolExecutor(1) as thread:
+        writing = thread.submit(stopped.write, [first])
+        while not room.query("SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'"):
+            time.sleep(0.01)
+        other.write([again])
+        woken.set()
+        writing.result()
+    assert again.committed
+    assert first.committed
+    assert room.counts() == [(1, 0, 2, 2, 0, 0, 0)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from proxy import CuttingProxy
 from rooms import Room, page
 from virtual import MemoryLedger
 
@@ -153,3 +155,18 @@ def test_a_database_that_stays_away_is_given_up(database: Database, *, stopped: 
     with pytest.raises(DatabaseLost, match="DB_MAX_WAIT"):
         asyncio.run(ledger.state())
     asyncio.run(ledger.close())
+
+
+def test_a_connection_that_was_reset_while_idle_is_opened_again(database: Database) -> None:
+    """As a minute after a crash of the server, which has sent a notice: libpq gives no SQLSTATE,
+    psycopg2 neither an OperationalError nor a closed connection.
+    """
+    said = b"SWARNING\0C57P02\0Mterminating connection\0\0"
+    notice = b"N" + (len(said) + 4).to_bytes(4, "big") + said
+    with CuttingProxy(database.params["host"], int(database.params["port"])) as proxy:
+        room = Room(database, port=proxy.port)
+        asyncio.run(room.ledger.state())
+        proxy.reset_client_sides(notice)
+        time.sleep(0.1)  # the reset arrives
+        assert asyncio.run(room.ledger.state()).pass_no == 0
+        room.close()

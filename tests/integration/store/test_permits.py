@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -166,6 +167,33 @@ def test_what_is_left_by_the_servers_word_is_left_for_all(room: Room) -> None:
     assert other.take(ask(4, [])).granted == 0
 
 
+def test_an_answer_to_an_earlier_request_raises_nothing(room: Room) -> None:
+    """Its request was sent before the answer that says less had come."""
+    one, other = memory(room), memory(room)
+    one.take(ask(0, [], remaining=2, reset_in_s=20.0, sent_age_s=0.1))
+    other.take(ask(0, [], remaining=5, reset_in_s=20.0, sent_age_s=10.0))
+    assert other.take(ask(9, [])).granted == 2
+
+
+def test_a_success_before_the_end_of_a_pause_does_not_end_it(room: Room) -> None:
+    one, other = memory(room), memory(room)
+    one.take(ask(0, [], paused_s=30.0))
+    other.take(ask(0, [], accepted=1, resumed=True))
+    assert other.take(ask(1, [])).granted == 0
+
+
+def test_what_a_dead_process_had_is_spent_until_the_window_ends(room: Room) -> None:
+    """And no longer: the probe of the next window has it all."""
+    dead, other = memory(room), memory(room)
+    other.take(ask(0, [], remaining=3, reset_in_s=5.0, sent_age_s=0.1))
+    assert dead.take(ask(3, [])).granted == 3
+    assert other.take(ask(1, [])).granted == 0
+    shift(room, 8)
+    assert other.take(ask(9, [])).granted == 1
+    report = {"answered": 1, "accepted": 1, "remaining": 9, "reset_in_s": 5.0, "sent_age_s": 0.0}
+    assert other.take(ask(9, [], **report)).granted == 9
+
+
 def test_what_was_learned_and_accepted_is_everybodys(room: Room) -> None:
     one, other = memory(room), memory(room)
     one.take(ask(0, [], accepted=7, learned=[4, 2.5]))
@@ -201,3 +229,52 @@ def test_a_sliding_window_opens_when_the_first_grants_leave_it(room: Room) -> No
     report = {"answered": 10, "accepted": 10, "remaining": 0, "reset_in_s": 2.0}
     answer = one.take(ask(1, [], **report, sent_age_s=0.05))
     assert (answer.granted, answer.wait_s) == (1, 0)
+
+
+def test_a_shortened_log_lets_no_grant_leave_its_window_early(room: Room) -> None:
+    """Grants that have become one entry count from the last of them."""
+    one, granted = memory(room), []
+    for _ in range(70):
+        assert one.take(ask(1, [[1000, 1.0]])).granted == 1
+        granted.append(room.query("SELECT (grants->-1->>0)::float8 FROM rate_limits")[0][0])
+    ((log,),) = room.query("SELECT grants FROM rate_limits")
+    assert len(log) < 65
+    kept = sorted(at for at, _, number in log for _ in range(number))
+    assert len(kept) == 70
+    assert all(later >= at for later, at in zip(kept, granted, strict=True))
+
+
+def test_the_wait_is_for_the_first_grant_that_leaves_room(room: Room) -> None:
+    one = memory(room)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    shift(room, 4)
+    assert one.take(ask(1, [[2, 10.0]])).granted == 1
+    assert 5 < one.take(ask(1, [[2, 10.0]])).wait_s <= 6
+
+
+def test_a_grant_is_dated_behind_the_wait_for_the_row(room: Room) -> None:
+    """Else a grant that has waited would leave its window too early."""
+    one = memory(room)
+    one.take(ask(1, [[5, 60.0]]))
+    held = room.database.connect()
+    held.autocommit = False
+    with held.cursor() as cursor, ThreadPoolExecutor(1) as thread:
+        cursor.execute("SELECT 1 FROM rate_limits FOR UPDATE")
+        taking = thread.submit(one.take, ask(1, [[5, 60.0]]))
+        time.sleep(0.5)
+        released_s = room.query("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
+        held.rollback()
+        assert taking.result().granted == 1
+    held.close()
+    assert room.query("SELECT (grants->-1->>0)::float8 >= %s FROM rate_limits", (released_s,)) == [
+        (True,)
+    ]
+
+
+def test_a_request_that_may_arrive_late_counts_from_then_on(room: Room) -> None:
+    one = memory(room)
+    assert one.take(ask(1, [[1, 10.0]], latency_s=5.0)).granted == 1
+    shift(room, 12)
+    answer = one.take(ask(1, [[1, 10.0]]))
+    assert answer.granted == 0
+    assert 2 < answer.wait_s <= 3

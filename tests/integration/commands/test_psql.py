@@ -15,7 +15,7 @@ from datasync_crawler.local_postgres.embedded import ensure_running
 from datasync_crawler.local_postgres.home import STATE_DIR
 from datasync_crawler.store import local
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -79,9 +79,16 @@ def test_the_server_is_told_to_notice_a_vanished_client(database):
     with connection.cursor() as cursor:
         cursor.execute("SHOW tcp_keepalives_idle")
         assert cursor.fetchone() == ("10",)
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("20s",)
         cursor.execute("SHOW client_encoding")
         assert cursor.fetchone() == ("UTF8",)
     connection.close()
+    reading = Connector(ServerTarget(params)).connect_to_read()
+    with reading.cursor() as cursor:  # it writes a file while it holds its snapshot
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("0",)
+    reading.close()
 
 
 def test_the_url_cannot_change_the_encoding(database):
