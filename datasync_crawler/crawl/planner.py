@@ -99,6 +99,7 @@ class Planner:
         if (
             not missing
             and not reader.has_seams
+            and end.stop != self._front.end_seen_at
             and not await self._front.is_first(figures.first_id)
         ):
             head = None
