@@ -67,15 +67,14 @@ class Ends:
         reader.learn(answer)
         if not isinstance(answer, Page) or answer.ids[0] != end.last_id:
             return end if end.is_gap else await self._find_end(end)
-        return await self._confirm(answer, end)
-
-    async def _confirm(self, answer: Page, end: End) -> End:
-        """The answer is the last event alone: the end, unless it is cached or the total differs."""
-        reader = self._reader
         if answer.cached_s:
             await reader.world.pause(min(answer.cached_s, LONGEST_CACHE_S))
             return replace(end, cause="the end of the set came from a cache")
-        if reader.is_end(end.served) and not end.is_gap:
+        return await self.confirm(end)
+
+    async def confirm(self, end: End) -> End:
+        """The last event came alone: it is the end, unless the total differs."""
+        if self._reader.is_end(end.served) and not end.is_gap:
             return replace(end, seen=True)
         return await self._probe_behind(end)
 

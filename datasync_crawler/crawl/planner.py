@@ -165,7 +165,7 @@ class Planner:
         if inner:
             probed = await self._ends.probe(await self._ends.chain_end(inner[0].first))
         elif end.stop == self._front.end_seen_at:
-            probed = replace(end, seen=True)
+            probed = await self._ends.confirm(end)
         else:
             probed = await self._ends.probe(end)
         return replace(probed, total=self._reader.extent.total)
