@@ -99,7 +99,10 @@ class AdvertisedLimit:
         if self.closed_until is None or length_s is None or self.limit is None:
             return self.closed_until
         oldest = times.last(self.limit - in_flight)
-        if oldest is None or oldest + length_s <= self._stated[0]:  # it had left before
+        sent_at, came_at = self._stated
+        # `closed_until` is at most 2 s too late by rounding: a bucket's next token comes later.
+        soonest = max(sent_at, min(came_at, self.closed_until - 2.0 - (came_at - sent_at)))
+        if oldest is None or oldest + length_s <= soonest:
             return self.closed_until
         return min(self.closed_until, oldest + length_s)
 

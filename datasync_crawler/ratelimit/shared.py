@@ -56,9 +56,9 @@ class Granted:
 
 @dataclass(slots=True)
 class _News:
-    """What answers have shown since the last call. `returned`: permits of requests that were refused
-    or not sent; `left_sent_at`: when the last one's request was sent; `resumed`: one succeeded
-    after a pause.
+    """What answers have shown since the last call. `returned`: permits of requests that were
+    refused or not sent; `left_sent_at`: when the last one's request was sent; `resumed`: one
+    succeeded after a pause.
     """
 
     accepted: int = 0

@@ -100,7 +100,11 @@ BEGIN
         resets_at := now_at + make_interval(secs => (report->>'reset_in_s')::float8);
         IF stated = 0 AND quota.advertised IS NOT NULL THEN
             -- In a sliding window the first grants have left it since the answer was asked for.
-            SELECT least(resets_at, to_timestamp(a.asked_s + u.full_s)) INTO resets_at
+            -- A reset is at most 2 s too late by rounding: a bucket's next token comes later.
+            SELECT CASE WHEN a.asked_s + u.full_s
+                > extract(epoch FROM resets_at) - 2 - (now_s - a.asked_s)
+                THEN least(resets_at, to_timestamp(a.asked_s + u.full_s)) ELSE resets_at END
+            INTO resets_at
             FROM (SELECT now_s - (report->>'sent_age_s')::float8 AS asked_s) AS a,
                 LATERAL {schema}.permits_used(
                     quota.grants, a.asked_s, (quota.advertised->>0)::bigint,
