@@ -163,7 +163,8 @@ class SharedQuota:
         if kind is not None:
             news.left_sent_at = max(sent_at, news.left_sent_at or sent_at)
         row = self._row
-        if accepted and row and row.is_paused and row.closed_at and sent_at >= row.closed_at:
+        paused_at = row.closed_at if row is not None and row.is_paused else None
+        if accepted and paused_at is not None and sent_at >= paused_at:
             news.resumed = True
 
     # --- calls -----------------------------------------------------------------------------------

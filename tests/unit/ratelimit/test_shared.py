@@ -1,4 +1,4 @@
-"""The shared quota: what is asked of a key's row, what is reported to it, and what answers change."""
+"""The shared quota: what is asked of a key's row, and what its answers change."""
 
 import math
 
@@ -96,10 +96,13 @@ def test_permits_that_were_kept_too_long_are_given_back() -> None:
 def test_large_limits_are_taken_in_handfuls() -> None:
     """A twentieth of the limit at once, kept for a fiftieth of its window."""
     shared = quota(Limit(1000, 10.0))
-    asked = grant(shared, 0.0, 50, waiting=200)
-    assert asked.wanted == 50
-    assert shared.decide(0.19).delay_s == 0
-    assert shared.decide(0.21).reason == "permit"
+    grant(shared, 0.0)
+    send(shared, 0.0)
+    shared._limiter.answered(0.1, WALL, 200, {}, b"", sent_at=0.0)
+    shared.ended(0.0, "ok")
+    assert grant(shared, 1.0, 50, waiting=200).wanted == 50
+    assert shared.decide(1.19).delay_s == 0
+    assert shared.decide(1.21).reason == "permit"
 
 
 def test_refused_permits_are_returned_and_the_pause_is_reported_once() -> None:
