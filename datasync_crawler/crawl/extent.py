@@ -59,8 +59,8 @@ class RepeatWatch:
         self._first_id: str | None = None
         self._strikes = 0
 
-    def repeats(self, offset: int, ids: Sequence[str]) -> bool:
-        """Whether another offset has brought this page already."""
+    def repeats(self, offset: int, ids: Sequence[str], pass_no: int = 0) -> bool:
+        """Whether another offset has brought this page already in the same pass."""
         if len(ids) < 2:
             return False
         self._first_id = self._first_id or ids[0]
@@ -68,7 +68,7 @@ class RepeatWatch:
             self._strikes = -1
         elif self._strikes >= 0:
             self._strikes += 1
-        again = self._offsets.setdefault(hash(tuple(ids)), offset) != offset
+        again = self._offsets.setdefault(hash((pass_no, *ids)), offset) != offset
         if len(self._offsets) > 2 * self._most:
             del self._offsets[next(islice(self._offsets, self._most, None))]
         return again

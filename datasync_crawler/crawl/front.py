@@ -40,7 +40,7 @@ class Head:
 
 
 class Front:
-    """`end_seen_at`: the offset where the end has just been seen; None: not checked."""
+    """`end_seen_at`: the offset where the last proof's tail has come alone; None: it hasn't."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -103,7 +103,7 @@ class Front:
         if last < len(tail.ids) and tail.ids[last] == proof.tail_id:
             facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
             await self._reader.world.ledger.join(reader.pass_no, facts)
-            if not tail.stored and not tail.cached_s and reader.is_end(stop):
+            if not tail.stored and not tail.cached_s:
                 self.end_seen_at = stop
 
     async def resume(self, state: LedgerState) -> bool:
@@ -148,6 +148,41 @@ class Front:
                 return Head(first, moved)
             at, last = page.ask.offset + len(page.ids) - 1, page.ids[-1]
         return None
+
+    async def is_first(self, first_id: str) -> bool:
+        """Whether the set still begins with an event. Counts alone don't show that as many events
+        have gone at the front as came in at the end.
+        """
+        page = await self._reader.check(0, self._reader.sizes.size)
+        return isinstance(page, Page) and page.ids[0] == first_id
+
+    async def find_grid(self) -> bool:
+        """Whether the API rounds offsets down, seen twice. It is read by pages that don't overlap
+        from now on, at offsets that it doesn't round.
+        """
+        reader, size = self._reader, self._reader.sizes.size
+        if reader.numbered:
+            return False
+        sizes = set()
+        for _ in range(2):
+            front = await reader.check(0, size)
+            last = len(front.ids) - 1 if isinstance(front, Page) else 0
+            inside = await reader.check(last, size) if last > 1 else None
+            if not isinstance(front, Page) or not isinstance(inside, Page):
+                return False
+            begins = _index(front.ids, inside.ids[0])
+            if begins is None or begins >= last - 1:  # an event more, or offsets that count from 1
+                return False
+            sizes.add(begins or len(front.ids))
+            page = await reader.check(max(sizes), max(sizes))
+            if not isinstance(page, Page) or _index(front.ids, page.ids[0]) != (begins or None):
+                return False
+        if len(sizes) > 1:
+            return False
+        logger.info("The API rounds offsets down: reading pages of %d without overlap.", *sizes)
+        reader.sizes = type(reader.sizes).of(sizes.pop())
+        reader.numbered, reader.is_alone, reader.shuffled = True, True, False
+        return True
 
     async def _fix_width(self, front: Page) -> None:
         """Sets the page size to what a numbered page really holds; the page is read twice."""

@@ -25,9 +25,9 @@ STALLED_PAUSES_S: Final = (0.0, 1.0, 4.0)
 #: Rounds in one pass that bring no new event from behind as many offsets as there are events. The
 #: pages requested ahead double with each, so that an API that serves each event twice takes few.
 MOST_BARREN: Final = 20
-#: Rounds in one pass that bring less than a page of new events, which a set that grows as fast as
-#: it is read does for ever. One that grows by an event with each request takes 35.
-MOST_SLOW: Final = 100
+#: Rounds in one pass that bring hardly more new events than were added meanwhile. A set that grows
+#: by an event with each request takes 35.
+MOST_SLOW: Final = 50
 #: What such passes end with.
 GROWING: Final = (
     "the end of the set wasn't found: events are added as fast as they are fetched. Set "
@@ -57,6 +57,8 @@ class Planner:
         reader = self._reader
         reader.checks = state.checks
         reader.recall(state.page_limit, state.overlap)
+        if state.proof is not None and state.proof.method == "counts":
+            await self._front.find_grid()
         verdict: Verdict | NoEndpoint | None = None
         for number in range(MOST_PASSES):
             goes_on = number == 0 and not self._anew
@@ -65,11 +67,13 @@ class Planner:
                 if opened is not None:
                     return opened
             verdict = await self._pass(state.proof)
-            if isinstance(verdict, NoEndpoint) or not verdict.again:
+            if isinstance(verdict, NoEndpoint) or verdict.complete or number + 1 == MOST_PASSES:
                 break
-            if number + 1 < MOST_PASSES:
+            if await self._front.find_grid() or verdict.again:
                 logger.warning("Everything is read again: %s.", verdict.sentences[0])
                 state = await self._ledger.state()
+            else:
+                break
         assert verdict is not None
         return verdict
 
@@ -92,6 +96,13 @@ class Planner:
                 await self._ledger.unjoin(pass_no, "deep")
                 doubts += await settle_all(reader, end.stop)
             figures = await self._ledger.figures(pass_no, before=end.stop)
+        if (
+            not missing
+            and not reader.has_seams
+            and end.stop != self._front.end_seen_at
+            and not await self._front.is_first(figures.first_id)
+        ):
+            head = None
         if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
@@ -123,14 +134,14 @@ class Planner:
             end = await self._ends.chain_end()
             target = reader.target(end.stop)
             most_empty = 2 if stalled or (reader.extent.total or 0) < target else MOST_EMPTY
-            now = await reader.fill(target, most_empty, shared=not stalled)
+            now = await reader.fill(target, most_empty, shared=not (stalled or reader.is_alone))
             if now.unusable is not None:
                 return now.unusable
             end = await self._ends.chain_end()
             inner = await self._ledger.gaps(reader.pass_no, end.stop, most=6)
             before, distinct = distinct, (await self._ledger.figures(reader.pass_no)).distinct
             barren += before == distinct < end.stop
-            slow += 0 < distinct - before <= reader.sizes.longest
+            slow += 0 < distinct - before <= reader.sizes.longest * (reader.in_flight + MOST_EMPTY)
             if now.pages and not now.empty and (inner or end.stop < target):
                 stalled = 0
                 continue
@@ -154,7 +165,7 @@ class Planner:
         if inner:
             probed = await self._ends.probe(await self._ends.chain_end(inner[0].first))
         elif end.stop == self._front.end_seen_at:
-            probed = replace(end, seen=True)
+            probed = await self._ends.confirm(end)
         else:
             probed = await self._ends.probe(end)
         return replace(probed, total=self._reader.extent.total)

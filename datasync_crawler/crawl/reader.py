@@ -66,6 +66,7 @@ class Round:
     cause: str = ""
     unusable: NoEndpoint | None = None
     joined: list[Joined] = field(default_factory=list)
+    last_ids: set[str] = field(default_factory=set)
     widened: bool = False
     is_probe: bool = False
 
@@ -81,14 +82,15 @@ class Round:
 
 class Reader:
     """`shift`: events added before the pass's ranges since they were read. `width`: the overlap of
-    neighbouring ranges, in events. `shuffled`: the order isn't stable among neighbours.
+    neighbouring ranges, in events. `shuffled`: the order isn't stable among neighbours. `is_alone`:
+    other processes would read the ranges in another way.
     """
 
     def __init__(self, world: World, *, page_size: int, in_flight: int, numbered: bool) -> None:
         self.world, self.in_flight, self.numbered = world, in_flight, numbered
         self.sizes = PageSize.of(page_size if numbered else max(page_size, 2))
         self.extent = Extent()
-        self.width, self.shuffled = 1, False
+        self.width, self.shuffled, self.is_alone = 1, False, False
         self.pass_no = self.checks = self.shift = 0
         self.seam_matcher = SeamMatcher()
 
@@ -289,7 +291,10 @@ class Reader:
         self.learn(outcome)
         if isinstance(outcome, Page) and outcome.stored:
             now.pages += 1
-            now.empty_in_a_row = now.failed_in_a_row = 0
+            now.failed_in_a_row = 0
+            again = outcome.ids[-1] in now.last_ids  # a last page that is served for ever
+            now.empty_in_a_row = now.empty_in_a_row + 1 if again else 0
+            now.last_ids.add(outcome.ids[-1])
             self._accept_page(outcome, now)
         elif isinstance(outcome, Repeated) and outcome.ignored:
             now.unusable = NoEndpoint("It ignores the offset: the same page comes at each")
@@ -321,7 +326,7 @@ class Reader:
         if not seam.disorder or seam.overlap < self.width:
             return
         wider = max(LEAST_WIDE, 3 * self.width // 2, min(FIRST_WIDE, self.sizes.size // 6))
-        now.widened = not self.shuffled
+        now.widened = now.widened or not self.shuffled
         self.shuffled = True
         if 3 * wider <= self.sizes.size:
             logger.info(
@@ -329,6 +334,8 @@ class Reader:
             )
             self.width = wider
             now.widened = True
+        if now.widened:
+            now.joined.clear()  # of the narrower overlap: by chance, perhaps
 
     async def _store_seams(self, now: Round) -> None:
         if now.widened:  # seams of the narrower overlap are in doubt again

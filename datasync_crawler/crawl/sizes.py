@@ -32,7 +32,7 @@ class PageSize:
         return cls(wanted, wanted)
 
     def observe(self, asked: int, received: int, end: int) -> "PageSize":
-        """After a response of *received* events, of *asked*, up to the offset *end*."""
+        """After a response of *received* events to a request for *asked*, that ended at *end*."""
         longest, is_inside = max(self.longest, received), end < self.reach
         now = replace(self, longest=longest, reach=max(self.reach, end))
         if received >= asked:

@@ -64,8 +64,16 @@ def judge(e: Evidence) -> Verdict:
     if e.total is not None and e.total > e.served:
         sentence = (
             f"offsets {e.served}–{e.total - 1} are missing: the API counts {e.total:,} events, but "
-            f"serves none behind the first {e.served:,}. If its total is an estimate, set "
-            "TOTAL_KEY=none, and the end of the pages is what counts"
+            f"serves none behind the first {e.served:,}. "
+        )
+        if e.total == e.served + 1:
+            sentence += (
+                "If offset 0 brings its second event, the first can't be had by offset: set "
+                "PAGINATION=cursor. "
+            )
+        sentence += (
+            "If its total is an estimate, set TOTAL_KEY=none, and the end of the pages is what "
+            "counts"
         )
         return Verdict(complete=False, sentences=(sentence,))
     if uncounted := _uncounted(e):

@@ -205,7 +205,7 @@ class EventsSpider(scrapy.Spider):
                 return self._misfit(number, ask, unusable)
         page = self._page(response, wire, number, ask, total)
         is_range = ask.pass_no > 0 and ask.cursor is None
-        if is_range and self._planning.repeats.repeats(ask.offset, page.ids):
+        if is_range and self._planning.repeats.repeats(ask.offset, page.ids, ask.pass_no):
             self._waiting.resolve(number, Repeated(ask, total, self._planning.repeats.is_ignored))
         elif page.received > 0:
             return page

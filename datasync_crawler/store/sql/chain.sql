@@ -4,8 +4,8 @@
 -- name: chain
 -- base: the proved set that the pass continues, without its first event, which is its before_id.
 -- pieces: the ranges of the pass and the base. chain: the pieces that reach beyond earlier ones.
--- odd: the piece holds unexplained duplicates: in the first pass any, in later ones any beside new
--- events; ids repeated within one response don't count. joints: where two pieces of the chain meet.
+-- odd: the piece holds unexplained duplicates beside new events; ids repeated within one response
+-- don't count. joints: where two pieces of the chain meet.
 -- exact: the last event of the left piece is the one before the right piece, neither is odd, and
 -- the API's order is stable (overlap 1); in an unstable order the ids may match by chance.
 WITH base AS (
@@ -16,9 +16,7 @@ WITH base AS (
     WHERE s.pass = %(pass)s AND s.kind = 'base'
 ), pieces AS (
     SELECT first_offset AS first, first_offset + received AS stop, before_id, first_id, last_id,
-           duplicates > coalesce(repeated, 0)
-           AND (inserted > 0 OR pass = (SELECT min(pass) FROM {schema}.checkpoint WHERE pass > 0))
-           AS odd
+           duplicates > coalesce(repeated, 0) AND inserted > 0 AS odd
     FROM {schema}.checkpoint WHERE pass = %(pass)s
     UNION ALL
     SELECT first, stop, head_id, NULL, tail_id, false FROM base

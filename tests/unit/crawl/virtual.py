@@ -314,8 +314,7 @@ class MemoryLedger:
         return [(a, b) for a, b in itertools.pairwise(chain) if b.first <= a.stop]
 
     def is_exact(self, a: Row, b: Row) -> bool:
-        first_pass = a.pass_no == min(row.pass_no for row in self.rows if row.pass_no > 0)
-        odd = any(row.again and (first_pass or row.inserted) for row in (a, b))
+        odd = any(row.again and row.inserted for row in (a, b))
         return self.is_same(a, b) and not odd and self.overlap == 1
 
     def is_same(self, a: Row, b: Row) -> bool:
@@ -576,7 +575,7 @@ class Run:
             return Failed(ask, "HTTP 503")
         if not ids:
             return Empty(ask, total)
-        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        if ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             return Repeated(ask, total, self.repeats.is_ignored)
         return Page(ask, ids, new=self.ledger.commit(ask, ids, total), total=total)
 
@@ -647,7 +646,7 @@ class Process:
         assert ask.lease is not None
         if not ids:
             answered.set_result(Empty(ask, total))
-        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids):
+        elif ask.pass_no > 0 and self.repeats.repeats(ask.offset, ids, ask.pass_no):
             answered.set_result(Repeated(ask, total, self.repeats.is_ignored))
         elif not self.crowd.table.holds(ask.lease):
             answered.set_result(Fenced(ask))
