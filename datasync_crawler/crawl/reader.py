@@ -118,7 +118,12 @@ class Reader:
     @property
     def step(self) -> int:
         """How far one request of a gap reaches, in events."""
-        return self.sizes.size - self.width if self.has_seams else self.sizes.size
+        return self.sizes.size - self._overlap if self.has_seams else self.sizes.size
+
+    @property
+    def _overlap(self) -> int:
+        """The overlap that fits into a page: pages may have become shorter since it was widened."""
+        return max(1, min(self.width, self.sizes.size // 3))
 
     @property
     def too_small(self) -> int:
@@ -139,7 +144,7 @@ class Reader:
         size = self.sizes.ask(at // self.sizes.size)
         if not at or not self.has_seams:
             return Ask(self.pass_no, at, min(size, stop - at), 0, self.shift)
-        first = max(at - self.width + 1, floor + 1)
+        first = max(at - self._overlap + 1, floor + 1)
         return Ask(self.pass_no, first, min(size - 1, stop - first), 1, self.shift, at)
 
     async def check(self, offset: int, limit: int) -> Outcome:
