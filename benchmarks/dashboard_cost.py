@@ -13,7 +13,7 @@ heartbeat and the page's readings (profiled_crawl.py). Wall times differ by more
 round to round.
 
 First said is what one drawing of the panel and one turn of the page cost of processor time, in this
-process: other load doesn't disturb that. The panel is drawn twice a second, the page's turn comes
+process: other load doesn't disturb that. The panel is drawn once a second, the page's turn comes
 once, with everything read anew (the ledger of the crawl before, 400 points of its series).
 
 Then said is the median over rounds of each arm's ratio to the bare crawl of the same round, and its

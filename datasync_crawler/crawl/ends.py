@@ -67,15 +67,14 @@ class Ends:
         reader.learn(answer)
         if not isinstance(answer, Page) or answer.ids[0] != end.last_id:
             return end if end.is_gap else await self._find_end(end)
-        return await self._confirm(answer, end)
-
-    async def _confirm(self, answer: Page, end: End) -> End:
-        """The answer is the last event alone: the end, unless it is cached or the total differs."""
-        reader = self._reader
         if answer.cached_s:
             await reader.world.pause(min(answer.cached_s, LONGEST_CACHE_S))
             return replace(end, cause="the end of the set came from a cache")
-        if reader.is_end(end.served) and not end.is_gap:
+        return await self.confirm(end)
+
+    async def confirm(self, end: End) -> End:
+        """The last event came alone: it is the end, unless the total differs."""
+        if self._reader.is_end(end.served) and not end.is_gap:
             return replace(end, seen=True)
         return await self._probe_behind(end)
 
@@ -124,7 +123,7 @@ class Ends:
         """
         reader, size = self._reader, self._reader.sizes.size
         far = await reader.check(TIMES_AS_FAR * (end.served + size), size)
-        if isinstance(far, Page) and reader.sizes.longest > 1:
+        if isinstance(far, Page) and (reader.numbered or reader.sizes.longest > 1):
             if not far.new and far.ids[-1] == end.last_id:
                 return replace(end, seen=True)
         elif not end.is_gap and not isinstance(far, Page | Failed):

@@ -40,7 +40,7 @@ class Head:
 
 
 class Front:
-    """`end_seen_at`: the offset where the end has just been seen; None: not checked."""
+    """`end_seen_at`: the offset where the last proof's tail has come alone; None: it hasn't."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -103,7 +103,7 @@ class Front:
         if last < len(tail.ids) and tail.ids[last] == proof.tail_id:
             facts = [Joined(at, "base")] + [Joined(at + 1, "anchor")] * in_front
             await self._reader.world.ledger.join(reader.pass_no, facts)
-            if not tail.stored and not tail.cached_s and reader.is_end(stop):
+            if not tail.stored and not tail.cached_s:
                 self.end_seen_at = stop
 
     async def resume(self, state: LedgerState) -> bool:

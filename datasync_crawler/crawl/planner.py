@@ -88,20 +88,12 @@ class Planner:
         missing, end = read
         doubts = 0 if missing or not reader.has_seams else await settle_all(reader, end.stop)
         figures = await self._ledger.figures(pass_no, before=end.stop)
-        head: Head | None = Head(figures.first_id, reader.shift)
-        if not missing and (figures.inexact or end.moved) and reader.has_seams:
-            head = await self._front.find_head(end.served)
-            if head is not None and figures.deep not in {0, head.depth - reader.shift}:
-                # The front hasn't moved as far as the pages: deep seams were chance.
-                await self._ledger.unjoin(pass_no, "deep")
-                doubts += await settle_all(reader, end.stop)
-            figures = await self._ledger.figures(pass_no, before=end.stop)
-        if (
-            not missing
-            and not reader.has_seams
-            and not await self._front.is_first(figures.first_id)
-        ):
-            head = None
+        head: Head | None = None
+        if not missing:
+            head, again = await self._front_now(end, figures)
+            doubts += again
+            if figures.inexact or end.moved:
+                figures = await self._ledger.figures(pass_no, before=end.stop)
         if (end.total or 0) > figures.distinct:  # the ledger may have lost ranges
             figures = replace(figures, distinct=await self._ledger.distinct())
         evidence = Evidence(
@@ -121,6 +113,23 @@ class Planner:
         if verdict.complete and head is not None:
             await self._prove(head, end, figures)
         return verdict
+
+    async def _front_now(self, end: End, figures: PassFigures) -> tuple[Head | None, int]:
+        """The front after the chain was read, None if it wasn't found; seams in doubt again."""
+        reader = self._reader
+        unmoved = Head(figures.first_id, reader.shift)
+        if not reader.has_seams:
+            was_read = end.stop == self._front.end_seen_at
+            is_first = was_read or await self._front.is_first(figures.first_id)
+            return unmoved if is_first else None, 0
+        if not figures.inexact and not end.moved:
+            return unmoved, 0
+        head = await self._front.find_head(end.served)
+        if head is None or figures.deep in {0, head.depth - reader.shift}:
+            return head, 0
+        # The front hasn't moved as far as the pages: deep seams were chance.
+        await self._ledger.unjoin(reader.pass_no, "deep")
+        return head, await settle_all(reader, end.stop)
 
     async def _read(self) -> tuple[str, End] | NoEndpoint:
         """Fetches the gaps and checks the end, until nothing new comes.
@@ -164,7 +173,7 @@ class Planner:
         if inner:
             probed = await self._ends.probe(await self._ends.chain_end(inner[0].first))
         elif end.stop == self._front.end_seen_at:
-            probed = replace(end, seen=True)
+            probed = await self._ends.confirm(end)
         else:
             probed = await self._ends.probe(end)
         return replace(probed, total=self._reader.extent.total)

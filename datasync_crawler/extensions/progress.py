@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two drawings of the panel. One takes 2 ms.
-PANEL_INTERVAL_S: Final = 0.5
+#: Seconds between two drawings of the panel. One takes 2 ms: every half second, 1.7 % of a crawl.
+PANEL_INTERVAL_S: Final = 1.0
 
 
 class Progress(Component):

@@ -104,8 +104,7 @@ class Gate:
         outcome = self._limiter.answered(
             now, time.time(), response.status, headers, response.body, sent_at=sent_at
         )
-        accepted = outcome.kind in {"ok", "unauthorized"}
-        self._quota.ended(sent_at, accepted=accepted, answered=True)
+        self._quota.ended(sent_at, outcome.kind)
         self._report.answered(outcome.messages, self._limiter, now)
         self._announce_in_flight_limit()
         if outcome.kind == "unauthorized":

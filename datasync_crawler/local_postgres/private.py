@@ -51,7 +51,10 @@ def check_ancestors(path: Path, *, trusted: Collection[Path] = ()) -> None:
     ``/`` stands for root in a user namespace. Folders in *trusted* aren't checked.
     """
     owners = {0, os.geteuid(), Path("/").stat().st_uid}
-    for folder in {*Path(os.path.abspath(path)).parents, *path.resolve().parents} - {*trusted}:  # noqa: PTH100 - resolve() would follow links
+    as_named = Path(os.path.abspath(path)).parents  # noqa: PTH100 - resolve() would follow links
+    for folder in dict.fromkeys([*path.resolve().parents, *as_named]):
+        if folder in trusted:
+            continue
         for status in (folder.lstat(), folder.stat()):
             if status.st_uid not in owners:
                 raise ForeignError(

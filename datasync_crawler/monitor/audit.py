@@ -111,15 +111,15 @@ def meaning(audit: Audit) -> str:
         )
     # If a share p of all pages differs, n random ones hold none with probability (1 - p) ** n.
     share = 1 - (1 - CONFIDENCE) ** (1 / audit.pages)
-    return (
-        f"{audit.differing:,} of {audit.events:,} events differ: with {CONFIDENCE:.0%} confidence "
-        f"fewer than {_one_in(share)} does."
-    )
+    said = f"{audit.differing:,} of {audit.events:,} events differ: "
+    if share > 0.5:
+        return f"{said}too few pages to say anything of the others. --audit 30 says more."
+    return f"{said}with {CONFIDENCE:.0%} confidence fewer than {_one_in(share)} does."
 
 
 def _one_in(share: float) -> str:
     """A share as "1 page in n", rounded up."""
-    return f"1 page in {max(1, int(1 / share))}"
+    return f"1 page in {int(1 / share)}"
 
 
 def _value(text: str | None) -> Any:

@@ -219,7 +219,7 @@ def wait(api: Traffic) -> str:
     if is_trouble(api):
         return f"paused {_about(api.paused_for_s)}: {api.pause_reason}"
     if api.paused_for_s:
-        return f"next window in {_about(api.paused_for_s)}"
+        return f"next window in {_about(max(api.paused_for_s, 1.0))}"
     return f"{api.in_flight} in flight" if api.in_flight else ""
 
 

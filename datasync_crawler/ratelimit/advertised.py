@@ -46,7 +46,8 @@ class AdvertisedLimit:
         self._longest_reset_s = 0.0
         self._least_used_reset_s = 0.0
         self._refills = False
-        self._stated_at = 0.0  # when the answer with `remaining` came
+        # When the request was sent and answered that states `remaining`.
+        self._stated = (0.0, 0.0)
         self._blind_waits = 0
         self._doubted = 0  # windows for which resets are taken as stated
         self._mistakes = 0
@@ -60,7 +61,7 @@ class AdvertisedLimit:
         """
         first = self.remaining is None or self.closed_until is None
         fresh = first or probe or self._is_over(now, sent_at, quota)
-        newer = fresh or sent_at >= self._stated_at
+        newer = fresh or sent_at >= self._stated[1]
         self._learn_kind(quota)
         self._longest_reset_s = max(self._longest_reset_s, quota.reset_in_s or 0.0)
         if fresh:
@@ -70,7 +71,7 @@ class AdvertisedLimit:
         left = self._count_left(quota, fresh=fresh)
         in_force = newer or self.remaining is None or left < self.remaining
         if in_force:
-            self.remaining, self._stated_at = left, now
+            self.remaining, self._stated = left, (sent_at, now)
         self._move_end(self._latest_end(quota, now), now - sent_at, fresh=fresh, may_rise=in_force)
         self._wait_blindly(now, refused=refused)
 
@@ -98,7 +99,10 @@ class AdvertisedLimit:
         if self.closed_until is None or length_s is None or self.limit is None:
             return self.closed_until
         oldest = times.last(self.limit - in_flight)
-        if oldest is None or oldest + length_s <= self._stated_at:
+        sent_at, came_at = self._stated
+        # `closed_until` is at most 2 s too late by rounding: a bucket's next token comes later.
+        soonest = max(sent_at, min(came_at, self.closed_until - 2.0 - (came_at - sent_at)))
+        if oldest is None or oldest + length_s <= soonest:
             return self.closed_until
         return min(self.closed_until, oldest + length_s)
 

@@ -8,15 +8,16 @@ import math
 
 from datasync_crawler.ratelimit.limits import CountedTimes, Limit
 
-# A rate is measured over this many requests at least, and as many at least lie between two trials.
+# A rate is measured over so many intervals of the last one at least, or another client's requests
+# would make it sink. As many requests at least lie between a refusal and a trial.
 _ENOUGH = 6
 # Requests between two trials double with each refused one, up to this multiple.
 _MOST_PATIENCE = 4
 # A new rate below this share of the last one may include a penalty: a trial comes soon.
 _DOUBTFUL = 0.5
-# A window bisected to within this share is taken for known.
-_KNOWN_WELL = 0.05
-_SHORTER = 0.75
+# A window bisected to within the first share is known. It is tried from the second one on, less
+# often the longer it holds.
+_KNOWN_WELL, _SHORTER = 0.05, 0.75
 # A cycle of more than 10 waits is a steady flow, not a burst. It is split into windows of at least
 # 10 s, or the next run would send an hour's requests at once.
 _FLOW, _SHORTEST_FLOW_S = 10, 10.0
@@ -122,30 +123,27 @@ class LearnedLimit:
             self._quiet = 0
         if before is not None and 0 < accepted < before.requests:
             # The burst is too large, or not all of it was ours: smaller ones at the same rate.
-            self.limit, self._too_short_s = _with_rate(accepted, before.rate_per_s), 0.0
+            self.limit, self._too_short_s = _paced(accepted, before), 0.0
             return
         if before is not None and accepted and at - began_at < _ENOUGH / before.rate_per_s:
             return
         self._opened_at, self._accepted = at, 0
         if accepted:
             cycle = Limit(accepted, max(at - began_at, 0.01))
-            self.limit = (
-                _with_rate(before.requests, cycle.rate_per_s)
-                if before
-                else self._first_estimate(cycle, at)
-            )
+            self.limit = _paced(before.requests, cycle) if before else self._first(cycle, at)
             self._too_short_s = min(self._too_short_s, self.limit.window_s)
             self._patience = max(self._patience, self._least_patience)
             if before is None or self.limit.rate_per_s < _DOUBTFUL * before.rate_per_s:
                 self._patience = self.limit.requests
 
-    def _first_estimate(self, cycle: Limit, at: float) -> Limit:
+    def _first(self, cycle: Limit, at: float) -> Limit:
+        """The first estimate."""
         last = self._times.last()
         wait_s = 0.0 if last is None else at - last
         self._least_patience = max(_ENOUGH, cycle.requests)
         parts = int(cycle.window_s // max(_FLOW * wait_s, _SHORTEST_FLOW_S))
-        return _with_rate(max(1, cycle.requests // max(1, parts)), cycle.rate_per_s)
+        return _paced(max(1, cycle.requests // max(1, parts)), cycle)
 
 
-def _with_rate(requests: int, rate_per_s: float) -> Limit:
-    return Limit(requests, requests / rate_per_s)
+def _paced(requests: int, like: Limit) -> Limit:
+    return Limit(requests, requests / like.rate_per_s)

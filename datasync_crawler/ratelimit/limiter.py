@@ -79,11 +79,8 @@ class Limiter:
             return Decision(_ASK_AGAIN_S, "probe")
         if self.room(waiting_bytes) == 0:
             return Decision(_ASK_AGAIN_S, "in flight")
-        wait_s = max(
-            self._stated.wait_s(now, self.in_flight, self._by_server()),
-            self._advertised.wait_s(now, self.in_flight) if by_advertised else 0.0,
-            self._learned.wait_s(now, self.in_flight),
-        )
+        limits_s = self._limits_wait_s(now, by_advertised=by_advertised)
+        wait_s = max(limits_s, self._learned.wait_s(now, self.in_flight))
         return _wait(wait_s, "limit") if wait_s > 0 else Decision(0.0, "")
 
     def sent(self, now: float) -> None:
@@ -112,12 +109,10 @@ class Limiter:
         self._landed()
         self._probe.ended(sent_at)
 
-    def _limits_wait_s(self, now: float) -> float:
+    def _limits_wait_s(self, now: float, *, by_advertised: bool = True) -> float:
         """Seconds to wait by the stated and advertised limits."""
-        return max(
-            self._stated.wait_s(now, self.in_flight, self._by_server()),
-            self._advertised.wait_s(now, self.in_flight),
-        )
+        stated_s = self._stated.wait_s(now, self.in_flight, self._by_server())
+        return max(stated_s, self._advertised.wait_s(now, self.in_flight) if by_advertised else 0.0)
 
     def _by_server(self) -> Iterator[Limit]:
         yield from self._advertised.per_window()

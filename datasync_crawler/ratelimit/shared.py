@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from datasync_crawler.ratelimit.advertised import AdvertisedLimit
-from datasync_crawler.ratelimit.decisions import Decision
+from datasync_crawler.ratelimit.decisions import Decision, Kind
 from datasync_crawler.ratelimit.limiter import Limiter
 from datasync_crawler.ratelimit.limits import Limit
 
@@ -25,6 +25,8 @@ _AT_ONCE, _KEPT = 1 / 20, 1 / 50
 _SHORTEST_KEPT_S: Final = 0.1
 # The smoothed latency times this is seldom exceeded.
 _LATENCY_MARGIN: Final = 1.25
+# Before the first answer: a first request that arrived later than assumed would cost a refusal.
+_FIRST_LATENCY_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,14 @@ class Granted:
 
 @dataclass(slots=True)
 class _News:
-    """What answers have shown since the last call. `left_sent_at`: when the last one's request
-    was sent; `resumed`: one succeeded after a pause.
+    """What answers have shown since the last call. `returned`: permits of requests that were
+    refused or not sent; `left_sent_at`: when the last one's request was sent; `resumed`: one
+    succeeded after a pause.
     """
 
     accepted: int = 0
     answered: int = 0
+    returned: int = 0
     left_sent_at: float | None = None
     resumed: bool = False
 
@@ -126,7 +130,8 @@ class SharedQuota:
         """Whether a request that the limiter lets go may be sent; `permit`: call `ask`."""
         hand = self._hand
         if hand.permits and now >= hand.until:
-            self._news.answered += hand.permits  # never sent; in windows they count all the same
+            self._news.answered += hand.permits  # never sent
+            self._news.returned += hand.permits
             hand.permits = 0
         if hand.permits or not self._needs_permit(now):
             return Decision(0.0, "")
@@ -146,17 +151,20 @@ class SharedQuota:
             self._hand.permits -= 1
             self._sent.add(now)
 
-    def ended(self, sent_at: float, *, accepted: bool = False, answered: bool = False) -> None:
-        """A request ended, and the limiter knows how: accepted, answered otherwise, or neither."""
+    def ended(self, sent_at: float, kind: Kind | None = None) -> None:
+        """A request ended, and the limiter knows how; `kind`: of its answer, None if none came."""
         news = self._news
+        accepted = kind in {"ok", "unauthorized"}
         if sent_at in self._sent:
             self._sent.remove(sent_at)
             news.answered += 1
+            news.returned += kind == "limited"
         news.accepted += accepted
-        if answered:
+        if kind is not None:
             news.left_sent_at = max(sent_at, news.left_sent_at or sent_at)
         row = self._row
-        if accepted and row and row.is_paused and row.closed_at and sent_at >= row.closed_at:
+        paused_at = row.closed_at if row is not None and row.is_paused else None
+        if accepted and paused_at is not None and sent_at >= paused_at:
             news.resumed = True
 
     # --- calls -----------------------------------------------------------------------------------
@@ -191,7 +199,7 @@ class SharedQuota:
         self._news = _News()
         is_first = self._row is None and not limits
         pairs = None if is_first else [[limit.requests, limit.window_s] for limit in limits]
-        latency_s = _LATENCY_MARGIN * limiter.in_flight_limit.latency_s
+        latency_s = _LATENCY_MARGIN * (limiter.in_flight_limit.latency_s or _FIRST_LATENCY_S)
         return Asked(wanted, pairs, latency_s + kept_s, report)
 
     def _few(self, waiting: int, limits: Sequence[Limit]) -> int:
@@ -235,6 +243,7 @@ class SharedQuota:
         news = self._news
         news.accepted += call.news.accepted
         news.answered += call.news.answered
+        news.returned += call.news.returned
         news.resumed = news.resumed or call.news.resumed
         news.left_sent_at = news.left_sent_at or call.news.left_sent_at
 
@@ -245,6 +254,8 @@ class SharedQuota:
             report["accepted"] = news.accepted
         if news.answered:
             report["answered"] = news.answered
+        if news.returned:
+            report["returned"] = news.returned
         until = limiter.refused_until
         if until is not None and (row is None or until != row.refused_until):
             report["paused_s"] = max(0.0, until - now)

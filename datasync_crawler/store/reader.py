@@ -183,7 +183,7 @@ class DashboardReader:
         return process_rows(self._fetch("processes"))
 
     def run(self, run_id: int | None) -> Run | None:
-        """One run; for None the newest one that is alive, else the newest."""
+        """One run; for None the newest one that is alive, else the one that ended last."""
         rows = self._fetch("run", run_id=run_id, silent_after_s=SILENT_AFTER_S)
         if not rows:
             return None

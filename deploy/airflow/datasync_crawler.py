@@ -22,7 +22,7 @@ with DAG(
     schedule="*/5 * * * *",
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),  # noqa: UP017  # Airflow 2 runs on 3.9
     catchup=False,
-    max_active_runs=1,  # a second crawl would only wait for the lock
+    max_active_runs=1,  # a second crawl would only share the work of the first
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
 ) as dag:
     crawl = BashOperator(

@@ -142,6 +142,25 @@ def test_a_killed_crawl_is_called_crashed_and_its_successor_followed(
         assert browser.complaints() == []
 
 
+def test_of_several_processes_each_is_told(database: Database, browser: Browser) -> None:
+    """What one of them has leased is no gap; one that dies doesn't make the crawl a crashed one."""
+    few = ("-s", "BULK_PAGE_SIZE=100", "-s", "WORKERS=2")
+    with (
+        MockServer("--events", "60000", "--latency-ms", "500") as mock,
+        DashboardServer(database) as dashboard,
+        Running(mock, database, *few),
+        Running(mock, database, *few) as other,
+    ):
+        browser.open(dashboard.url)
+        browser.wait_text("processes", "2")
+        browser.wait(lambda: "leased by a process" in browser.text("legend"), "no lease is shown")
+        assert "gap" not in browser.text("legend")
+        other.process.kill()
+        browser.wait(lambda: "1 without a heartbeat" in browser.text("hosts"), "nobody died")
+        assert "dead for" in browser.text("processes-table")
+        browser.wait(lambda: browser.text("phase").startswith("Filling"), "it isn't going on")
+
+
 def test_a_stopped_database_is_said_and_waited_for(browser: Browser, tmp_path: Path) -> None:
     """The page says that the database is away, keeps the figures, and goes on when it is back."""
     port = free_port()
@@ -263,6 +282,23 @@ def test_the_page_is_accessible(
     # Not innerWidth, which grows with what doesn't fit on a phone.
     assert browser.script("return document.documentElement.scrollWidth") <= width
     assert browser.complaints() == []
+
+
+SHIFT = """window.shift = 0; new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) window.shift += entry.value;
+}).observe({type: "layout-shift", buffered: true});"""
+
+
+@pytest.mark.parametrize("width", [390, 1400, 1920])
+def test_nothing_moves_when_the_figures_come(
+    eventful: DashboardServer, browser: Browser, width: int
+) -> None:
+    """The cumulative layout shift of opening the page is below 0.05 (0.1 counts as good)."""
+    browser.open(eventful.url, width=width)
+    browser.wait(lambda: browser.script("return document.querySelector('#types td')"), "no table")
+    browser.script(SHIFT)
+    browser.wait(lambda: "The last 2" in browser.text("following"), "no runs")
+    assert browser.script("return window.shift") < 0.05
 
 
 def test_a_run_that_isnt_there_is_said(eventful: DashboardServer, browser: Browser) -> None:

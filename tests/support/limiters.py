@@ -127,11 +127,12 @@ class Counter:
     refused requests count as well. Says nothing.
     """
 
-    def __init__(self, limit: int, window_s: float) -> None:
-        self.limit, self.window_s = limit, window_s
+    def __init__(self, limit: int, window_s: float, phase_s: float = 0.0) -> None:
+        self.limit, self.window_s, self.phase_s = limit, window_s, phase_s
         self.period, self.here, self.before = 0, 0, 0
 
     def take(self, t: float) -> bool:
+        t += self.phase_s  # into a period at the first request
         period = int(t // self.window_s)
         if period != self.period:
             self.before = self.here if period == self.period + 1 else 0
@@ -141,7 +142,7 @@ class Counter:
         return self.here + int(self.before * left) <= self.limit
 
     def ideal_s(self, requests: int) -> float:
-        return max(0, requests - self.limit) * self.window_s / self.limit
+        return (requests - 1) * self.window_s / self.limit
 
 
 class Punishing(Fixed):

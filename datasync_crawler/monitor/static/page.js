@@ -14,7 +14,7 @@ const NEEDS = {
 const SAFE = ["What is committed is safe: the crawl can be stopped and started again at any time."];
 const STATES = {
   done: "committed", part: "committed in part", flight: "in flight", fetched: "fetched, not committed yet",
-  queued: "queued", gap: "gap", ahead: "still to come", rejected: "rejected events", doubt: "seam in doubt",
+  queued: "queued", leased: "leased by a process", gap: "gap", ahead: "still to come", rejected: "rejected events", doubt: "seam in doubt",
 };
 
 const known = { run: undefined, ledger: null, series: null, runs: [], processes: [], rejections: [], health: null, table: null };
@@ -151,7 +151,7 @@ function verdict() {
   if (run === null && chosen) return ["none", `There is no run ${chosen}`, [`There is no run ${chosen} in this database. Leave “?run=${chosen}” out of the address to see the newest.`]];
   if (run === null) return ["none", "Nothing here yet", ["No crawl has written into this database yet."]];
   const [kind, title, lines] = ofRun(run);
-  return [kind, known.runs.length && run.id !== known.runs[0].id ? `Run ${run.id}. ${title}` : title, lines];
+  return [kind, chosen && known.runs.length && run.id !== known.runs[0].id ? `Run ${run.id}. ${title}` : title, lines];
 }
 
 function drawState() {
@@ -162,8 +162,8 @@ function drawState() {
   renew("notice", lines, () => lines.map((line) => element("p", "", line.replace(/^NOT complete: /, ""))));
   document.body.classList.toggle("stale", Boolean(run && stale));
   const running = Boolean(run && run.phase === "running");
-  document.body.classList.toggle("idle", !running);
   $("content").hidden = !run;
+  $("foot").hidden = run === undefined;  // so that it isn't pushed away by the first figures
   $("invitation").hidden = !(run === null && !chosenRun());
   const percent = running && $("percent").textContent !== "–" ? `${$("percent").textContent} · ` : "";
   document.title = `${percent}${title} · datasync-crawler`;
@@ -177,9 +177,9 @@ let folded = null;
 function fold(running) {
   if (!known.run) return;
   const wide = innerWidth > 704;
-  const as = `${running} ${wide}`;
-  if (folded === as) return;
-  folded = as;
+  if (folded === wide) return;  // not when a run begins or ends: nothing moves under a reader
+  folded = wide;
+  document.body.classList.toggle("idle", !running);
   const open = { running: wide && running, idle: wide && !running, wide, never: false };
   for (const details of document.querySelectorAll("details[data-fold]")) {
     if (!details.touched) details.open = open[details.dataset.fold];
@@ -229,6 +229,7 @@ function drawProcesses(all) {
   const dead = all.length - live.length;
   put("processes", String(live.length));
   mark("processes", "alert", live.length > 0 && dead > 0);
+  $("who").hidden = all.length < 2;
   if (all.length < 2) {
     const [one] = all;
     const over = known.run && known.run.phase !== "running" && known.run.phase !== "silent";
@@ -236,10 +237,12 @@ function drawProcesses(all) {
     renew("hosts", said, () => [said]);
     return;
   }
-  renew("hosts", all, () => all.map((each) => element("span", "process",
-    `${each.pid} on ${each.host}: ${each.alive ? `${number(100 * each.share)} %` : `dead for ${duration(each.silent_s)}`}`
-    + (each.holds.length ? `, holds ${each.holds.map(([first, stop]) => `${whole.format(first)}–${whole.format(stop - 1)}`).join(", ")}` : "")
-    + (each.plans ? ", plans" : ""))));
+  const hosts = new Set(live.map((each) => each.host));
+  const said = [`on ${hosts.size === 1 ? [...hosts][0] : plural(hosts.size, "host")}`, dead ? `${whole.format(dead)} without a heartbeat: others take over` : ""].filter(Boolean);
+  renew("hosts", said, () => said.map((line) => element("span", "process", line)));
+  const rows = all.map((each) => [String(each.pid), each.host, each.alive ? (each.plans ? "alive, plans" : "alive") : `dead for ${duration(each.silent_s)}`, `${number(100 * each.share)} %`,
+    each.holds.map(([first, stop]) => `${whole.format(first)}–${whole.format(stop - 1)}`).join(", ") || "–"]);
+  renew("processes-table", rows, () => [table("", ["Process", "Host", "State", "Share", "Leased offsets"], rows, [3])]);
 }
 
 function mark(id, name, on) {
@@ -288,12 +291,15 @@ function rangesAtWork(run) {
 function committed(ledger, atWork) {
   const found = [];
   const last = ledger.cells.length - 1;
+  const leases = known.processes.filter((each) => each.alive).flatMap((each) => each.holds);
   ledger.cells.forEach((count, i) => {
     const first = i * ledger.width;
     const stop = i === last ? ledger.whole : first + ledger.width;
     const asked = atWork.some(([from, to]) => from < stop && to > first);
     const behind = first < ledger.reach && count < Math.min(stop, ledger.reach) - first;
-    const state = count >= stop - first ? "done" : behind && !asked ? "gap" : count > 0 ? "part" : "ahead";
+    const leased = !asked && leases.some(([from, to]) => from < stop && to > first);
+    const open = leased ? "leased" : behind && !asked ? "gap" : "ahead";
+    const state = count >= stop - first ? "done" : count > 0 && open !== "gap" ? "part" : open;
     const before = found[found.length - 1];
     if (before && before[2] === state) before[1] = stop;
     else found.push([first, stop, state]);
@@ -309,7 +315,7 @@ function drawStrip() {
   const ground = committed(ledger, atWork);
   const scale = 1000 / ledger.whole;
   const box = ([first, stop, state]) => rect(state, first * scale, Math.max(Math.min(stop, ledger.whole) * scale - first * scale, 1.5));
-  const order = ["done", "part", "gap"];  // the small over the large
+  const order = ["leased", "done", "part", "gap"];  // the small over the large
   const rects = ground.filter(([, , state]) => state !== "ahead").sort((a, b) => order.indexOf(a[2]) - order.indexOf(b[2]));
   $("strip-cells").replaceChildren(...[...rects, ...atWork.filter(([first]) => first < ledger.whole)].map(box));
   const marks = [];
@@ -321,8 +327,9 @@ function drawStrip() {
   for (const at of run.phase === "running" ? [] : ledger.doubts) marks.push(rect("doubt", at * scale - 1, 2));
   if (cursor !== null) marks.push(rect("cursor", cursor * scale, 1.2));
   $("strip-marks").replaceChildren(...marks);
-  put("axis-middle", whole.format(Math.round(ledger.whole / 2)));
-  put("axis-end", whole.format(ledger.whole));
+  const hasEnd = ledger.whole > 1;  // nothing is known of the set before its first page
+  put("axis-middle", hasEnd ? whole.format(Math.round(ledger.whole / 2)) : "");
+  put("axis-end", hasEnd ? whole.format(ledger.whole) : "?");
   segments = [...atWork, ...ground];
   const states = new Set(segments.map(([, , state]) => (state === "part" ? "done" : state)));
   if (ledger.rejected.length) states.add("rejected");
@@ -553,7 +560,10 @@ function listen() {
   });
   on("ledger", drawStrip);
   on("rejections", drawRejections);
-  on("processes", () => drawProcesses(known.processes));
+  on("processes", () => {
+    drawProcesses(known.processes);
+    drawStrip();
+  });
   on("series", drawPlots);
   on("runs", drawRuns);
   on("table", drawTable);

@@ -2,8 +2,9 @@
 -- DB_SCHEMA. Times leave as epoch seconds or as seconds by the database's clock.
 
 -- name: run
--- One run with its stats as text. When none is named, the newest one that is alive, else the
--- newest. A crawl writes some 10 kB.
+-- One run with its stats as text. When none is named, the newest one that is alive, else the one
+-- that ended last: of several processes one may have died, and the others have gone on. A crawl
+-- writes some 10 kB.
 SELECT id, host, pid,
        extract(epoch FROM started_at)::float8 AS started_at,
        extract(epoch FROM finished_at)::float8 AS finished_at,
@@ -13,9 +14,12 @@ SELECT id, host, pid,
        finish_reason, CASE WHEN octet_length(stats::text) < 1000000 THEN stats::text END AS stats
 FROM {schema}.crawl_runs
 WHERE id = coalesce(%(run_id)s, (
-    SELECT id FROM {schema}.crawl_runs
-    ORDER BY finished_at IS NULL
-             AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second' DESC, id DESC
+    SELECT id FROM {schema}.crawl_runs, LATERAL (
+        SELECT finished_at IS NULL
+               AND heartbeat_at > now() - %(silent_after_s)s * interval '1 second' AS is_alive
+    ) AS state
+    ORDER BY is_alive DESC, CASE WHEN is_alive THEN id END DESC,
+             coalesce(finished_at, heartbeat_at) DESC, id DESC
     LIMIT 1));
 
 -- name: series

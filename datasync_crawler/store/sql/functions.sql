@@ -73,6 +73,17 @@ BEGIN
     quota.accepted := quota.accepted + coalesce((report->>'accepted')::bigint, 0);
     quota.answered := least(
         quota.granted, quota.answered + coalesce((report->>'answered')::bigint, 0));
+    -- Refused or not sent: they don't count towards a limit. The newest grants are theirs.
+    IF report ? 'returned' THEN
+        SELECT coalesce(jsonb_agg(jsonb_build_array(g->0, g->1, left_over) ORDER BY place), '[]')
+        INTO quota.grants
+        FROM (
+            SELECT g, place, least((g->>2)::bigint, sum((g->>2)::bigint) OVER (ORDER BY place DESC)
+                - (report->>'returned')::bigint) AS left_over
+            FROM jsonb_array_elements(quota.grants) WITH ORDINALITY AS t(g, place)
+        ) AS e
+        WHERE left_over > 0;
+    END IF;
     IF report ? 'learned' THEN
         quota.learned := nullif(report->'learned', 'null');
     END IF;
@@ -87,6 +98,18 @@ BEGIN
     IF report ? 'remaining' THEN
         stated := (report->>'remaining')::integer;
         resets_at := now_at + make_interval(secs => (report->>'reset_in_s')::float8);
+        IF stated = 0 AND quota.advertised IS NOT NULL THEN
+            -- In a sliding window the first grants have left it since the answer was asked for.
+            -- A reset is at most 2 s too late by rounding: a bucket's next token comes later.
+            SELECT CASE WHEN a.asked_s + u.full_s
+                > extract(epoch FROM resets_at) - 2 - (now_s - a.asked_s)
+                THEN least(resets_at, to_timestamp(a.asked_s + u.full_s)) ELSE resets_at END
+            INTO resets_at
+            FROM (SELECT now_s - (report->>'sent_age_s')::float8 AS asked_s) AS a,
+                LATERAL {schema}.permits_used(
+                    quota.grants, a.asked_s, (quota.advertised->>0)::bigint,
+                    (quota.advertised->>1)::float8) AS u;
+        END IF;
         IF quota.remaining IS NULL
             OR now_at - make_interval(secs => (report->>'sent_age_s')::float8) >= quota.stated_at
         THEN  -- its request was sent after the earlier answers had come

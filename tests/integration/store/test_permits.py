@@ -211,6 +211,26 @@ def test_the_log_of_grants_stays_short(room: Room) -> None:
     assert one.take(ask(1000, [[1000, 3600.0]])).granted == 700
 
 
+def test_refused_requests_dont_count_towards_a_limit(room: Room) -> None:
+    """Five of six are refused: five more may be sent, and the one that succeeded counts on."""
+    one = memory(room)
+    assert one.take(ask(1, [[6, 60.0]])).granted == 1
+    assert one.take(ask(5, [[6, 60.0]])).granted == 5
+    answer = one.take(ask(9, [[6, 60.0]], answered=6, accepted=1, returned=5))
+    assert (answer.granted, one.take(ask(1, [[6, 60.0]])).granted) == (5, 0)
+
+
+def test_a_sliding_window_opens_when_the_first_grants_leave_it(room: Room) -> None:
+    """An answer that was asked for before they left says "none left" until a whole second later."""
+    one = memory(room)
+    one.take(ask(0, [], remaining=10, reset_in_s=2.0, sent_age_s=0.0, window=[10, 2.0]))
+    assert one.take(ask(10, [])).granted == 10
+    shift(room, 2.01)
+    report = {"answered": 10, "accepted": 10, "remaining": 0, "reset_in_s": 2.0}
+    answer = one.take(ask(1, [], **report, sent_age_s=0.05))
+    assert (answer.granted, answer.wait_s) == (1, 0)
+
+
 def test_a_shortened_log_lets_no_grant_leave_its_window_early(room: Room) -> None:
     """Grants that have become one entry count from the last of them."""
     one, granted = memory(room), []

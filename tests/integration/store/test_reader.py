@@ -164,3 +164,21 @@ def test_rejections_are_told_by_reason_with_their_first_events(room, reader):
     ]  # fmt: skip
     assert {len(e.raw) for e in found} == {600}
     assert [e.reason for e in reader.rejections(1)] == ["often"] * 3
+
+
+def test_the_run_that_is_shown_is_alive_or_ended_last(room, reader):
+    """Of processes that share a crawl one may die: the page shows those that went on."""
+    room.database.execute(
+        "DELETE FROM crawl_runs; "
+        "INSERT INTO crawl_runs (host, pid, started_at, heartbeat_at, finished_at) VALUES "
+        "('done', 1, now() - interval '1 hour', now() - interval '1 minute', "
+        "now() - interval '1 minute'), "
+        "('killed', 2, now() - interval '1 hour', now() - interval '30 minutes', NULL)"
+    )
+    assert reader.run(None).host == "done"
+    room.database.execute("UPDATE crawl_runs SET heartbeat_at = now() WHERE host = 'killed'")
+    assert reader.run(None).host == "killed"
+    room.database.execute(
+        "UPDATE crawl_runs SET heartbeat_at = now() - interval '20 s' WHERE host = 'killed'"
+    )
+    assert reader.run(None).host == "killed"

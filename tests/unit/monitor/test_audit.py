@@ -47,11 +47,12 @@ def test_what_differs_is_shown_with_both_values(
     assert not audit.is_clean
 
 
-@pytest.mark.parametrize(("pages", "one_in"), [(1, 1), (30, 10), (60, 20), (300, 100)])
+@pytest.mark.parametrize(("pages", "one_in"), [(5, 2), (30, 10), (60, 20), (300, 100)])
 def test_what_no_difference_means(pages: int, one_in: int) -> None:
     """The rule of three: with 95 % confidence fewer than 3 pages in so many differ."""
     audit = Audit(pages=pages, events=5000 * pages)
     assert f"fewer than 1 page in {one_in} does" in meaning(audit)
+    assert "too few pages" in meaning(Audit(pages=4, events=20))
 
 
 def test_an_event_that_isnt_stored_is_named() -> None:

@@ -553,6 +553,42 @@ def test_servers_clock_is_ours_as_far_as_its_dates_allow() -> None:
     assert 20 <= rate.try_acquire(30.0).delay_s <= 21
 
 
+def test_a_sliding_window_isnt_closed_by_an_answer_that_was_on_its_way() -> None:
+    """Asked for at 10.00 s, when the second of ten hadn't left the window, answered at 10.06 s,
+    when it had: "none left, 1 s" doesn't close it for another second.
+    """
+    rate = limiter()
+    headers = {"ratelimit-policy": '"a";q=10;w=10', "ratelimit": '"a";r=9;t=10'}
+    answer_full(rate, 0.0, headers)
+    for left in range(8, -1, -1):
+        answer_full(rate, 0.05, headers | {"ratelimit": f'"a";r={left};t=10'})
+    assert rate.try_acquire(9.9).delay_s == pytest.approx(0.1)
+    assert rate.try_acquire(10.0).delay_s == 0
+    headers |= {"ratelimit": '"a";r=0;t=1'}
+    rate.answered(10.06, WALL + 10.06, 200, headers, b"", sent_at=10.0)
+    assert rate.try_acquire(10.06).delay_s == 0
+
+
+def test_idle_time_is_left_out_once() -> None:
+    """Three that are sent together after a minute without work: the rate is as before."""
+    rate = limiter()
+    for now in range(10):
+        answer_full(rate, float(now), {})
+    refuse(rate, 10.0, 10)
+    answer_full(rate, 20.0, {})
+    assert rate.learned_limit == Limit(10, 20.0)
+    for now in range(21, 30):
+        answer_full(rate, float(now), {})
+    sent = [rate.try_acquire(100.0).delay_s for _ in range(3)]
+    assert sent == [0, 0, 0]
+    for _ in sent:
+        answer(rate, 100.1, sent_at=100.0)
+    refuse(rate, 101.0, 9)
+    answer_full(rate, 110.0, {})
+    assert rate.learned_limit is not None
+    assert rate.learned_limit.rate_per_s == pytest.approx(13 / 30, rel=0.05)
+
+
 def test_a_wrong_guess_of_the_window_makes_cautious() -> None:
     """A wrong window length costs one 429; then a second is added to resets."""
     rate = primed(left=9, reset=20)
