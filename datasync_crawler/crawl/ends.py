@@ -85,8 +85,6 @@ class Ends:
         if answer.ids[-1] == end.last_id and not answer.new:
             served = answer.ask.offset + len(answer.ids)
             end = replace(await self.chain_end(), served=served, moved=True)
-            if len(answer.ids) < reader.sizes.size and not reader.sizes.is_ragged:
-                return replace(end, seen=True)
             return await self._probe_behind(end)
         full = reader.sizes.is_full(len(answer.ids)) and answer.new > 0
         return replace(await self.chain_end(), full=full)

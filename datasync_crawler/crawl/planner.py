@@ -105,7 +105,7 @@ class Planner:
             end=end.seen,
             head=head is not None,
             short=self._known_short(proof, figures),
-            is_second=pass_no > 1 and not figures.based,
+            is_second=pass_no > 1 and not figures.based and not self._repeats(end, figures),
             has_seams=reader.has_seams,
             too_small=reader.too_small,
         )
@@ -183,6 +183,10 @@ class Planner:
         if proof is None or not figures.based:
             return 0
         return proof.short + (0 if self._reader.shuffled else figures.again_behind)
+
+    def _repeats(self, end: End, figures: PassFigures) -> bool:
+        """Whether aligned pages hold more events than ids: some came twice, so others may not."""
+        return self._reader.is_alone and end.served > figures.distinct
 
     async def _prove(self, head: Head, end: End, figures: PassFigures) -> None:
         short = 0 if end.total is None else max(end.total - figures.distinct, 0)
