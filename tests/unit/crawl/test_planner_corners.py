@@ -11,10 +11,12 @@ import pytest
 from virtual import MemoryLedger, Run, Server
 
 from datasync_crawler.crawl.planner import Planner
+from datasync_crawler.crawl.sizes import PageSize
 from datasync_crawler.crawl.values import (
     Ask,
     Empty,
     Failed,
+    Gap,
     LimitRefused,
     Outcome,
     Page,
@@ -222,3 +224,17 @@ def test_numbered_pages_that_are_shorter_than_asked_for_set_the_width(says: int)
     verdict, _ = crawl(server, ledger, page_size=200, numbered=True, change=paged)
     assert verdict.complete
     assert ledger.ids == set(server.ids)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 20, 61])
+def test_a_wide_overlap_fits_into_pages_that_become_shorter(size: int) -> None:
+    """Each request of a gap reaches behind the one before, however short pages are now."""
+    run = Run(Server(Random(1), 1000, 300), MemoryLedger(), Random(1), page_size=300, in_flight=4)
+    reader = run.planner._reader
+    reader.recall(None, 60)
+    assert reader.width == 60
+    reader.sizes = PageSize.of(size)
+    stops = [ask.first + ask.count for ask in reader._pieces([Gap(100, 400)])]
+    assert reader.step > 0
+    assert stops == sorted(set(stops))
+    assert stops[-1] == 400

@@ -72,7 +72,8 @@ KINDS = (
     ("tail", "plain", "behind"), ("still", "capped", "ahead"), ("head", "capped-late", "rising"),
     ("still", "rounded+short", "none"), ("still", "pages", "none"), ("roll", "rounded", "right"),
     ("one-in", "ties+last-page", "late"), ("still", "twice+capped", "stale"),
-    ("still", "ties+twice", "right"),
+    ("still", "ties+twice", "right"), ("still", "pages+capped", "behind"),
+    ("one-out", "pages+capped-late", "behind"), ("head", "ties+pages", "capped"),
 )  # fmt: skip
 
 
