@@ -9,11 +9,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import psycopg2
 from databases import Database
 
 from datasync_crawler.local_postgres.home import find_home
@@ -94,16 +92,8 @@ class Cluster:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             cwd="/", env={"PATH": os.environ["PATH"]}, **self._switch,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.database.execute("SELECT 1")
-            except psycopg2.OperationalError:
-                assert self._process.poll() is None, "the cluster has ended"
-                assert time.monotonic() < deadline, "the cluster doesn't answer"
-                time.sleep(0.05)
-            else:
-                return self
+        self.database.wait_for(self._process)
+        return self
 
     def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
         """SIGQUIT is what `pg_ctl stop -m immediate` sends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812
 from psycopg2.extensions import parse_dsn
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping
 
 
@@ -61,6 +63,19 @@ class Server:
 
 class Database(Server):
     """One database; *environment* leads a crawl to it."""
+
+    def wait_for(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits until *process*, which serves it, answers."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg2.OperationalError:
+                assert process.poll() is None, "the server has ended"
+                assert time.monotonic() < deadline, "the server doesn't answer"
+                time.sleep(0.05)
+            else:
+                return
 
     @property
     def environment(self) -> dict[str, str]:

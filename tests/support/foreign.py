@@ -20,6 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,7 +62,7 @@ def events() -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def serving(kind: str, port: int = 0) -> Iterator[str]:
     """The address of a server of that kind. Raises Missing when it can't be installed."""
-    port = port or _free_port()
+    port = port or free_port()
     with _one_at_a_time():
         _install(kind)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,13 +139,6 @@ def _one_at_a_time() -> Iterator[None]:
     with (HOME / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -6,11 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
 
-import psycopg2
 import pytest
 from databases import Database
 
@@ -68,16 +66,8 @@ class PgBouncer:
             [self._program, "-q", str(self._ini)], cwd="/",
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **switch,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self.database.execute("SELECT 1")
-            except psycopg2.OperationalError:
-                assert self._process.poll() is None, "pgbouncer has ended"
-                assert time.monotonic() < deadline, "pgbouncer doesn't answer"
-                time.sleep(0.05)
-            else:
-                return self
+        self.database.wait_for(self._process)
+        return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,21 +19,9 @@ from datasync_crawler.errors import ConfigError
 from datasync_crawler.store import queries
 from datasync_crawler.store.leases import LENGTH_S, Leases, _keys
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from databases import Database
-
 SHARED = {"PAGINATION": "auto"}
 PAGES = 2  # of a chunk
 CHUNKS = 2
-
-
-@pytest.fixture
-def room(database: Database) -> Iterator[Room]:
-    room = Room(database)
-    yield room
-    room.close()
 
 
 def leases(

@@ -20,16 +20,7 @@ from datasync_crawler.store.ledger import Ledger
 from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from databases import Database
-
-
-@pytest.fixture
-def room(database: Database) -> Iterator[Room]:
-    room = Room(database)
-    yield room
-    room.close()
 
 
 def both(room: Room, memory: MemoryLedger, pass_no: int, ids: list[str]) -> tuple[object, object]:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import random
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -158,13 +157,6 @@ class LedgerMachine(RuleBasedStateMachine):
             self.writer.write([page(ids, first=gap.first, pass_no=self.pass_no)])
         assert self._gaps(total) == []
         self.writer.close()
-
-
-@pytest.fixture
-def room(database):
-    room = Room(database)
-    yield room
-    room.close()
 
 
 def test_ledger_machine(room):

@@ -5,25 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from rooms import Room
 
 from datasync_crawler.errors import CrawlError
 from datasync_crawler.store.rate_limits import LimitMemory, Remembered, keep_pause
 from datasync_crawler.store.targets import ServerTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from databases import Database
+    from rooms import Room
 
 KEY = "kanarienvogel"
-
-
-@pytest.fixture
-def room(database: Database) -> Iterator[Room]:
-    room = Room(database)
-    yield room
-    room.close()
 
 
 def test_what_was_learned_comes_back_with_its_age(room: Room) -> None:

@@ -7,26 +7,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rooms import Room
 
 from datasync_crawler.ratelimit.limits import Limit
 from datasync_crawler.ratelimit.shared import Asked
 from datasync_crawler.store.rate_limits import LimitMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from databases import Database
-
-
-@pytest.fixture
-def room(database: Database) -> Iterator[Room]:
-    room = Room(database)
-    yield room
-    room.close()
+    from rooms import Room
 
 
 def memory(room: Room, key: str = "k") -> LimitMemory:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extras import execute_values
-from rooms import Room
 
 from datasync_crawler.crawl import ranges
 from datasync_crawler.crawl.values import Range
@@ -24,13 +23,6 @@ ROWS = st.dictionaries(
 ANY_ROWS = settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@pytest.fixture
-def room(database):
-    room = Room(database)
-    yield room
-    room.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The session: one source per schema, and a row per run."""
 
 import pytest
-from rooms import API, Room
+from rooms import API
 
 from datasync_crawler.errors import (
     DatabaseRefused,
@@ -11,13 +11,6 @@ from datasync_crawler.errors import (
 from datasync_crawler.store.connection import Connector
 from datasync_crawler.store.session import Session
 from datasync_crawler.store.targets import ServerTarget
-
-
-@pytest.fixture
-def room(database):
-    room = Room(database)
-    yield room
-    room.close()
 
 
 def session(room, **params):

@@ -40,13 +40,6 @@ JSON_TEXT = st.recursive(
 TRICKY = ["\\N", "\\.", "\t", "a\nb", "\r\n", "\\\\n", '"', "'", "🙂", "\x01\x7f", "\\t", "", "é"]
 
 
-@pytest.fixture
-def room(database):
-    room = Room(database)
-    yield room
-    room.close()
-
-
 def test_writer_stores_a_page_with_its_ledger_row(room):
     """A page's events, its rejection and its ledger row are there after one write."""
     one = page(["a", "b", None], total=3)
