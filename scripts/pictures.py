@@ -71,12 +71,15 @@ class Camera:
                 self.browser.driver.save_screenshot(str(self.folder / f"{name}.png"))
 
     def shift(self, url: str, seconds: float) -> float:
-        """The layout shift of so long."""
-        self.browser.open(url, width=1400)
-        self.browser.script(SHIFT)
+        """The layout shift of so long, in a browser whose window hasn't had another size."""
+        browser = Browser()
+        browser.open(url, width=1400)
+        browser.script(SHIFT)
         time.sleep(seconds)
-        print(f"first contentful paint: {self.browser.script(PAINT):.0f} ms")
-        return float(self.browser.script("return window.shift"))
+        print(f"first contentful paint: {browser.script(PAINT):.0f} ms")
+        shift = float(browser.script("return window.shift"))
+        browser.close()
+        return shift
 
 
 def filling(camera: Camera, server: Server) -> None:

@@ -349,7 +349,7 @@ class EventsSpider(scrapy.Spider):
         if not closing and tries < self.settings.getint("RETRY_TIMES"):
             return self._again(request, "a body that can't be decompressed, or is too large")
         ask = request.cb_kwargs["ask"]
-        cause = self.config.without_key(printable(failure.getErrorMessage()))
+        cause = self.config.without_key(printable(_cause(failure)))
         if not closing:
             self.logger.warning("Offset %d couldn't be fetched: %s.", ask.first, cause)
         self._waiting.resolve(request.cb_kwargs["number"], Failed(ask, cause))
@@ -427,6 +427,15 @@ def _as_page(page: EventPage) -> Page:
         has_more=page.has_more,
         cached_s=page.cached_s,
     )
+
+
+def _cause(failure: "Failure") -> str:
+    """The cause of a failed request, without a full stop. Twisted lists the reasons of a lost
+    response in an exception of its own, which Scrapy wraps.
+    """
+    error = failure.value
+    reasons = getattr(error, "reasons", None) or getattr(error.__cause__, "reasons", None)
+    return (reasons[-1] if reasons else failure).getErrorMessage().rstrip(".")
 
 
 def _from_now(seconds: float | None) -> datetime | None:

@@ -17,6 +17,8 @@ from faults.truth import truths
 from scrapy.crawler import Crawler
 from scrapy.http import TextResponse
 from scrapy.settings import Settings
+from twisted.python.failure import Failure
+from twisted.web._newclient import ResponseNeverReceived
 
 from datasync_crawler.crawl.values import Ask, Empty, LimitRefused, Outcome
 from datasync_crawler.events.decoding import WireError
@@ -24,7 +26,7 @@ from datasync_crawler.items import EventPage
 from datasync_crawler.monitor.progress import Meter
 from datasync_crawler.pipelines.normalize import NormalizePipeline
 from datasync_crawler.spiders import events as spider_module
-from datasync_crawler.spiders.events import EventsSpider
+from datasync_crawler.spiders.events import EventsSpider, _cause
 
 if TYPE_CHECKING:
     from scrapy.http import Response
@@ -217,3 +219,12 @@ def test_what_others_received_is_counted_once(spider: EventsSpider) -> None:
     spider.crawler.stats.set_value("crawl/received_by_others", 500)
     spider._planning._report_covered(700)
     assert Meter(0.0).read(1.0, 0.0, spider.crawler.stats.get_stats()).done == 700
+
+
+def test_the_cause_of_a_lost_response_is_said_in_words() -> None:
+    """Not as a list of Twisted's failures, wrapped by Scrapy or not, and without its full stop."""
+    lost = ResponseNeverReceived([Failure(ValueError("Too many headers."))])
+    wrapped = RuntimeError(str(lost))
+    wrapped.__cause__ = lost
+    assert _cause(Failure(lost)) == _cause(Failure(wrapped)) == "Too many headers"
+    assert _cause(Failure(ValueError("Too large."))) == "Too large"
