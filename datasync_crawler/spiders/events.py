@@ -433,9 +433,12 @@ def _cause(failure: "Failure") -> str:
     """The cause of a failed request, without a full stop. Twisted lists the reasons of a lost
     response in an exception of its own, which Scrapy wraps.
     """
-    error = failure.value
-    reasons = getattr(error, "reasons", None) or getattr(error.__cause__, "reasons", None)
-    return (reasons[-1] if reasons else failure).getErrorMessage().rstrip(".")
+    link: BaseException | None = failure.value
+    while link is not None:
+        if reasons := getattr(link, "reasons", None):
+            return str(reasons[-1].value).rstrip(".")
+        link = link.__cause__ or link.__context__
+    return failure.getErrorMessage().rstrip(".")
 
 
 def _from_now(seconds: float | None) -> datetime | None:

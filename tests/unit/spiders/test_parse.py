@@ -224,7 +224,7 @@ def test_what_others_received_is_counted_once(spider: EventsSpider) -> None:
 def test_the_cause_of_a_lost_response_is_said_in_words() -> None:
     """Not as a list of Twisted's failures, wrapped by Scrapy or not, and without its full stop."""
     lost = ResponseNeverReceived([Failure(ValueError("Too many headers."))])
-    wrapped = RuntimeError(str(lost))
-    wrapped.__cause__ = lost
-    assert _cause(Failure(lost)) == _cause(Failure(wrapped)) == "Too many headers"
+    wrapped, outer = RuntimeError(str(lost)), RuntimeError("outer")
+    wrapped.__context__, outer.__cause__ = lost, wrapped
+    assert _cause(Failure(lost)) == _cause(Failure(outer)) == "Too many headers"
     assert _cause(Failure(ValueError("Too large."))) == "Too large"
