@@ -433,11 +433,13 @@ def _cause(failure: "Failure") -> str:
     """The cause of a failed request, without a full stop. Twisted lists the reasons of a lost
     response in an exception of its own, which Scrapy wraps.
     """
-    link: BaseException | None = failure.value
-    while link is not None:
+    links: list[BaseException | None] = [failure.value]
+    for link in links:
         if reasons := getattr(link, "reasons", None):
             return str(reasons[-1].value).rstrip(".")
-        link = link.__cause__ or link.__context__
+        # An error can be its own cause, as Scrapy 2.19 raises it.
+        nexts = () if link is None else (link.__cause__, link.__context__)
+        links += [one for one in nexts if one not in links]
     return failure.getErrorMessage().rstrip(".")
 
 

@@ -225,6 +225,6 @@ def test_the_cause_of_a_lost_response_is_said_in_words() -> None:
     """Not as a list of Twisted's failures, wrapped by Scrapy or not, and without its full stop."""
     lost = ResponseNeverReceived([Failure(ValueError("Too many headers."))])
     wrapped, outer = RuntimeError(str(lost)), RuntimeError("outer")
-    wrapped.__context__, outer.__cause__ = lost, wrapped
+    wrapped.__context__, wrapped.__cause__, outer.__cause__ = lost, wrapped, wrapped
     assert _cause(Failure(lost)) == _cause(Failure(outer)) == "Too many headers"
     assert _cause(Failure(ValueError("Too large."))) == "Too large"
