@@ -68,7 +68,7 @@ def judge(e: Evidence) -> Verdict:
         )
         if e.total == e.served + 1:
             sentence += (
-                "If offset 0 brings its second event, the first can't be had by offset: set "
+                "If offset 0 brings its second event, the first can't be requested by offset: set "
                 "PAGINATION=cursor. "
             )
         sentence += (

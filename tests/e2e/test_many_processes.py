@@ -180,7 +180,9 @@ def test_settings_may_differ_or_are_refused(database: Database, tmp_path: Path) 
     assert max(requested) > 100
 
 
-@pytest.mark.parametrize("options", [(), ("--rate-headers", "none")], ids=["told", "untold"])
+@pytest.mark.parametrize(
+    "options", [(), ("--rate-headers", "none")], ids=["advertised", "unadvertised"]
+)
 def test_one_key_has_one_quota(
     database: Database, tmp_path: Path, options: tuple[str, ...]
 ) -> None:

@@ -424,14 +424,14 @@ FULL = [
     ("ietf", "ceil"),
     ("ietf", "floor"),
 ]
-UNTOLD = [("retry-after", "ceil"), ("body", "ceil"), ("none", "ceil")]
+UNADVERTISED = [("retry-after", "ceil"), ("body", "ceil"), ("none", "ceil")]
 
 
 def table() -> None:
     """Time against the ideal, 429s and requests, for each limiter and header style."""
     sizes = [(10, 20.0, 60), (10, 60.0, 60), (50, 20.0, 300), (5, 2.0, 50), (100, 10.0, 1000)]
     heads = [f"{n} in {w:g} s" for n, w, _ in sizes]
-    for style, rounding in FULL + UNTOLD:
+    for style, rounding in FULL + UNADVERTISED:
         print(f"\n{style}, {rounding}: time / ideal, 429s (bursts)".ljust(46), *heads, sep=" | ")
         for name, make in LIMITERS.items():
             cells = []

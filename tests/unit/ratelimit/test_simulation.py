@@ -274,7 +274,7 @@ def test_a_penalty_isnt_believed_as_the_window(block_s: float, kind: str, style:
 @pytest.mark.parametrize("refusal", [429, 503])
 @pytest.mark.parametrize("pages", [30, 120])
 def test_anothers_requests_dont_make_the_rate_sink(pages: int, refusal: int) -> None:
-    """One a second, untold, of which another client takes a third: nginx without burst."""
+    """One a second, unadvertised, of which another client takes a third: nginx without burst."""
     for seed in range(6):
         taken = [seed / 4 + 3 * number for number in range(1, 400)]
         limiter = Bucket(1, 1.0)
